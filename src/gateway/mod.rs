@@ -1,0 +1,1 @@
+//! The one way a request goes: admit, hold, attempt, deliver, settle.

@@ -1,0 +1,15 @@
+//! Pictures at rest: written in chunks, served over signed links, deleted when their time is over.
+//!
+//! Knows nothing of who asked or what it cost. A picture's place and age follow from its id and format
+//! alone (`2026112011/img_….png`: the hour of the id's timestamp), so neither serving nor sweeping
+//! needs the database, and a crash leaves nothing that the sweeper does not find.
+
+mod links;
+mod sniff;
+mod store;
+
+pub use self::{
+    links::{LinkError, Links},
+    sniff::{NotAPicture, PictureFormat, PictureInfo},
+    store::{ImageStore, ImageWriter, StoreError, StoredImage},
+};

@@ -1,0 +1,1 @@
+//! Secrets: made, shown once, hashed, compared.

@@ -1,0 +1,36 @@
+//! Easel: one OpenAI-compatible endpoint for every image model.
+//!
+//! The rooms, from the street to the cellar. Arrows run one way:
+//! `cli → api → gateway → {routing, providers, ledger, images} → {catalog, keys, money}`.
+//! What each room must *not* know is what makes a change checkable by eye.
+//!
+//! | room | is for | must not know |
+//! |---|---|---|
+//! | [`cli`] | commands, wiring, start order, exit codes | how anything works inside |
+//! | [`config`] | the file and the environment, as one typed value | everything else |
+//! | [`api`] | the OpenAI surface: parse, answer, errors | SQL, provider names |
+//! | [`gateway`] | the one way a request goes: admit → hold → attempt → deliver → settle | axum, SQL, provider JSON |
+//! | [`routing`] | which route next | bodies, money tables, sockets |
+//! | [`providers`] | one folder per adapter, the shared HTTP client | accounts, holds, prices, SQL |
+//! | [`ledger`] | accounts, holds, entries; all that moves money | HTTP, providers, the catalog |
+//! | [`keys`] | API keys: secrets, lookup, what a key may do | balances, HTTP |
+//! | [`images`] | the picture store, signed links, sniffing | who asked and what it cost |
+//! | [`catalog`], [`money`], [`ids`] | models, rules, prices, arithmetic, names | I/O, async, anybody |
+//! | [`postgres`] | pool, migrations, the private server | what the tables mean |
+//! | [`telemetry`], [`clock`] | logs and time, usable by all | anybody |
+
+pub mod api;
+pub mod catalog;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod gateway;
+pub mod ids;
+pub mod images;
+pub mod keys;
+pub mod ledger;
+pub mod money;
+pub mod postgres;
+pub mod providers;
+pub mod routing;
+pub mod telemetry;

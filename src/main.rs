@@ -1,0 +1,3 @@
+//! Parses arguments, nothing else.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! The shared HTTP client: sending, deadlines, size limits, redaction, mirrored result links.

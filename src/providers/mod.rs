@@ -1,0 +1,112 @@
+//! Providers: the outside companies and servers that paint, one folder per adapter.
+//!
+//! A [`Provider`] turns one neutral, validated [`Call`] into pictures, which it pushes chunk by chunk
+//! into a [`PictureSink`]; it never holds a whole one. It knows nothing of accounts, holds, prices or
+//! SQL. Sending, deadlines, size limits and redaction exist once, in [`http`]; adapters translate.
+//!
+//! Adding an adapter is a folder here and one line in [`registry`].
+
+pub mod error;
+pub mod http;
+pub mod openai;
+pub mod registry;
+pub mod sandbox;
+
+use std::{num::NonZeroU8, sync::Arc};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use tokio::time::Instant;
+
+pub use self::error::{ErrorKind, ProviderError};
+use crate::catalog::{
+    Background, ImageRequest, ImageSize, Model, OutputFormat, Quality, Route, TokenUsage,
+};
+
+/// One upstream call: `n` pictures of a request on one route.
+#[derive(Clone)]
+pub struct Call {
+    /// What to paint, checked against the model's rules.
+    pub request: Arc<ImageRequest>,
+    /// How many pictures this call shall bring; a fan-out asks for fewer than `request.n`.
+    pub n: NonZeroU8,
+    /// The number of the first of them within the request, from 0. (The sandbox paints it.)
+    pub first: u8,
+    /// The model asked for.
+    pub model: Arc<Model>,
+    /// The route to take: upstream name and translation.
+    pub route: Arc<Route>,
+    /// When the caller gives up; the provider's own `timeout` may end the call earlier.
+    pub deadline: Instant,
+}
+
+/// How the bytes of a picture are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encoding {
+    /// The file's own bytes.
+    Raw,
+    /// Standard base64 without a data-URL prefix, JSON escapes already undone.
+    Base64,
+}
+
+/// A piece of the stream of pictures. Pictures come one after another, never interleaved.
+#[derive(Debug, Clone)]
+pub enum PictureEvent {
+    /// A picture begins.
+    Begin(Encoding),
+    /// Some of its bytes, in order; any chunking.
+    Data(Bytes),
+    /// It is complete: the provider sent its end.
+    End,
+}
+
+/// Where pictures go. What it does with them (store, relay) is none of the provider's business; its
+/// slowness is: awaiting it is the backpressure.
+pub trait PictureSink: Send {
+    /// Takes one event.
+    ///
+    /// # Errors
+    /// [`ProviderError`] of kind [`ErrorKind::Malformed`] when the bytes are no picture, of kind
+    /// [`ErrorKind::Storage`] when we cannot keep them. The call ends with that error.
+    fn accept(&mut self, event: PictureEvent) -> BoxFuture<'_, Result<(), ProviderError>>;
+}
+
+/// What a call brought besides the pictures.
+#[derive(Debug, Clone, Default)]
+pub struct Report {
+    /// How many pictures the answer contained.
+    pub announced: usize,
+    /// The usage it reported.
+    pub usage: Option<TokenUsage>,
+    /// `revised_prompt` of each picture, in order; shorter than `announced` when absent.
+    pub revised_prompts: Vec<Option<String>>,
+    /// `size` as the provider resolved it.
+    pub size: Option<ImageSize>,
+    /// `quality` as the provider resolved it.
+    pub quality: Option<Quality>,
+    /// `background` as the provider resolved it.
+    pub background: Option<Background>,
+    /// `output_format` as the provider resolved it.
+    pub output_format: Option<OutputFormat>,
+    /// Pictures the provider itself says it held back, with the reason.
+    pub refused: Vec<ProviderError>,
+    /// The provider's name for this exchange (`x-request-id`), for its support.
+    pub upstream_request_id: Option<String>,
+}
+
+/// One adapter with its settings, ready to be called.
+pub trait Provider: Send + Sync + std::fmt::Debug {
+    /// Makes one upstream call and pushes its pictures into `sink`.
+    ///
+    /// # Errors
+    /// The call's end in one typed kind. Pictures that the sink has taken whole by then stay delivered.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes the upstream connection; whether the provider goes on painting and
+    /// charging is the provider's affair.
+    fn generate<'a>(
+        &'a self,
+        call: &'a Call,
+        sink: &'a mut dyn PictureSink,
+    ) -> BoxFuture<'a, Result<Report, ProviderError>>;
+}

@@ -1,0 +1,1 @@
+//! The sandbox: paints real pictures locally, without key or network.

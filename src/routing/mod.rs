@@ -1,0 +1,1 @@
+//! Which route next: preferences and health. Pure; the clock is passed in.

@@ -13,6 +13,9 @@ pub enum ErrorKind {
     Auth,
     /// Our account at the provider is empty: the operator's affair, next route.
     QuotaExhausted,
+    /// The provider does not serve this model or this path: the operator's affair, next route. Unlike
+    /// [`ErrorKind::Auth`] it says nothing about the provider's other models.
+    ModelUnavailable,
     /// Too many requests from us.
     RateLimited {
         /// How long to leave the provider alone, if it said.

@@ -76,6 +76,8 @@ pub trait PictureSink: Send {
 pub struct Report {
     /// How many pictures the answer contained.
     pub announced: usize,
+    /// When the provider says it made them, in Unix seconds.
+    pub created: Option<i64>,
     /// The usage it reported.
     pub usage: Option<TokenUsage>,
     /// `revised_prompt` of each picture, in order; shorter than `announced` when absent.
@@ -88,7 +90,8 @@ pub struct Report {
     pub background: Option<Background>,
     /// `output_format` as the provider resolved it.
     pub output_format: Option<OutputFormat>,
-    /// Pictures the provider itself says it held back, with the reason.
+    /// Pictures that were announced and did not come, each with the reason: the provider held it back,
+    /// or its result link opens nothing.
     pub refused: Vec<ProviderError>,
     /// The provider's name for this exchange (`x-request-id`), for its support.
     pub upstream_request_id: Option<String>,

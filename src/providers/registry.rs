@@ -14,13 +14,15 @@ pub enum Switch {
     Off(String),
 }
 
-/// Builds every configured provider.
+/// Builds every configured provider. `max_picture_bytes` (`[images] max_size`) is what a single picture
+/// may weigh; the caps on answers follow from it.
 ///
 /// # Errors
 /// A sentence naming the section, the key and what is wrong with it.
 pub fn build(
     sections: &BTreeMap<String, ProviderConfig>,
+    max_picture_bytes: u64,
 ) -> Result<BTreeMap<String, Switch>, String> {
-    let _ = sections;
+    let _ = (sections, max_picture_bytes);
     todo!()
 }

@@ -1,1 +1,213 @@
 //! The sandbox: paints real pictures locally, without key or network.
+//!
+//! Newcomers see it first, test keys run every model through it, and our own tests lean on it. Its
+//! pictures have the format, size and transparency that were asked for and show prompt, model and
+//! size; the same request gives the same bytes. Prompts can ask it to fail, see [`directive`].
+//!
+//! Memory is bounded by painting only as many pictures at once as there are processors; a finished
+//! file waits for its reader, an unencoded one never does.
+
+mod canvas;
+mod directive;
+mod encode;
+mod paint;
+mod scene;
+mod svg;
+mod text;
+
+use std::{sync::Arc, thread, time::Duration};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use tokio::{
+    sync::Semaphore,
+    task,
+    time::{Instant, sleep, timeout_at},
+};
+
+use self::{directive::Directive, scene::Spec};
+use super::{
+    Call, Encoding, ErrorKind, PictureEvent, PictureSink, Provider, ProviderError, Report,
+};
+use crate::catalog::{Background, ImageSize, OutputFormat, Quality, SizeChoice};
+
+/// The longest side we paint, in pixels: the longest that every format can carry (WebP's limit).
+const MAX_SIDE: u32 = 16_383;
+/// The largest picture we paint: twice 3840x2160, the largest that any model's rules let through.
+const MAX_PIXELS: u64 = 2 * 3840 * 2160;
+/// Pictures are handed on in pieces of this size, in bytes.
+const CHUNK: usize = 64 * 1024;
+
+/// The adapter. Cloning is not needed: share it in an `Arc`, so that the bound on painters holds.
+#[derive(Debug)]
+pub struct Sandbox {
+    delay: Duration,
+    painters: Arc<Semaphore>,
+}
+
+impl Sandbox {
+    /// A sandbox whose calls take at least `delay`. The pictures of one call are thought of as painted
+    /// side by side, so the delay counts once a call.
+    pub fn new(delay: Duration) -> Self {
+        let painters = thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            delay,
+            painters: Arc::new(Semaphore::new(painters)),
+        }
+    }
+
+    async fn paint(
+        &self,
+        call: &Call,
+        sink: &mut dyn PictureSink,
+    ) -> Result<Report, ProviderError> {
+        let request = &call.request;
+        let directive = Directive::of(&request.prompt);
+        by(call.deadline, sleep(self.delay)).await?;
+        if let Some(failure) = directive.and_then(|directive| directive.failure(request)) {
+            return Err(failure);
+        }
+        let size = size_of(call).ok_or_else(|| {
+            let asked = request.size.value;
+            invalid(
+                "size",
+                format!("size {asked} is larger than the sandbox paints: at most {MAX_SIDE} pixels a side and {MAX_PIXELS} in all"),
+            )
+        })?;
+        let mut report = Report {
+            size: Some(size),
+            quality: request
+                .quality
+                .map(|quality| resolve_quality(call, quality.value)),
+            background: request.background.map(|background| match background.value {
+                Background::Transparent => Background::Transparent,
+                Background::Opaque | Background::Auto => Background::Opaque,
+            }),
+            output_format: request.output_format.map(|format| format.value),
+            ..Report::default()
+        };
+        for offset in 0..call.n.get() {
+            let index = call.first.saturating_add(offset);
+            if directive.is_some_and(|directive| directive.withholds(index, request)) {
+                report.refused.push(directive::refusal(request));
+                continue;
+            }
+            let file = self
+                .picture(spec_of(call, index, size, &report), call.deadline)
+                .await?;
+            hand_over(file, sink).await?;
+            report.announced += 1;
+        }
+        match report.refused.pop() {
+            Some(refusal) if report.announced == 0 => Err(refusal),
+            refusal => {
+                report.refused.extend(refusal);
+                Ok(report)
+            }
+        }
+    }
+
+    /// Paints one picture where it blocks nobody, when a painter is free.
+    async fn picture(&self, spec: Spec, deadline: Instant) -> Result<Bytes, ProviderError> {
+        let painter = by(deadline, Arc::clone(&self.painters).acquire_owned())
+            .await?
+            .map_err(|_| broken("the sandbox is closing"))?;
+        let painting = task::spawn_blocking(move || {
+            // Held until the work is done, also when nobody waits for it any more.
+            let _painter = painter;
+            encode::picture(&spec)
+        });
+        by(deadline, painting)
+            .await?
+            .map_err(|_| broken("the sandbox's painter broke"))?
+            .map(Bytes::from)
+            .map_err(|error| invalid("output_format", error.to_string()))
+    }
+}
+
+impl Provider for Sandbox {
+    fn generate<'a>(
+        &'a self,
+        call: &'a Call,
+        sink: &'a mut dyn PictureSink,
+    ) -> BoxFuture<'a, Result<Report, ProviderError>> {
+        Box::pin(self.paint(call, sink))
+    }
+}
+
+/// Waits for `work`, but not beyond the deadline.
+async fn by<T>(deadline: Instant, work: impl Future<Output = T>) -> Result<T, ProviderError> {
+    timeout_at(deadline, work).await.map_err(|_| {
+        let mut error = ProviderError::new(
+            ErrorKind::Timeout { sent: true },
+            "the sandbox did not finish in time",
+        );
+        error.maybe_charged = false;
+        error
+    })
+}
+
+fn broken(message: &str) -> ProviderError {
+    ProviderError::new(ErrorKind::Overloaded { retry_after: None }, message)
+}
+
+async fn hand_over(mut file: Bytes, sink: &mut dyn PictureSink) -> Result<(), ProviderError> {
+    sink.accept(PictureEvent::Begin(Encoding::Raw)).await?;
+    while !file.is_empty() {
+        let chunk = file.split_to(file.len().min(CHUNK));
+        sink.accept(PictureEvent::Data(chunk)).await?;
+    }
+    sink.accept(PictureEvent::End).await
+}
+
+/// The size to paint; `auto` is a square. `None` when it is too large.
+fn size_of(call: &Call) -> Option<ImageSize> {
+    let size = match call.request.size.value {
+        SizeChoice::Exact(size) => Some(size),
+        SizeChoice::Auto => ImageSize::new(1024, 1024),
+    };
+    size.filter(|size| size.width.get().max(size.height.get()) <= MAX_SIDE)
+        .filter(|size| size.pixels() <= MAX_PIXELS)
+}
+
+fn invalid(param: &str, message: String) -> ProviderError {
+    let mut error = ProviderError::new(ErrorKind::InvalidRequest, message);
+    error.param = Some(param.to_owned());
+    error
+}
+
+/// What `auto` stands for: DALL·E, which alone takes a style, knows `standard`; the others `medium`.
+fn resolve_quality(call: &Call, asked: Quality) -> Quality {
+    match asked {
+        Quality::Auto if call.request.style.is_some() => Quality::Standard,
+        Quality::Auto => Quality::Medium,
+        Quality::Standard
+        | Quality::Hd
+        | Quality::Low
+        | Quality::Medium
+        | Quality::High
+        | Quality::Xhigh
+        | Quality::Max => asked,
+    }
+}
+
+/// Picture `index` of a call. Frames as `contracts/openai-images.md`, section 1.1, has them by default.
+fn spec_of(call: &Call, index: u8, size: ImageSize, report: &Report) -> Spec {
+    let request = &call.request;
+    Spec {
+        prompt: request.prompt.clone(),
+        model: call.model.id.clone(),
+        index,
+        of: request.n.get(),
+        size,
+        quality: report.quality,
+        style: request.style.map(|style| style.value),
+        transparent: report.background == Some(Background::Transparent),
+        format: report.output_format.unwrap_or(OutputFormat::Png),
+        compression: request.output_compression.map(|setting| setting.value),
+        frame_count: request.frame_count.map_or(9, |setting| setting.value),
+        frame_duration_ms: request
+            .frame_duration_ms
+            .map_or(200, |setting| setting.value),
+    }
+}

@@ -1,0 +1,349 @@
+//! The file and the environment, as one typed [`Config`]. Nobody else reads the environment.
+//!
+//! Three layers: built-in defaults, one TOML file, `EASEL__SECTION__KEY` variables. The reading code in
+//! [`read`] is the only list of keys there is: asking for a key makes it known, what nobody asked for is
+//! refused with its place and the nearest known key. Each problem is collected, so that one run shows
+//! all of them. `config/easel.toml` documents every key; a test holds it to this code.
+
+mod environment;
+mod error;
+mod expand;
+mod layers;
+mod providers;
+mod reader;
+mod setting;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use secrecy::SecretString;
+
+pub use self::{
+    environment::Environment,
+    error::{ConfigError, Problem},
+};
+use self::{
+    layers::{Origin, read_file},
+    reader::{Reader, Section},
+    setting::{AtLeastOne, DatabaseUrl, HttpUrl, NonZeroDuration, Size, StoreDirectory},
+};
+
+/// Everything an operator can set. Units and defaults: `config/easel.toml`.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The file it was read from, if there was one.
+    pub file: Option<PathBuf>,
+    /// Where the server listens; port 0 lets the system choose.
+    pub listen: SocketAddr,
+    /// What hosted links begin with; no slash at the end.
+    pub public_url: String,
+    /// Where the private database and, by default, the pictures live.
+    pub data_dir: PathBuf,
+    /// `None`: built in (`dall-e-2`, or `gpt-image-1` for a request only that family takes);
+    /// empty: a request must name its model.
+    pub default_model: Option<String>,
+    /// Catalog files that add to the compiled-in ones.
+    pub models_dir: Option<PathBuf>,
+    /// `[database]`
+    pub database: DatabaseConfig,
+    /// `[images]`
+    pub images: ImagesConfig,
+    /// `[limits]`
+    pub limits: LimitsConfig,
+    /// `[shutdown]`
+    pub shutdown: ShutdownConfig,
+    /// `[log]`
+    pub log: LogConfig,
+    /// `[admin]`
+    pub admin: AdminConfig,
+    /// `[providers.NAME]`, by name.
+    pub providers: BTreeMap<String, ProviderConfig>,
+}
+
+/// `[database]`: somebody's `PostgreSQL`, or our private one.
+#[derive(Debug, Clone)]
+pub struct DatabaseConfig {
+    /// `None`: the private server under `data_dir`.
+    pub url: Option<SecretString>,
+    /// Connections in the pool.
+    pub max_connections: u32,
+    /// Private server: where `postgres` and `initdb` are; `None` looks around.
+    pub postgres_bin: Option<PathBuf>,
+    /// Private server: the directories of `PATH`, the first places to look around in.
+    pub search_path: Vec<PathBuf>,
+}
+
+/// `[images]`: hosted pictures.
+#[derive(Debug, Clone)]
+pub struct ImagesConfig {
+    /// The directory of `store = "file:PATH"`.
+    pub store: PathBuf,
+    /// How long a link opens.
+    pub url_ttl: Duration,
+    /// How long a finished generation's pictures can be fetched again.
+    pub replay_ttl: Duration,
+    /// The largest picture taken from a provider, in bytes.
+    pub max_size_bytes: u64,
+}
+
+/// `[limits]`: what one client, and all of them together, can make us hold.
+#[derive(Debug, Clone)]
+pub struct LimitsConfig {
+    /// The largest JSON body, in bytes.
+    pub json_body_bytes: usize,
+    /// How long the head of a request may take.
+    pub header_timeout: Duration,
+    /// How long a request body may pause.
+    pub body_idle_timeout: Duration,
+    /// Client connections at the same time.
+    pub max_connections: usize,
+    /// Generations at the same time.
+    pub max_in_flight: usize,
+}
+
+/// `[shutdown]`
+#[derive(Debug, Clone)]
+pub struct ShutdownConfig {
+    /// How long generations in flight may take to finish after SIGTERM.
+    pub drain_timeout: Duration,
+}
+
+/// `[log]`
+#[derive(Debug, Clone)]
+pub struct LogConfig {
+    /// For people or for machines.
+    pub format: LogFormat,
+    /// A `tracing` filter; `RUST_LOG` wins.
+    pub filter: String,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Lines for people.
+    Pretty,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `[admin]`
+#[derive(Debug, Clone)]
+pub struct AdminConfig {
+    /// `None`: the admin API is off.
+    pub token: Option<SecretString>,
+    /// Why `token` is absent (`EASEL_ADMIN_TOKEN is not set`).
+    pub token_missing: Option<String>,
+}
+
+/// A `[providers.NAME]` section. Which of the optional keys an adapter takes is the adapter's business.
+#[derive(Debug, Clone)]
+pub struct ProviderConfig {
+    /// Which of our adapters speaks to it.
+    pub adapter: String,
+    /// `false` switches it off whatever else is set.
+    pub enabled: bool,
+    /// Where it is; no slash at the end.
+    pub base_url: Option<String>,
+    /// Its key; `None` with no `api_key_missing` means that it wants none.
+    pub api_key: Option<SecretString>,
+    /// Why `api_key` is absent (`OPENAI_API_KEY is not set`): the provider is off.
+    pub api_key_missing: Option<String>,
+    /// The whole attempt, to the last byte.
+    pub timeout: Duration,
+    /// Silence inside a body.
+    pub idle_timeout: Duration,
+    /// Until a connection, TLS included, is up.
+    pub connect_timeout: Duration,
+    /// Calls at the same time.
+    pub max_in_flight: usize,
+    /// `host` or `host:port`, subdomains included.
+    pub result_hosts: Vec<String>,
+    /// Whether the next route may be tried after the request was sent and no answer came.
+    pub retry_after_send: bool,
+    /// What happens to a paid generation when its client leaves.
+    pub on_disconnect: OnDisconnect,
+    /// Our margin in basis points.
+    pub markup_basis_points: u32,
+    /// Sandbox: how long a picture takes.
+    pub delay: Duration,
+}
+
+/// What happens to a paid generation when its client leaves (I7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnDisconnect {
+    /// It is finished, charged, and kept.
+    Finish,
+    /// The upstream connection is closed.
+    Cancel,
+}
+
+const DEFAULT_FILE: &str = "easel.toml";
+const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
+
+impl Config {
+    /// Reads the configuration: `file`, or what `EASEL_CONFIG` names, or `easel.toml` in the current
+    /// directory if there is one, or no file; the environment's overrides on top.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with every problem, each with its file and line or its variable.
+    pub fn load(file: Option<&Path>, environment: &Environment) -> Result<Self, ConfigError> {
+        let named = file
+            .map(Path::to_owned)
+            .or_else(|| environment.get("EASEL_CONFIG").map(PathBuf::from));
+        let file = named.or_else(|| {
+            let path = PathBuf::from(DEFAULT_FILE);
+            path.exists().then_some(path)
+        });
+        let text = match &file {
+            Some(path) => {
+                std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
+                    file: path.clone(),
+                    source,
+                })?
+            }
+            None => String::new(),
+        };
+        Self::from_text(file.as_deref(), &text, environment)
+    }
+
+    /// Reads the configuration from the `text` of `file`.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn from_text(
+        file: Option<&Path>,
+        text: &str,
+        environment: &Environment,
+    ) -> Result<Self, ConfigError> {
+        let reader = Reader::new(file, environment);
+        let mut layers = read_file(text).map_err(|problem| reader.error(problem))?;
+        for problem in layers::override_with(&mut layers, environment) {
+            reader.report(problem);
+        }
+        let config = reader.root(layers, |root| read(root, environment));
+        let problems = reader.into_problems();
+        if problems.is_empty() {
+            Ok(Self {
+                file: file.map(Path::to_owned),
+                ..config
+            })
+        } else {
+            Err(ConfigError::Invalid(problems))
+        }
+    }
+
+    /// This configuration once the listener is bound: a `public_url` that follows from `listen` gets the
+    /// port that the system chose.
+    #[must_use]
+    pub fn bound_to(mut self, address: SocketAddr) -> Self {
+        if self.public_url == local_url(self.listen) {
+            self.public_url = local_url(address);
+        }
+        self.listen = address;
+        self
+    }
+}
+
+/// Where a client on this machine finds a server that listens on `address`.
+pub fn local_url(address: SocketAddr) -> String {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    format!("http://{}", SocketAddr::new(ip, address.port()))
+}
+
+/// Every key there is, with its type and default.
+fn read(root: &mut Section<'_>, environment: &Environment) -> Config {
+    let listen = root.value("listen", DEFAULT_LISTEN);
+    let public_url = root.optional("public_url").map(|HttpUrl(url)| url);
+    let data_dir = root.value("data_dir", PathBuf::from("data"));
+    Config {
+        file: None,
+        listen,
+        public_url: public_url.unwrap_or_else(|| local_url(listen)),
+        default_model: root.optional("default_model"),
+        models_dir: root.optional("models_dir"),
+        database: root.section("database", |section| database(section, environment)),
+        images: root.section("images", |section| images(section, &data_dir)),
+        limits: root.section("limits", limits),
+        shutdown: root.section("shutdown", |section| ShutdownConfig {
+            drain_timeout: section.value("drain_timeout", Duration::from_mins(2)),
+        }),
+        log: root.section("log", |section| log(section, environment)),
+        admin: root.section("admin", |section| {
+            let (token, token_missing) = section.secret("token", Some("${EASEL_ADMIN_TOKEN}"));
+            AdminConfig {
+                token,
+                token_missing,
+            }
+        }),
+        providers: root.section("providers", providers::read),
+        data_dir,
+    }
+}
+
+fn database(section: &mut Section<'_>, environment: &Environment) -> DatabaseConfig {
+    let url = section.optional("url").or_else(|| {
+        let text = environment.get("DATABASE_URL")?;
+        section.parse(&Origin::Variable("DATABASE_URL".to_owned()), "url", text)
+    });
+    DatabaseConfig {
+        url: url.map(|DatabaseUrl(url)| url),
+        max_connections: section.value("max_connections", AtLeastOne(16)).0,
+        postgres_bin: section.optional("postgres_bin"),
+        search_path: environment.search_path(),
+    }
+}
+
+fn images(section: &mut Section<'_>, data_dir: &Path) -> ImagesConfig {
+    let store = section.optional("store").map(|StoreDirectory(path)| path);
+    ImagesConfig {
+        store: store.unwrap_or_else(|| data_dir.join("images")),
+        url_ttl: section.duration("url_ttl", Duration::from_hours(1)),
+        replay_ttl: section.duration("replay_ttl", Duration::from_hours(1)),
+        max_size_bytes: section.value("max_size", Size::mebibytes(64)).0,
+    }
+}
+
+fn limits(section: &mut Section<'_>) -> LimitsConfig {
+    LimitsConfig {
+        json_body_bytes: section.value("json_body", Size::mebibytes(1)).in_memory(),
+        header_timeout: section.duration("header_timeout", Duration::from_secs(15)),
+        body_idle_timeout: section.duration("body_idle_timeout", Duration::from_secs(30)),
+        max_connections: section.count("max_connections", 16_384),
+        max_in_flight: section.count("max_in_flight", 8_192),
+    }
+}
+
+fn log(section: &mut Section<'_>, environment: &Environment) -> LogConfig {
+    let format = section.value("format", LogFormat::Pretty);
+    let filter = section.value("filter", "info".to_owned());
+    LogConfig {
+        format,
+        filter: environment
+            .get("RUST_LOG")
+            .filter(|filter| !filter.is_empty())
+            .map_or(filter, str::to_owned),
+    }
+}
+
+impl Section<'_> {
+    /// A duration that must not be zero.
+    fn duration(&mut self, key: &'static str, default: Duration) -> Duration {
+        self.value(key, NonZeroDuration(default)).0
+    }
+
+    /// A number of things, at least one.
+    fn count(&mut self, key: &'static str, default: u32) -> usize {
+        let AtLeastOne(count) = self.value(key, AtLeastOne(default));
+        usize::try_from(count).unwrap_or(usize::MAX)
+    }
+}

@@ -1,0 +1,240 @@
+//! What a value can be: one type per kind of setting, each with the words for what a good one looks like.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use secrecy::SecretString;
+
+use super::{LogFormat, OnDisconnect};
+
+/// A type that a setting can have.
+pub(super) trait Setting: Sized {
+    /// What a good value is, with its article: `a duration such as "300s"`.
+    const EXPECTED: &'static str;
+    /// Whether a bad value may stand in a message.
+    const SHOWN: bool = true;
+
+    /// From text: a string of the file or a variable.
+    fn from_text(text: &str) -> Option<Self>;
+
+    /// From a TOML integer.
+    fn from_integer(_: i64) -> Option<Self> {
+        None
+    }
+
+    /// From a TOML boolean.
+    fn from_boolean(_: bool) -> Option<Self> {
+        None
+    }
+}
+
+impl Setting for String {
+    const EXPECTED: &'static str = "text";
+
+    fn from_text(text: &str) -> Option<Self> {
+        Some(text.to_owned())
+    }
+}
+
+impl Setting for PathBuf {
+    const EXPECTED: &'static str = "a path";
+
+    fn from_text(text: &str) -> Option<Self> {
+        (!text.is_empty()).then(|| Self::from(text))
+    }
+}
+
+impl Setting for bool {
+    const EXPECTED: &'static str = "true or false";
+
+    fn from_text(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+
+    fn from_boolean(value: bool) -> Option<Self> {
+        Some(value)
+    }
+}
+
+impl Setting for u32 {
+    const EXPECTED: &'static str = "a whole number from 0 on";
+
+    fn from_text(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+
+    fn from_integer(value: i64) -> Option<Self> {
+        Self::try_from(value).ok()
+    }
+}
+
+impl Setting for SocketAddr {
+    const EXPECTED: &'static str = "an IP address and a port such as 127.0.0.1:8080";
+
+    fn from_text(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+}
+
+impl Setting for Duration {
+    const EXPECTED: &'static str = r#"a duration with its unit such as "300s" or "15 min""#;
+
+    fn from_text(text: &str) -> Option<Self> {
+        humantime::parse_duration(text).ok()
+    }
+}
+
+impl Setting for LogFormat {
+    const EXPECTED: &'static str = "'pretty' or 'json'";
+
+    fn from_text(text: &str) -> Option<Self> {
+        match text {
+            "pretty" => Some(Self::Pretty),
+            "json" => Some(Self::Json),
+            _ => None,
+        }
+    }
+}
+
+impl Setting for OnDisconnect {
+    const EXPECTED: &'static str = "'finish' or 'cancel'";
+
+    fn from_text(text: &str) -> Option<Self> {
+        match text {
+            "finish" => Some(Self::Finish),
+            "cancel" => Some(Self::Cancel),
+            _ => None,
+        }
+    }
+}
+
+/// A number of things, at least one.
+pub(super) struct AtLeastOne(pub(super) u32);
+
+impl Setting for AtLeastOne {
+    const EXPECTED: &'static str = "a whole number from 1 on";
+
+    fn from_text(text: &str) -> Option<Self> {
+        text.parse().ok().and_then(Self::from_integer)
+    }
+
+    fn from_integer(value: i64) -> Option<Self> {
+        let value = u32::try_from(value).ok()?;
+        (value > 0).then_some(Self(value))
+    }
+}
+
+/// A duration above zero.
+pub(super) struct NonZeroDuration(pub(super) Duration);
+
+impl Setting for NonZeroDuration {
+    const EXPECTED: &'static str =
+        r#"a duration above zero with its unit such as "300s" or "15 min""#;
+
+    fn from_text(text: &str) -> Option<Self> {
+        let duration = Duration::from_text(text)?;
+        (!duration.is_zero()).then_some(Self(duration))
+    }
+}
+
+/// A number of bytes, at least one.
+pub(super) struct Size(pub(super) u64);
+
+impl Size {
+    pub(super) const fn mebibytes(count: u64) -> Self {
+        Self(count << 20)
+    }
+
+    /// As a number of bytes that memory can hold.
+    pub(super) fn in_memory(&self) -> usize {
+        usize::try_from(self.0).unwrap_or(usize::MAX)
+    }
+}
+
+impl Setting for Size {
+    const EXPECTED: &'static str = r#"a size in bytes or with its unit such as "64 MiB""#;
+
+    fn from_text(text: &str) -> Option<Self> {
+        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, unit) = text.split_at(digits);
+        let unit: u64 = match unit.trim_start() {
+            "" | "B" => 1,
+            "kB" | "KB" => 1_000,
+            "KiB" => 1 << 10,
+            "MB" => 1_000_000,
+            "MiB" => 1 << 20,
+            "GB" => 1_000_000_000,
+            "GiB" => 1 << 30,
+            _ => return None,
+        };
+        let number: u64 = number.parse().ok()?;
+        number
+            .checked_mul(unit)
+            .filter(|bytes| *bytes > 0)
+            .map(Self)
+    }
+
+    fn from_integer(value: i64) -> Option<Self> {
+        u64::try_from(value)
+            .ok()
+            .filter(|bytes| *bytes > 0)
+            .map(Self)
+    }
+}
+
+/// `http://…` or `https://…` without query, fragment and credentials; slashes at the end are dropped.
+pub(super) struct HttpUrl(pub(super) String);
+
+impl Setting for HttpUrl {
+    const EXPECTED: &'static str =
+        "an http:// or https:// address without user name, query or fragment";
+
+    fn from_text(text: &str) -> Option<Self> {
+        let uri: http::Uri = text.parse().ok()?;
+        let scheme_is_http = matches!(uri.scheme_str(), Some("http" | "https"));
+        let authority = uri.authority()?;
+        let plain = scheme_is_http
+            && !authority.host().is_empty()
+            && !authority.as_str().contains('@')
+            && uri.query().is_none()
+            && !text.contains('#');
+        plain.then(|| Self(text.trim_end_matches('/').to_owned()))
+    }
+}
+
+/// The address of a database, with its password.
+pub(super) struct DatabaseUrl(pub(super) SecretString);
+
+impl Setting for DatabaseUrl {
+    const EXPECTED: &'static str = "an address such as postgres://user:password@host:5432/database";
+    const SHOWN: bool = false;
+
+    fn from_text(text: &str) -> Option<Self> {
+        let is_postgres = text.starts_with("postgres://") || text.starts_with("postgresql://");
+        is_postgres.then(|| Self(text.into()))
+    }
+}
+
+/// `file:PATH`.
+pub(super) struct StoreDirectory(pub(super) PathBuf);
+
+impl Setting for StoreDirectory {
+    const EXPECTED: &'static str =
+        "file:PATH, the only store so far (s3://bucket/prefix is not supported yet)";
+
+    fn from_text(text: &str) -> Option<Self> {
+        PathBuf::from_text(text.strip_prefix("file:")?).map(Self)
+    }
+}
+
+/// Where result links may point: `host` or `host:port`, in lower case.
+pub(super) struct Host(pub(super) String);
+
+impl Setting for Host {
+    const EXPECTED: &'static str = "a host or host:port without scheme or path";
+
+    fn from_text(text: &str) -> Option<Self> {
+        let authority: http::uri::Authority = text.parse().ok()?;
+        let plain = !authority.host().is_empty() && !text.contains('@');
+        plain.then(|| Self(text.to_ascii_lowercase()))
+    }
+}

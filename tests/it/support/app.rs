@@ -1,0 +1,330 @@
+//! One Easel for one test: its own database, directory, fake upstream and process. `finish` proves the
+//! books, and a test that forgets it fails.
+
+use std::{path::PathBuf, sync::Arc};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::{
+    client::{Answer, Client, Problem},
+    database::Database,
+    fake_openai::{self, FakeOpenAi},
+    process::{Easel, Output, run_easel},
+    secrets::Secrets,
+    settings::Settings,
+};
+
+/// A running Easel with everything around it.
+pub(crate) struct App {
+    pub(crate) openai: FakeOpenAi,
+    pub(crate) database: Database,
+    pub(crate) easel: Easel,
+    pub(crate) client: Client,
+    secrets: Arc<Secrets>,
+    directory: TempDir,
+    environment: Vec<(String, String)>,
+    refusals_expected: bool,
+    other_upstreams: bool,
+    /// `finish` was called: whatever it finds is the test's result.
+    finished: Finished,
+}
+
+/// Settings of an Easel that does not run yet.
+pub(crate) struct Builder {
+    settings: Settings,
+    environment: Vec<(String, String)>,
+    openai: FakeOpenAi,
+    directory: TempDir,
+    refusals_expected: bool,
+    other_upstreams: bool,
+}
+
+/// A key as `keys create --json` printed it.
+#[derive(Debug, Clone)]
+pub(crate) struct Key {
+    pub(crate) id: String,
+    pub(crate) secret: String,
+    pub(crate) account: String,
+}
+
+impl App {
+    /// With the fake `OpenAI` and the sandbox as providers.
+    pub(crate) async fn start() -> Self {
+        Self::builder().await.start().await
+    }
+
+    pub(crate) async fn builder() -> Builder {
+        let directory = tempfile::tempdir().unwrap();
+        let openai = FakeOpenAi::start().await;
+        let mut settings = Settings::for_tests(directory.path());
+        settings
+            .set("public_url", PUBLIC_URL)
+            .set("providers.openai.adapter", "openai")
+            .set("providers.openai.base_url", openai.base_url())
+            .set("providers.openai.api_key", fake_openai::API_KEY)
+            .set("providers.sandbox.adapter", "sandbox");
+        Builder {
+            settings,
+            environment: Vec::new(),
+            openai,
+            directory,
+            refusals_expected: false,
+            other_upstreams: false,
+        }
+    }
+
+    /// `easel keys create` with these arguments.
+    pub(crate) fn create_key(&self, arguments: &[&str]) -> Key {
+        let output = self
+            .run(&[&["keys", "create", "--json", "--name", "tests"], arguments].concat())
+            .expect_success();
+        let answer = output.json();
+        let text = |name: &str| {
+            answer[name]
+                .as_str()
+                .unwrap_or_else(|| panic!("no {name} in {answer}"))
+                .to_owned()
+        };
+        let key = Key {
+            id: text("id"),
+            secret: text("key"),
+            account: text("account"),
+        };
+        self.secrets.add(&key.secret, "a key");
+        key
+    }
+
+    /// A live key on an account of its own with this many USD.
+    pub(crate) fn live_key(&self, credit: &str) -> Key {
+        self.create_key(&["--credit", credit])
+    }
+
+    /// A test key on an account of its own with this many USD.
+    pub(crate) fn test_key(&self, credit: &str) -> Key {
+        self.create_key(&["--test", "--credit", credit])
+    }
+
+    /// Any command, with this Easel's configuration.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
+        let file = self.config_file();
+        let arguments = [arguments, &["--config", file.to_str().unwrap()]].concat();
+        let environment: Vec<(&str, &str)> = self
+            .environment
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect();
+        run_easel(self.directory.path(), &arguments, &environment)
+    }
+
+    pub(crate) fn config_file(&self) -> PathBuf {
+        self.directory.path().join("easel.toml")
+    }
+
+    /// Where everything of this Easel lies.
+    pub(crate) fn directory(&self) -> &std::path::Path {
+        self.directory.path()
+    }
+
+    /// `POST /v1/images/generations`
+    pub(crate) async fn generate(&self, key: &Key, body: &Value) -> Answer {
+        self.client
+            .post_json(GENERATIONS, Some(&key.secret), body)
+            .await
+    }
+
+    /// The same, refused with this status; nothing was charged and nothing is held.
+    pub(crate) async fn refuse(&self, key: &Key, status: u16, body: &Value) -> Problem {
+        let before = self.credits(key).await;
+        let problem = self.generate(key, body).await.expect(status).problem();
+        assert_eq!(
+            self.credits(key).await,
+            before,
+            "a refused request costs nothing: {problem:?}"
+        );
+        problem
+    }
+
+    pub(crate) async fn get(&self, key: &Key, path: &str) -> Answer {
+        self.client.get(path, Some(&key.secret)).await
+    }
+
+    /// `GET /v1/credits`
+    pub(crate) async fn credits(&self, key: &Key) -> Value {
+        self.get(key, "/v1/credits").await.expect(200).json()
+    }
+
+    /// What is left; fails when anything is held.
+    pub(crate) async fn balance(&self, key: &Key) -> Value {
+        let credits = self.credits(key).await;
+        assert_eq!(credits["held"], json!(0), "nothing is held: {credits}");
+        assert_eq!(credits["available"], credits["balance"], "{credits}");
+        credits["balance"].clone()
+    }
+
+    /// Follows a hosted link. It begins with the configured `public_url`, which leads nowhere; the test
+    /// asks the process itself.
+    pub(crate) async fn open_link(&self, link: &str) -> Answer {
+        let path = link
+            .strip_prefix(PUBLIC_URL)
+            .unwrap_or_else(|| panic!("{link} begins with public_url"));
+        self.client.get(path, None).await
+    }
+
+    /// Ends the process in good order and proves what must hold after every test.
+    pub(crate) async fn finish(mut self) {
+        self.finished.0 = true;
+        self.easel.stop().await;
+        self.prove_books().await;
+        self.prove_silence();
+        self.prove_calls().await;
+        let Self {
+            database, easel, ..
+        } = self;
+        drop(easel);
+        database.drop().await;
+    }
+
+    /// Reconcile is clean and no hold is open.
+    async fn prove_books(&self) {
+        self.run(&["reconcile"]).expect_success();
+        let open = self
+            .database
+            .number("select count(*) from holds where status = 'open'")
+            .await;
+        assert_eq!(open, 0, "open holds");
+        let unfinished = self
+            .database
+            .number("select count(*) from generations where status = 'in_progress'")
+            .await;
+        assert_eq!(unfinished, 0, "unfinished generations");
+        let held = self
+            .database
+            .number("select coalesce(sum(held_nano_usd), 0)::bigint from balances")
+            .await;
+        assert_eq!(held, 0, "money held");
+    }
+
+    /// No prompt, picture, key or signed link was logged, at `debug` (I10); nothing panicked.
+    fn prove_silence(&self) {
+        let log = format!("{}\n{}", self.easel.stdout(), self.easel.stderr());
+        self.secrets.assert_absent_from(&log);
+        assert!(!log.contains("panicked at"), "a panic:\n{log}");
+    }
+
+    /// Every call that the fake saw is an attempt in the books, and none was a wrong request.
+    async fn prove_calls(&self) {
+        let calls = self.openai.calls();
+        if !self.refusals_expected {
+            let refused: Vec<_> = calls
+                .iter()
+                .filter_map(|call| call.refused.as_ref())
+                .collect();
+            assert!(
+                refused.is_empty(),
+                "requests that OpenAI would have refused: {refused:#?}"
+            );
+        }
+        if !self.other_upstreams {
+            let attempts = self
+                .database
+                .number("select count(*) from attempts where provider = 'openai'")
+                .await;
+            assert_eq!(
+                usize::try_from(attempts).unwrap(),
+                calls.len(),
+                "attempts in the books, calls at the fake"
+            );
+        }
+    }
+}
+
+/// What the links of a test's Easel begin with.
+pub(crate) const PUBLIC_URL: &str = "http://pictures.easel.test";
+
+const GENERATIONS: &str = "/v1/images/generations";
+
+impl Builder {
+    pub(crate) fn set(mut self, key: &str, value: impl Into<Value>) -> Self {
+        self.settings.set(key, value);
+        self
+    }
+
+    pub(crate) fn remove(mut self, prefix: &str) -> Self {
+        self.settings.remove(prefix);
+        self
+    }
+
+    pub(crate) fn environment(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// The fake may refuse requests in this test.
+    pub(crate) fn expecting_refusals(mut self) -> Self {
+        self.refusals_expected = true;
+        self
+    }
+
+    /// Attempts may go elsewhere than to the fake in this test.
+    pub(crate) fn with_other_upstreams(mut self) -> Self {
+        self.other_upstreams = true;
+        self
+    }
+
+    /// The fake, before anything calls it.
+    pub(crate) fn openai(&self) -> &FakeOpenAi {
+        &self.openai
+    }
+
+    pub(crate) fn directory(&self) -> &std::path::Path {
+        self.directory.path()
+    }
+
+    pub(crate) async fn start(mut self) -> App {
+        let database = Database::fresh().await;
+        self.settings.set("database.url", database.url());
+        let file = self.directory.path().join("easel.toml");
+        std::fs::write(&file, self.settings.to_toml()).unwrap();
+        let environment: Vec<(&str, &str)> = self
+            .environment
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect();
+        let easel = Easel::serve(
+            self.directory.path(),
+            &["--config", file.to_str().unwrap()],
+            &environment,
+        )
+        .await;
+        let secrets = Arc::new(Secrets::default());
+        secrets.add(fake_openai::API_KEY, "the provider's key");
+        secrets.add(
+            fake_openai::ORGANIZATION,
+            "the provider's name of our account",
+        );
+        App {
+            client: Client::new(easel.origin(), Arc::clone(&secrets)),
+            openai: self.openai,
+            database,
+            easel,
+            secrets,
+            directory: self.directory,
+            environment: self.environment,
+            refusals_expected: self.refusals_expected,
+            other_upstreams: self.other_upstreams,
+            finished: Finished(false),
+        }
+    }
+}
+
+/// A field of its own, so that `finish` can take the rest apart.
+struct Finished(bool);
+
+impl Drop for Finished {
+    fn drop(&mut self) {
+        if !self.0 && !std::thread::panicking() {
+            panic!("the test did not call finish(), which proves the books");
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! A small HTTP client whose verbs take the status they expect.
+
+use std::{sync::Arc, time::Duration};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use bytes::Bytes;
+use reqwest::{Method, header::HeaderMap};
+use serde_json::Value;
+
+use super::secrets::Secrets;
+
+/// Speaks to one server; keeps what must not be logged.
+#[derive(Clone)]
+pub(crate) struct Client {
+    http: reqwest::Client,
+    origin: String,
+    secrets: Arc<Secrets>,
+}
+
+/// A whole answer.
+#[derive(Debug, Clone)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) bytes: Bytes,
+    asked: String,
+}
+
+/// `OpenAI`'s error envelope, taken apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Problem {
+    pub(crate) message: String,
+    pub(crate) kind: String,
+    pub(crate) param: Option<String>,
+    pub(crate) code: Option<String>,
+}
+
+impl Client {
+    pub(crate) fn new(origin: String, secrets: Arc<Secrets>) -> Self {
+        // Fails only when it is installed already.
+        rustls::crypto::ring::default_provider()
+            .install_default()
+            .ok();
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .timeout(Duration::from_secs(60))
+            .build()
+            .unwrap();
+        Self {
+            http,
+            origin,
+            secrets,
+        }
+    }
+
+    /// A request to be refined by the caller.
+    pub(crate) fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        self.http.request(method, format!("{}{path}", self.origin))
+    }
+
+    /// Sends it and reads the answer to its end.
+    pub(crate) async fn send(&self, request: reqwest::RequestBuilder) -> Answer {
+        self.try_send(request)
+            .await
+            .unwrap_or_else(|error| panic!("no answer: {error:?}"))
+    }
+
+    pub(crate) async fn try_send(
+        &self,
+        request: reqwest::RequestBuilder,
+    ) -> Result<Answer, reqwest::Error> {
+        let request = request.build()?;
+        let asked = format!("{} {}", request.method(), request.url().path());
+        let response = self.http.execute(request).await?;
+        let answer = Answer {
+            status: response.status().as_u16(),
+            headers: response.headers().clone(),
+            bytes: response.bytes().await?,
+            asked,
+        };
+        if let Ok(body) = serde_json::from_slice(&answer.bytes) {
+            self.secrets.add_answer(&body);
+        }
+        Ok(answer)
+    }
+
+    pub(crate) async fn get(&self, path: &str, key: Option<&str>) -> Answer {
+        let mut request = self.request(Method::GET, path);
+        if let Some(key) = key {
+            request = request.bearer_auth(key);
+        }
+        self.send(request).await
+    }
+
+    pub(crate) async fn post_json(&self, path: &str, key: Option<&str>, body: &Value) -> Answer {
+        self.secrets.add_request(body);
+        let mut request = self
+            .request(Method::POST, path)
+            .header("content-type", "application/json")
+            .body(body.to_string());
+        if let Some(key) = key {
+            request = request.bearer_auth(key);
+        }
+        self.send(request).await
+    }
+}
+
+impl Answer {
+    /// Fails unless this is the status; says what came instead.
+    pub(crate) fn expect(self, status: u16) -> Self {
+        assert_eq!(self.status, status, "{}: {}", self.asked, self.excerpt());
+        self
+    }
+
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.find_header(name)
+            .unwrap_or_else(|| panic!("{}: no header {name} in {:?}", self.asked, self.headers))
+    }
+
+    pub(crate) fn find_header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|value| value.to_str().unwrap())
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        assert_eq!(
+            self.header("content-type"),
+            "application/json",
+            "{}",
+            self.asked
+        );
+        serde_json::from_slice(&self.bytes)
+            .unwrap_or_else(|error| panic!("{}: no JSON ({error}): {}", self.asked, self.excerpt()))
+    }
+
+    /// The error of a refusal: the envelope with its four keys and nothing beside it, under a request id.
+    pub(crate) fn problem(&self) -> Problem {
+        assert!(
+            self.header("x-request-id").len() > 8,
+            "{}: x-request-id",
+            self.asked
+        );
+        let body = self.json();
+        assert_eq!(keys(&body), ["error"], "{}: {body}", self.asked);
+        let error = &body["error"];
+        assert_eq!(
+            keys(error),
+            ["code", "message", "param", "type"],
+            "{}: {body}",
+            self.asked
+        );
+        let optional = |name: &str| match &error[name] {
+            Value::Null => None,
+            Value::String(text) => Some(text.clone()),
+            other => panic!("{}: {name} is {other}", self.asked),
+        };
+        let message = optional("message").unwrap_or_default();
+        assert!(
+            !message.is_empty(),
+            "{}: an error has a message",
+            self.asked
+        );
+        Problem {
+            message,
+            kind: optional("type").expect("an error has a type"),
+            param: optional("param"),
+            code: optional("code"),
+        }
+    }
+
+    /// The picture at `index`, out of base64.
+    pub(crate) fn picture(&self, index: usize) -> Vec<u8> {
+        let body = self.json();
+        let text = body["data"][index]["b64_json"]
+            .as_str()
+            .unwrap_or_else(|| panic!("no b64_json at {index}: {}", self.excerpt()));
+        STANDARD.decode(text).expect("b64_json is standard base64")
+    }
+
+    /// The link at `index`.
+    pub(crate) fn link(&self, index: usize) -> String {
+        let body = self.json();
+        body["data"][index]["url"]
+            .as_str()
+            .unwrap_or_else(|| panic!("no url at {index}: {}", self.excerpt()))
+            .to_owned()
+    }
+
+    fn excerpt(&self) -> String {
+        let text = String::from_utf8_lossy(&self.bytes);
+        text.chars().take(2000).collect()
+    }
+}
+
+fn keys(value: &Value) -> Vec<&str> {
+    let mut keys: Vec<&str> = value
+        .as_object()
+        .expect("a JSON object")
+        .keys()
+        .map(String::as_str)
+        .collect();
+    keys.sort_unstable();
+    keys
+}
+
+impl Problem {
+    pub(crate) fn code(&self) -> &str {
+        self.code.as_deref().unwrap_or_default()
+    }
+
+    pub(crate) fn param(&self) -> &str {
+        self.param.as_deref().unwrap_or_default()
+    }
+}

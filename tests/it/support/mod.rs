@@ -1,0 +1,25 @@
+//! Everything a test needs: the real binary on its own database and directory, a fake upstream, and a
+//! client that says what it expected.
+//!
+//! Knows Easel only from outside: its command line, its configuration, its HTTP and its tables. No code
+//! of the library is called, so that a test proves what a user gets.
+
+mod app;
+mod client;
+mod database;
+pub(crate) mod fake_openai;
+pub(crate) mod pictures;
+mod process;
+pub(crate) mod raw;
+mod secrets;
+mod settings;
+
+pub(crate) use self::{
+    app::{App, Builder, Key},
+    client::{Answer, Client, Problem},
+    database::Database,
+    fake_openai::{Behaviour, FakeOpenAi, Reply},
+    process::{Easel, Output, easel_binary, run_easel},
+    secrets::Secrets,
+    settings::Settings,
+};

@@ -42,16 +42,18 @@ const CHUNK: usize = 64 * 1024;
 #[derive(Debug)]
 pub struct Sandbox {
     delay: Duration,
+    timeout: Duration,
     painters: Arc<Semaphore>,
 }
 
 impl Sandbox {
-    /// A sandbox whose calls take at least `delay`. The pictures of one call are thought of as painted
-    /// side by side, so the delay counts once a call.
-    pub fn new(delay: Duration) -> Self {
+    /// A sandbox whose calls take at least `delay` and, reading of the pictures aside, at most `timeout`.
+    /// The pictures of one call are thought of as painted side by side, so the delay counts once a call.
+    pub fn new(delay: Duration, timeout: Duration) -> Self {
         let painters = thread::available_parallelism().map_or(1, usize::from);
         Self {
             delay,
+            timeout,
             painters: Arc::new(Semaphore::new(painters)),
         }
     }
@@ -63,7 +65,10 @@ impl Sandbox {
     ) -> Result<Report, ProviderError> {
         let request = &call.request;
         let directive = Directive::of(&request.prompt);
-        by(call.deadline, sleep(self.delay)).await?;
+        let deadline = Instant::now()
+            .checked_add(self.timeout)
+            .map_or(call.deadline, |own| own.min(call.deadline));
+        by(deadline, sleep(self.delay)).await?;
         if let Some(failure) = directive.and_then(|directive| directive.failure(request)) {
             return Err(failure);
         }
@@ -93,18 +98,17 @@ impl Sandbox {
                 continue;
             }
             let file = self
-                .picture(spec_of(call, index, size, &report), call.deadline)
+                .picture(spec_of(call, index, size, &report), deadline)
                 .await?;
             hand_over(file, sink).await?;
             report.announced += 1;
         }
-        match report.refused.pop() {
-            Some(refusal) if report.announced == 0 => Err(refusal),
-            refusal => {
-                report.refused.extend(refusal);
-                Ok(report)
-            }
+        if report.announced == 0
+            && let Some(refusal) = report.refused.pop()
+        {
+            return Err(refusal);
         }
+        Ok(report)
     }
 
     /// Paints one picture where it blocks nobody, when a painter is free.

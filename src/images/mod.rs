@@ -10,6 +10,6 @@ mod store;
 
 pub use self::{
     links::{LinkError, Links},
-    sniff::{NotAPicture, PictureFormat, PictureInfo},
+    sniff::{NotAPicture, PictureFormat, PictureInfo, Sniffer},
     store::{ImageStore, ImageWriter, StoreError, StoredImage},
 };

@@ -4,12 +4,17 @@
 //! alone (`2026112011/img_….png`: the hour of the id's timestamp), so neither serving nor sweeping
 //! needs the database, and a crash leaves nothing that the sweeper does not find.
 
+mod base64;
 mod links;
 mod sniff;
 mod store;
+mod sweep;
+mod writer;
 
 pub use self::{
+    base64::{Base64Decoder, Base64Encoder, encode_stream, encoded_len},
     links::{LinkError, Links},
     sniff::{NotAPicture, PictureFormat, PictureInfo, Sniffer},
-    store::{ImageStore, ImageWriter, StoreError, StoredImage},
+    store::{ImageStore, PictureStream, StoreError, StoredImage},
+    writer::ImageWriter,
 };

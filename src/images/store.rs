@@ -1,12 +1,23 @@
 //! The object store: local disk now, S3 later.
+//!
+//! Paths are made of ids and formats only, never of text from outside. Everything that touches the
+//! disk runs on the blocking pool, in steps of at most [`CHUNK`] bytes.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    fs,
+    io::{self, Read as _},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use futures_util::stream::BoxStream;
+use futures_util::stream::{self, BoxStream, StreamExt as _};
 
-use super::sniff::{NotAPicture, PictureFormat, PictureInfo};
+use super::{
+    sniff::{NotAPicture, PictureFormat, PictureInfo},
+    writer::ImageWriter,
+};
 use crate::ids::ImageId;
 
 /// Why a picture could not be kept or found.
@@ -25,7 +36,7 @@ pub enum StoreError {
         action: &'static str,
         /// What the system said.
         #[source]
-        source: std::io::Error,
+        source: io::Error,
     },
 }
 
@@ -40,34 +51,62 @@ pub struct StoredImage {
     pub size_bytes: u64,
 }
 
-/// Where pictures live.
-#[derive(Debug, Clone)]
-pub struct ImageStore {}
+/// The bytes of a picture, in chunks.
+pub type PictureStream = BoxStream<'static, io::Result<Bytes>>;
 
-/// A picture being written; nothing of it is visible until [`ImageWriter::finish`]. Dropping it leaves
-/// at most a temporary file, which is removed.
+/// Where pictures live. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct ImageStore(Arc<Place>);
+
 #[derive(Debug)]
-pub struct ImageWriter {}
+struct Place {
+    directory: PathBuf,
+    max_size_bytes: u64,
+}
+
+/// How much is read at once. A multiple of three, so that base64 of it needs no copying together.
+const CHUNK: u64 = 192 * 1024;
+
+/// What the name of a picture being written ends with, instead of an extension.
+pub(super) const PART: &str = "part";
 
 impl ImageStore {
-    /// The store below `directory`, made if missing.
+    /// The store below `directory`, made if missing. Pictures above `max_size_bytes` are refused.
     ///
     /// # Errors
     /// [`StoreError::Io`] when the directory cannot be made or written.
     pub async fn open(directory: PathBuf, max_size_bytes: u64) -> Result<Self, StoreError> {
-        let _ = (directory, max_size_bytes);
-        todo!()
+        let place = Place {
+            directory,
+            max_size_bytes,
+        };
+        let store = Self(Arc::new(place));
+        // A store that cannot be written shall be found out before a picture is paid for.
+        let probe = store.directory().join(part_name(ImageId::new()));
+        let directory = store.directory().to_owned();
+        blocking("prepare the directory of", move || {
+            fs::create_dir_all(&directory)?;
+            fs::write(&probe, [])?;
+            fs::remove_file(&probe)
+        })
+        .await?;
+        Ok(store)
     }
 
-    /// Begins a picture.
+    /// Begins a picture. Touches the disk only when [`ImageWriter`] has something to write.
     ///
     /// # Errors
-    /// [`StoreError::Io`].
+    /// None today; an object store elsewhere may have some.
+    #[expect(
+        clippy::unused_async,
+        reason = "beginning an upload is a call in other stores"
+    )]
     pub async fn create(&self) -> Result<ImageWriter, StoreError> {
-        todo!()
+        Ok(ImageWriter::new(self.clone(), ImageId::new()))
     }
 
     /// The bytes of a picture in chunks of up to 256 KiB, with their total; `None` when it is gone.
+    /// A picture that is deleted meanwhile is still read to its end.
     ///
     /// # Errors
     /// [`StoreError::Io`].
@@ -75,9 +114,21 @@ impl ImageStore {
         &self,
         id: ImageId,
         format: PictureFormat,
-    ) -> Result<Option<(u64, BoxStream<'static, std::io::Result<Bytes>>)>, StoreError> {
-        let _ = (id, format);
-        todo!()
+    ) -> Result<Option<(u64, PictureStream)>, StoreError> {
+        let path = self.path(id, format);
+        // The first chunk comes with the opening: most small pictures are one trip to the disk.
+        let opened = blocking("read", move || {
+            let mut file = match fs::File::open(path) {
+                Ok(file) => file,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+                Err(error) => return Err(error),
+            };
+            let size_bytes = file.metadata()?.len();
+            let first = read_chunk(&mut file, size_bytes)?;
+            Ok(Some((size_bytes, file, first)))
+        })
+        .await?;
+        Ok(opened.map(|(size_bytes, file, first)| (size_bytes, chunks(file, size_bytes, first))))
     }
 
     /// Deletes a picture; fine when it is already gone.
@@ -85,36 +136,95 @@ impl ImageStore {
     /// # Errors
     /// [`StoreError::Io`].
     pub async fn delete(&self, id: ImageId, format: PictureFormat) -> Result<(), StoreError> {
-        let _ = (id, format);
-        todo!()
+        let path = self.path(id, format);
+        blocking("delete", move || gone(fs::remove_file(path)).map(drop)).await
     }
 
-    /// Deletes every picture older than `lifetime`, and temporary files nobody writes any more.
-    /// Returns how many.
-    ///
-    /// # Errors
-    /// [`StoreError::Io`].
-    pub async fn sweep(&self, lifetime: Duration, now: DateTime<Utc>) -> Result<u64, StoreError> {
-        let _ = (lifetime, now);
-        todo!()
+    pub(super) fn directory(&self) -> &Path {
+        &self.0.directory
+    }
+
+    pub(super) fn max_size_bytes(&self) -> u64 {
+        self.0.max_size_bytes
+    }
+
+    /// Where the pictures of the hour of `id` are.
+    pub(super) fn hour_directory(&self, id: ImageId) -> PathBuf {
+        self.directory().join(hour_name(id.created_at()))
+    }
+
+    fn path(&self, id: ImageId, format: PictureFormat) -> PathBuf {
+        self.hour_directory(id).join(picture_name(id, format))
     }
 }
 
-impl ImageWriter {
-    /// The next bytes of the file. The first ones must be those of a known format.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
-        let _ = bytes;
-        todo!()
-    }
+/// `2026112011`
+pub(super) fn hour_name(instant: DateTime<Utc>) -> String {
+    instant.format("%Y%m%d%H").to_string()
+}
 
-    /// Ends the picture: checks that it ends like one, and makes it visible.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn finish(self) -> Result<StoredImage, StoreError> {
-        todo!()
+/// `img_….png`
+pub(super) fn picture_name(id: ImageId, format: PictureFormat) -> String {
+    format!("{id}.{}", format.extension())
+}
+
+/// `img_….part`
+pub(super) fn part_name(id: ImageId) -> String {
+    format!("{id}.{PART}")
+}
+
+/// Whether a removal removed something: another replica may have been there first.
+pub(super) fn gone(removed: io::Result<()>) -> io::Result<bool> {
+    match removed {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
     }
 }
+
+/// Runs work on the disk where it blocks no worker.
+///
+/// # Cancel safety
+/// Dropped, the work goes on to its end and its result is dropped.
+pub(super) async fn blocking<T: Send + 'static>(
+    action: &'static str,
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T, StoreError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|panic| Err(io::Error::other(panic)))
+        .map_err(|source| StoreError::Io { action, source })
+}
+
+/// The next chunk of a file of which `remaining` bytes are left.
+fn read_chunk(file: &mut fs::File, remaining: u64) -> io::Result<Bytes> {
+    let length = remaining.min(CHUNK);
+    let mut chunk = Vec::with_capacity(usize::try_from(length).unwrap_or(0));
+    file.take(length).read_to_end(&mut chunk)?;
+    if (chunk.len() as u64) < length {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(chunk.into())
+}
+
+fn chunks(file: fs::File, size_bytes: u64, first: Bytes) -> PictureStream {
+    let remaining = size_bytes - first.len() as u64;
+    let rest = stream::try_unfold((file, remaining), |(mut file, remaining)| async move {
+        if remaining == 0 {
+            return Ok(None);
+        }
+        let read = move || {
+            let chunk = read_chunk(&mut file, remaining)?;
+            Ok((chunk, file))
+        };
+        let (chunk, file) = tokio::task::spawn_blocking(read)
+            .await
+            .unwrap_or_else(|panic| Err(io::Error::other(panic)))?;
+        let remaining = remaining - chunk.len() as u64;
+        Ok(Some((chunk, (file, remaining))))
+    });
+    stream::once(async { Ok(first) }).chain(rest).boxed()
+}
+
+#[cfg(test)]
+mod tests;

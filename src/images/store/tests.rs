@@ -1,0 +1,476 @@
+use std::{collections::BTreeSet, time::Duration};
+
+use ::base64::prelude::{BASE64_STANDARD, Engine as _};
+use chrono::TimeDelta;
+use futures_util::{FutureExt as _, TryStreamExt as _, future};
+use image::ImageFormat;
+use tempfile::TempDir;
+
+use super::*;
+use crate::{
+    catalog::ImageSize,
+    images::{encode_stream, encoded_len, sniff::samples},
+};
+
+const MAX: u64 = 16 << 20;
+const HOUR: Duration = Duration::from_hours(1);
+
+async fn open() -> (ImageStore, TempDir) {
+    let directory = TempDir::new().unwrap();
+    let store = ImageStore::open(directory.path().join("images"), MAX)
+        .await
+        .unwrap();
+    (store, directory)
+}
+
+async fn write(store: &ImageStore, bytes: &[u8], chunk: usize) -> Result<StoredImage, StoreError> {
+    let mut writer = store.create().await?;
+    for bytes in bytes.chunks(chunk) {
+        writer.write(bytes).await?;
+    }
+    writer.finish().await
+}
+
+async fn write_base64(
+    store: &ImageStore,
+    text: &[u8],
+    chunk: usize,
+) -> Result<StoredImage, StoreError> {
+    let mut writer = store.create().await?;
+    for text in text.chunks(chunk) {
+        writer.write_base64(text).await?;
+    }
+    writer.finish().await
+}
+
+async fn read(store: &ImageStore, image: &StoredImage) -> Option<Vec<u8>> {
+    let (total, stream) = store.read(image.id, image.info.format).await.unwrap()?;
+    let chunks: Vec<Bytes> = stream.try_collect().await.unwrap();
+    assert!(chunks.iter().all(|chunk| chunk.len() <= 256 * 1024));
+    let bytes = chunks.concat();
+    assert_eq!(bytes.len() as u64, total);
+    Some(bytes)
+}
+
+/// Every file below the store, and every directory, as `hour/name`.
+fn tree(store: &ImageStore) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for hour in fs::read_dir(store.directory()).unwrap() {
+        let hour = hour.unwrap();
+        let name = hour.file_name().into_string().unwrap();
+        if hour.file_type().unwrap().is_dir() {
+            for file in fs::read_dir(hour.path()).unwrap() {
+                let file = file.unwrap().file_name().into_string().unwrap();
+                found.insert(format!("{name}/{file}"));
+            }
+        }
+        found.insert(name);
+    }
+    found
+}
+
+fn files(store: &ImageStore) -> BTreeSet<String> {
+    let mut tree = tree(store);
+    tree.retain(|name| name.contains('/'));
+    tree
+}
+
+/// About 3 MiB that do not compress.
+fn large_png() -> Vec<u8> {
+    samples::encode(&samples::pixels(1024, 1024), ImageFormat::Png)
+}
+
+#[tokio::test]
+async fn every_format_comes_back_as_it_was() {
+    let (store, _directory) = open().await;
+    for &(name, format, ref bytes) in samples::all() {
+        let image = write(&store, bytes, 100).await.unwrap();
+        assert_eq!(image.info.format, format, "{name}");
+        assert_eq!(image.size_bytes, bytes.len() as u64);
+        let place = format!(
+            "{}/{}.{}",
+            image.id.created_at().format("%Y%m%d%H"),
+            image.id,
+            format.extension()
+        );
+        assert!(files(&store).contains(&place), "{place}");
+        assert_eq!(read(&store, &image).await.as_ref(), Some(bytes), "{name}");
+    }
+    assert_eq!(files(&store).len(), samples::all().len());
+}
+
+#[tokio::test]
+async fn a_large_picture_in_any_chunks_raw_and_as_base64() {
+    let (store, _directory) = open().await;
+    let bytes = large_png();
+    assert!(bytes.len() > 3 << 20);
+    let text = BASE64_STANDARD.encode(&bytes);
+    for chunk in [1000, 65_537, 262_144, 1 << 20, usize::MAX] {
+        let raw = write(&store, &bytes, chunk).await.unwrap();
+        let decoded = write_base64(&store, text.as_bytes(), chunk).await.unwrap();
+        for image in [raw, decoded] {
+            assert_eq!(image.info.size, ImageSize::new(1024, 1024));
+            assert_eq!(image.size_bytes, bytes.len() as u64);
+            assert_eq!(read(&store, &image).await.as_ref(), Some(&bytes));
+        }
+        let (total, stream) = store
+            .read(raw.id, PictureFormat::Png)
+            .await
+            .unwrap()
+            .unwrap();
+        let chunks: Vec<Bytes> = encode_stream(stream).try_collect().await.unwrap();
+        assert!(chunks.iter().all(|chunk| chunk.len() <= 256 * 1024));
+        assert_eq!(encoded_len(total), text.len() as u64);
+        assert_eq!(chunks.concat(), text.as_bytes());
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_whole_picture_leaves_nothing_behind() {
+    let (store, _directory) = open().await;
+    let png = large_png();
+    let text = BASE64_STANDARD.encode(&png);
+    let is_refused = |result: Result<StoredImage, StoreError>| {
+        assert!(
+            matches!(result, Err(StoreError::NotAPicture(_))),
+            "{result:?}"
+        );
+        assert_eq!(files(&store), BTreeSet::new());
+    };
+    is_refused(write(&store, b"", 1).await);
+    is_refused(write(&store, b"<html>502 Bad Gateway</html>", 5).await);
+    for length in [1, 20, 262_143, 262_144, 262_145, 600_000, png.len() - 1] {
+        is_refused(write(&store, &png[..length], 100_000).await);
+        is_refused(write_base64(&store, &text.as_bytes()[..length], 100_000).await);
+    }
+    // Broken in the third buffer.
+    let mut broken = text.clone().into_bytes();
+    broken[700_000] = b'\\';
+    is_refused(write_base64(&store, &broken, 100_000).await);
+    is_refused(write(&store, &[&png[..], b"PK"].concat(), 100_000).await);
+    is_refused(write_base64(&store, format!("{text}AAAA").as_bytes(), 100_000).await);
+}
+
+#[tokio::test]
+async fn a_picture_abandoned_or_refused_leaves_nothing_behind() {
+    let (store, _directory) = open().await;
+    let png = large_png();
+    let mut writer = store.create().await.unwrap();
+    writer.write(&png[..1 << 20]).await.unwrap();
+    assert_eq!(
+        files(&store),
+        BTreeSet::from([format!(
+            "{}/{}.part",
+            hour_name(writer.id().created_at()),
+            writer.id()
+        )])
+    );
+    // Nobody reads it before it is whole.
+    let early = store.read(writer.id(), PictureFormat::Png).await.unwrap();
+    assert!(early.is_none());
+    drop(writer);
+    assert_eq!(files(&store), BTreeSet::new());
+}
+
+#[tokio::test]
+async fn the_largest_picture_fits_and_one_byte_more_does_not() {
+    let directory = TempDir::new().unwrap();
+    let bytes = samples::png();
+    let text = BASE64_STANDARD.encode(&bytes);
+    let max = bytes.len() as u64;
+    for (max, fits) in [(max, true), (max - 1, false), (0, false)] {
+        let store = ImageStore::open(directory.path().to_owned(), max)
+            .await
+            .unwrap();
+        for result in [
+            write(&store, &bytes, 100).await,
+            write_base64(&store, text.as_bytes(), 100).await,
+        ] {
+            match result {
+                Ok(_) => assert!(fits),
+                Err(StoreError::TooLarge(limit)) => assert!(!fits && limit == max),
+                Err(other) => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_endless_picture_is_stopped_at_the_limit() {
+    let directory = TempDir::new().unwrap();
+    let max = 1 << 20;
+    let store = ImageStore::open(directory.path().to_owned(), max)
+        .await
+        .unwrap();
+    let mut writer = store.create().await.unwrap();
+    let jpeg = samples::jpeg();
+    writer.write(&jpeg[..jpeg.len() - 2]).await.unwrap();
+    let data = vec![0x11; 50_000];
+    let mut written = 0;
+    let stopped = loop {
+        match writer.write(&data).await {
+            Ok(()) => written += 50_000,
+            Err(error) => break error,
+        }
+        assert!(written <= max);
+    };
+    assert!(matches!(stopped, StoreError::TooLarge(limit) if limit == max));
+    assert!(writer.finish().await.is_err());
+    assert_eq!(files(&store), BTreeSet::new());
+}
+
+#[tokio::test]
+async fn a_directory_that_cannot_be_written_is_found_out_at_once() {
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("file");
+    fs::write(&file, []).unwrap();
+    for place in [file.clone(), file.join("images")] {
+        let refused = ImageStore::open(place, MAX).await.unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "could not prepare the directory of a picture"
+        );
+    }
+}
+
+#[tokio::test]
+async fn after_a_failed_write_there_is_no_picture_with_a_hole() {
+    let (store, _directory) = open().await;
+    let png = large_png();
+    let mut writer = store.create().await.unwrap();
+    let hour = store.hour_directory(writer.id());
+    fs::write(&hour, []).unwrap();
+    let failed = writer.write(&png[..300_000]).await;
+    assert!(matches!(failed, Err(StoreError::Io { .. })), "{failed:?}");
+    fs::remove_file(&hour).unwrap();
+    assert!(writer.write(&png[300_000..]).await.is_err());
+    assert!(writer.finish().await.is_err());
+    assert_eq!(files(&store), BTreeSet::new());
+}
+
+/// The one blocking thread is kept busy, so that the write is certainly dropped halfway.
+#[test]
+fn a_dropped_write_leaves_neither_a_hole_nor_a_file() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .max_blocking_threads(1)
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let (store, _directory) = open().await;
+        let png = large_png();
+        for before in [0, 300_000] {
+            let mut writer = store.create().await.unwrap();
+            writer.write(&png[..before]).await.unwrap();
+            let (go, wait) = std::sync::mpsc::channel::<()>();
+            let busy = tokio::task::spawn_blocking(move || wait.recv());
+            let dropped = writer.write(&png[before..before + 600_000]).now_or_never();
+            assert!(dropped.is_none());
+            go.send(()).unwrap();
+            busy.await.unwrap().unwrap();
+            assert!(writer.write(&png[before + 600_000..]).await.is_err());
+            assert!(writer.finish().await.is_err());
+            assert_eq!(files(&store), BTreeSet::new());
+        }
+    });
+}
+
+#[tokio::test]
+async fn a_deleted_picture_is_gone_but_who_reads_it_reads_on() {
+    let (store, _directory) = open().await;
+    let bytes = large_png();
+    let image = write(&store, &bytes, 1 << 20).await.unwrap();
+    let (_, stream) = store
+        .read(image.id, PictureFormat::Png)
+        .await
+        .unwrap()
+        .unwrap();
+    for _ in 0..2 {
+        store.delete(image.id, PictureFormat::Png).await.unwrap();
+    }
+    assert_eq!(read(&store, &image).await, None);
+    let chunks: Vec<Bytes> = stream.try_collect().await.unwrap();
+    assert_eq!(chunks.concat(), bytes);
+}
+
+#[tokio::test]
+async fn a_file_that_was_cut_is_an_error_not_an_end() {
+    let (store, _directory) = open().await;
+    let image = write(&store, &large_png(), 1 << 20).await.unwrap();
+    let (_, stream) = store
+        .read(image.id, PictureFormat::Png)
+        .await
+        .unwrap()
+        .unwrap();
+    fs::File::options()
+        .write(true)
+        .open(store.path(image.id, PictureFormat::Png))
+        .unwrap()
+        .set_len(500_000)
+        .unwrap();
+    let result: io::Result<Vec<Bytes>> = stream.try_collect().await;
+    assert_eq!(result.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+}
+
+#[tokio::test]
+async fn ids_of_other_kinds_lead_nowhere() {
+    let (store, _directory) = open().await;
+    for id in [
+        "img_00000000000000000000000000000000",
+        "img_ffffffffffffffffffffffffffffffff",
+        "img_ffffffffffff7fffbfffffffffffffff",
+        "img_ffffffffffff1fffbfffffffffffffff",
+        "img_0193d6f0a0004000800000000000abcd",
+    ] {
+        let id: ImageId = id.parse().unwrap();
+        let path = store.path(id, PictureFormat::Svg);
+        assert_eq!(
+            path.parent().and_then(Path::parent),
+            Some(store.directory())
+        );
+        assert!(store.read(id, PictureFormat::Svg).await.unwrap().is_none());
+        store.delete(id, PictureFormat::Svg).await.unwrap();
+    }
+}
+
+/// An id as if made at `instant`.
+fn id_of(instant: DateTime<Utc>, number: u16) -> ImageId {
+    format!(
+        "img_{:012x}70008000{number:012x}",
+        instant.timestamp_millis()
+    )
+    .parse()
+    .unwrap()
+}
+
+fn now() -> DateTime<Utc> {
+    "2026-11-20T12:30:00Z".parse().unwrap()
+}
+
+/// A file as if made at `instant`; returns its place.
+fn put(store: &ImageStore, instant: DateTime<Utc>, number: u16, extension: &str) -> String {
+    let id = id_of(instant, number);
+    let directory = store.hour_directory(id);
+    fs::create_dir_all(&directory).unwrap();
+    let name = format!("{id}.{extension}");
+    fs::write(directory.join(&name), b"x").unwrap();
+    format!("{}/{name}", hour_name(id.created_at()))
+}
+
+#[tokio::test]
+async fn sweeping_takes_what_is_over_and_nothing_else() {
+    let (store, _directory) = open().await;
+    let minutes = TimeDelta::minutes;
+    let mut kept = BTreeSet::new();
+    for age in [0, 29, 31, 59, -5, -90] {
+        kept.insert(put(&store, now() - minutes(age), 1, "png"));
+    }
+    for (age, extension) in [
+        (60, "png"),
+        (61, "jpeg"),
+        (89, "webp"),
+        (91, "gif"),
+        (5000, "svg"),
+    ] {
+        put(&store, now() - minutes(age), 2, extension);
+    }
+    // Temporary files have a day.
+    kept.insert(put(&store, now() - minutes(10), 3, "part"));
+    kept.insert(put(&store, now() - minutes(24 * 60 - 1), 3, "part"));
+    put(&store, now() - minutes(24 * 60), 3, "part");
+    // What is not ours.
+    let strange = put(&store, now() - minutes(6000), 4, "html");
+    let hour = strange.split_once('/').unwrap().0;
+    kept.insert(strange.clone());
+    for name in [
+        "notes.txt".to_owned(),
+        format!("{}.png", id_of(now() - minutes(9000), 5)),
+        format!("{}.png.bak", id_of(now() - minutes(6000), 5)),
+        format!("gen_{}.png", "0".repeat(32)),
+    ] {
+        fs::write(store.directory().join(hour).join(&name), b"x").unwrap();
+        kept.insert(format!("{hour}/{name}"));
+    }
+    for directory in ["lost+found", "202611", "2026112099", "20261120110"] {
+        fs::create_dir(store.directory().join(directory)).unwrap();
+        let name = format!("{directory}/{}.png", id_of(now() - minutes(6000), 6));
+        fs::write(store.directory().join(&name), b"x").unwrap();
+        kept.insert(name);
+    }
+    fs::write(store.directory().join("2026111000"), b"x").unwrap();
+    // An empty directory of old, and one of now.
+    for directory in ["2026111100", "2026112012"] {
+        fs::create_dir_all(store.directory().join(directory)).unwrap();
+    }
+
+    assert_eq!(store.sweep(HOUR, now()).await.unwrap(), 6);
+    assert_eq!(files(&store), kept);
+    let tree = tree(&store);
+    assert!(tree.contains("2026111000") && tree.contains("2026112012"));
+    assert!(!tree.contains("2026111100"));
+    let hours = kept.iter().map(|name| name.split_once('/').unwrap().0);
+    let mut expected: BTreeSet<&str> = hours.collect();
+    expected.extend(["2026111000", "2026112012"]);
+    let directories = tree.iter().filter(|name| !name.contains('/'));
+    assert_eq!(
+        directories.map(String::as_str).collect::<BTreeSet<_>>(),
+        expected
+    );
+
+    assert_eq!(store.sweep(HOUR, now()).await.unwrap(), 0);
+    assert_eq!(store.sweep(Duration::MAX, now()).await.unwrap(), 0);
+    assert_eq!(files(&store), kept);
+}
+
+#[tokio::test]
+async fn sweeping_goes_on_behind_a_file_that_cannot_be_removed() {
+    let (store, _directory) = open().await;
+    // A directory with a picture's name is not removed as a file.
+    let id = id_of(now() - TimeDelta::hours(9), 1);
+    fs::create_dir_all(store.path(id, PictureFormat::Png)).unwrap();
+    for number in 0..1200 {
+        put(&store, now() - TimeDelta::hours(9), number + 2, "png");
+        put(&store, now() - TimeDelta::hours(7), number, "png");
+    }
+    assert!(store.sweep(HOUR, now()).await.is_err());
+    assert_eq!(files(&store).len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn writers_readers_and_several_sweepers_at_once() {
+    let (store, _directory) = open().await;
+    let other = ImageStore::open(store.directory().to_owned(), MAX)
+        .await
+        .unwrap();
+    let now = ImageId::new().created_at();
+    for number in 0..2000 {
+        put(&store, now - TimeDelta::hours(5), number, "png");
+    }
+    let old = files(&store).len() as u64;
+    let bytes = large_png();
+    let sweeps = future::join_all((0..6).map(|number| {
+        let store = if number % 2 == 0 { &store } else { &other };
+        store.sweep(4 * HOUR, now)
+    }));
+    let writes = future::join_all((0..24).map(|number| {
+        let (store, bytes) = (&store, &bytes);
+        async move {
+            let mut writer = store.create().await.unwrap();
+            for bytes in bytes.chunks(100_000 + number) {
+                writer.write(bytes).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+            let image = writer.finish().await.unwrap();
+            assert_eq!(read(store, &image).await.as_ref(), Some(bytes));
+            image
+        }
+    }));
+    let (sweeps, images) = future::join(sweeps, writes).await;
+    let removed: u64 = sweeps.into_iter().map(Result::unwrap).sum();
+    assert_eq!(removed, old);
+    let names: BTreeSet<ImageId> = images.iter().map(|image| image.id).collect();
+    assert_eq!(names.len(), 24);
+    assert_eq!(files(&store).len(), 24);
+    for image in &images {
+        assert_eq!(read(&other, image).await.as_ref(), Some(&bytes));
+    }
+}

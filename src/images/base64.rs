@@ -55,7 +55,7 @@ pub const fn encoded_len(bytes: u64) -> u64 {
 
 /// The text of a stream of bytes, a chunk for a chunk. Chunks whose length is a multiple of three (the
 /// store's are) are encoded without being copied together.
-pub fn encode_stream<E>(
+pub fn encode_base64<E>(
     bytes: impl Stream<Item = Result<Bytes, E>>,
 ) -> impl Stream<Item = Result<Bytes, E>> {
     bytes
@@ -336,7 +336,7 @@ mod tests {
                 .into_iter()
                 .map(|chunk| Ok::<_, ()>(Bytes::copy_from_slice(chunk)));
             let text: Vec<Bytes> = futures_util::FutureExt::now_or_never(
-                encode_stream(stream::iter(chunks)).try_collect(),
+                encode_base64(stream::iter(chunks)).try_collect(),
             )
             .unwrap()
             .unwrap();

@@ -12,9 +12,9 @@ mod sweep;
 mod writer;
 
 pub use self::{
-    base64::{Base64Decoder, Base64Encoder, encode_stream, encoded_len},
+    base64::{Base64Decoder, Base64Encoder, encode_base64, encoded_len},
     links::{LinkError, Links},
     sniff::{NotAPicture, PictureFormat, PictureInfo, Sniffer},
     store::{ImageStore, PictureStream, StoreError, StoredImage},
-    writer::ImageWriter,
+    writer::{Base64Writer, ImageWriter},
 };

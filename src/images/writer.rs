@@ -28,11 +28,18 @@ pub struct ImageWriter {
     store: ImageStore,
     id: ImageId,
     sniffer: Sniffer,
-    decoder: Base64Decoder,
     /// Looked at, but not on the disk yet.
     buffer: Vec<u8>,
     file: PartFile,
     size_bytes: u64,
+}
+
+/// The same for a picture that comes as standard base64: decoded straight into the buffer that goes to
+/// the disk.
+#[derive(Debug)]
+pub struct Base64Writer {
+    writer: ImageWriter,
+    decoder: Base64Decoder,
 }
 
 #[derive(Debug)]
@@ -64,7 +71,6 @@ impl ImageWriter {
             store,
             id,
             sniffer: Sniffer::default(),
-            decoder: Base64Decoder::default(),
             buffer: Vec::new(),
             file: PartFile::Absent,
             size_bytes: 0,
@@ -86,31 +92,12 @@ impl ImageWriter {
     pub async fn write(&mut self, mut bytes: &[u8]) -> Result<(), StoreError> {
         while !bytes.is_empty() {
             let (now, rest) = bytes.split_at(bytes.len().min(BUFFER - self.buffer.len()));
-            self.reserve();
-            self.buffer.extend_from_slice(now);
-            self.look_at(now.len()).await?;
+            self.fill(|buffer| {
+                buffer.extend_from_slice(now);
+                Ok(())
+            })
+            .await?;
             bytes = rest;
-        }
-        Ok(())
-    }
-
-    /// The next characters of the file in standard base64, as [`Base64Decoder`] takes it. They are
-    /// decoded straight into the buffer that goes to the disk.
-    ///
-    /// # Errors
-    /// As [`write`](Self::write).
-    ///
-    /// # Cancel safety
-    /// As [`write`](Self::write).
-    pub async fn write_base64(&mut self, text: &[u8]) -> Result<(), StoreError> {
-        for text in text.chunks(TEXT) {
-            self.reserve();
-            let before = self.buffer.len();
-            if let Err(refused) = self.decoder.decode(text, &mut self.buffer) {
-                self.file = PartFile::Lost;
-                return Err(refused.into());
-            }
-            self.look_at(self.buffer.len() - before).await?;
         }
         Ok(())
     }
@@ -123,9 +110,6 @@ impl ImageWriter {
     /// # Cancel safety
     /// Dropped, the picture may be kept or not; nobody knows its name, and the sweeper removes it.
     pub async fn finish(mut self) -> Result<StoredImage, StoreError> {
-        let before = self.buffer.len();
-        self.decoder.finish(&mut self.buffer)?;
-        self.look_at(self.buffer.len() - before).await?;
         let info = self.sniffer.finish()?;
         let directory = self.store.hour_directory(self.id);
         let path = directory.join(picture_name(self.id, info.format));
@@ -144,27 +128,36 @@ impl ImageWriter {
         })
     }
 
-    /// All of the buffer at once, so that it never grows by copying; untouched memory costs nothing.
-    fn reserve(&mut self) {
-        if self.buffer.capacity() == 0 {
-            self.buffer.reserve_exact(BUFFER + TEXT);
-        }
-    }
-
-    /// Checks the last `length` bytes of the buffer, and writes it when it is full.
-    async fn look_at(&mut self, length: usize) -> Result<(), StoreError> {
-        self.size_bytes = self.size_bytes.saturating_add(length as u64);
-        let max = self.store.max_size_bytes();
-        if self.size_bytes > max {
-            self.file = PartFile::Lost;
-            return Err(StoreError::TooLarge(max));
-        }
-        self.sniffer
-            .feed(&self.buffer[self.buffer.len() - length..])
-            .inspect_err(|NotAPicture(_)| self.file = PartFile::Lost)?;
+    /// Has `append` add to the buffer, checks what it added, and writes the buffer when it is full.
+    async fn fill(
+        &mut self,
+        append: impl FnOnce(&mut Vec<u8>) -> Result<(), NotAPicture>,
+    ) -> Result<(), StoreError> {
+        self.append(append)
+            .inspect_err(|_| self.file = PartFile::Lost)?;
         if self.buffer.len() >= BUFFER {
             self.trip("write", Ok).await?;
         }
+        Ok(())
+    }
+
+    fn append(
+        &mut self,
+        append: impl FnOnce(&mut Vec<u8>) -> Result<(), NotAPicture>,
+    ) -> Result<(), StoreError> {
+        if self.buffer.capacity() == 0 {
+            // All at once, so that it never grows by copying; untouched memory costs nothing.
+            self.buffer.reserve_exact(BUFFER + TEXT);
+        }
+        let before = self.buffer.len();
+        append(&mut self.buffer)?;
+        let appended = &self.buffer[before..];
+        self.size_bytes = self.size_bytes.saturating_add(appended.len() as u64);
+        let max = self.store.max_size_bytes();
+        if self.size_bytes > max {
+            return Err(StoreError::TooLarge(max));
+        }
+        self.sniffer.feed(appended)?;
         Ok(())
     }
 
@@ -191,6 +184,47 @@ impl ImageWriter {
         self.file = PartFile::Open(part);
         self.buffer = buffer;
         Ok(())
+    }
+}
+
+impl Base64Writer {
+    /// Base64 into this picture, which nothing was written to yet.
+    pub fn new(writer: ImageWriter) -> Self {
+        Self {
+            writer,
+            decoder: Base64Decoder::default(),
+        }
+    }
+
+    /// The next characters of the file, in any chunking; what is taken says [`Base64Decoder`].
+    ///
+    /// # Errors
+    /// As [`ImageWriter::write`].
+    ///
+    /// # Cancel safety
+    /// As [`ImageWriter::write`].
+    pub async fn write(&mut self, text: &[u8]) -> Result<(), StoreError> {
+        let decoder = &mut self.decoder;
+        for text in text.chunks(TEXT) {
+            self.writer
+                .fill(|buffer| decoder.decode(text, buffer))
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// As [`ImageWriter::finish`].
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    ///
+    /// # Cancel safety
+    /// As [`ImageWriter::finish`].
+    pub async fn finish(mut self) -> Result<StoredImage, StoreError> {
+        self.writer
+            .fill(|buffer| self.decoder.finish(buffer))
+            .await?;
+        self.writer.finish().await
     }
 }
 

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::{
     catalog::ImageSize,
-    images::{encode_stream, encoded_len, sniff::samples},
+    images::{Base64Writer, encode_base64, encoded_len, sniff::samples},
 };
 
 const MAX: u64 = 16 << 20;
@@ -36,9 +36,9 @@ async fn write_base64(
     text: &[u8],
     chunk: usize,
 ) -> Result<StoredImage, StoreError> {
-    let mut writer = store.create().await?;
+    let mut writer = Base64Writer::new(store.create().await?);
     for text in text.chunks(chunk) {
-        writer.write_base64(text).await?;
+        writer.write(text).await?;
     }
     writer.finish().await
 }
@@ -118,7 +118,7 @@ async fn a_large_picture_in_any_chunks_raw_and_as_base64() {
             .await
             .unwrap()
             .unwrap();
-        let chunks: Vec<Bytes> = encode_stream(stream).try_collect().await.unwrap();
+        let chunks: Vec<Bytes> = encode_base64(stream).try_collect().await.unwrap();
         assert!(chunks.iter().all(|chunk| chunk.len() <= 256 * 1024));
         assert_eq!(encoded_len(total), text.len() as u64);
         assert_eq!(chunks.concat(), text.as_bytes());

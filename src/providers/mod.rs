@@ -8,6 +8,7 @@
 
 pub mod error;
 pub mod http;
+mod json;
 pub mod openai;
 pub mod registry;
 pub mod sandbox;

@@ -1,1 +1,0 @@
-//! The shared HTTP client: sending, deadlines, size limits, redaction, mirrored result links.

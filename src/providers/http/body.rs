@@ -1,0 +1,109 @@
+//! A body that is bounded in bytes, in silence and in time.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::time::Instant;
+
+use super::{Attempt, cause};
+use crate::providers::{ErrorKind, ProviderError};
+
+/// More of an error's body than this is nobody's message.
+const MAX_ERROR_BODY_BYTES: usize = 64 * 1024;
+/// An error's status is known; its body is not waited for longer than this.
+const ERROR_BODY_PATIENCE: Duration = Duration::from_secs(5);
+/// What may still come after the end of a document, for the sake of reusing the connection.
+const MAX_REST_BYTES: usize = 16 * 1024;
+/// And how long that may take.
+const REST_PATIENCE: Duration = Duration::from_millis(20);
+
+/// The body of an answer, as it comes.
+pub(in crate::providers) struct AnswerBody {
+    response: reqwest::Response,
+    cap: u64,
+    left: u64,
+}
+
+impl AnswerBody {
+    pub(super) fn new(response: reqwest::Response, cap: u64) -> Self {
+        Self {
+            response,
+            cap,
+            left: cap,
+        }
+    }
+
+    /// The next chunk, or `None` at the end.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Timeout`] when the deadline passes or nothing comes for the provider's
+    /// `idle_timeout`, [`ErrorKind::Transport`] when the connection breaks, [`ErrorKind::Malformed`]
+    /// when the body is larger than it may be.
+    pub(in crate::providers) async fn next(
+        &mut self,
+        attempt: &Attempt<'_>,
+    ) -> Result<Option<Bytes>, ProviderError> {
+        let deadline = attempt.deadline.at();
+        let idle_timeout = attempt.client.idle_timeout;
+        let silence = Instant::now().checked_add(idle_timeout).unwrap_or(deadline);
+        let chunk = tokio::time::timeout_at(deadline.min(silence), self.response.chunk())
+            .await
+            .map_err(|_| {
+                let message = if silence < deadline {
+                    format!("the provider fell silent for {idle_timeout:?} within its answer")
+                } else {
+                    "the provider did not finish its answer in time".to_owned()
+                };
+                ProviderError::new(ErrorKind::Timeout { sent: true }, message)
+            })?
+            .map_err(|error| {
+                ProviderError::new(
+                    ErrorKind::Transport { sent: true },
+                    format!("the provider's answer broke off: {}", cause(&error)),
+                )
+            })?;
+        if let Some(chunk) = &chunk {
+            self.left = self.left.checked_sub(chunk.len() as u64).ok_or_else(|| {
+                ProviderError::new(
+                    ErrorKind::Malformed,
+                    format!("the provider's answer is larger than {} bytes", self.cap),
+                )
+            })?;
+        }
+        Ok(chunk)
+    }
+
+    /// The beginning of an error's body; what does not come in time is left out.
+    pub(in crate::providers) async fn error_text(mut self, attempt: &Attempt<'_>) -> Bytes {
+        let mut text = BytesMut::new();
+        let patience = attempt
+            .deadline
+            .at()
+            .min(Instant::now() + ERROR_BODY_PATIENCE);
+        while text.len() < MAX_ERROR_BODY_BYTES {
+            match tokio::time::timeout_at(patience, self.response.chunk()).await {
+                Ok(Ok(Some(chunk))) => {
+                    let room = MAX_ERROR_BODY_BYTES - text.len();
+                    text.extend_from_slice(&chunk[..chunk.len().min(room)]);
+                }
+                Ok(Ok(None) | Err(_)) | Err(_) => break,
+            }
+        }
+        text.freeze()
+    }
+
+    /// Reads what little should be left, so that the connection can serve again; whether anything comes,
+    /// and what, no longer matters.
+    pub(in crate::providers) async fn let_go(mut self) {
+        let patience = Instant::now() + REST_PATIENCE;
+        let mut room = MAX_REST_BYTES;
+        while let Ok(Ok(Some(chunk))) =
+            tokio::time::timeout_at(patience, self.response.chunk()).await
+        {
+            match room.checked_sub(chunk.len()) {
+                Some(less) => room = less,
+                None => break,
+            }
+        }
+    }
+}

@@ -1,0 +1,422 @@
+//! Which hosts result links may point to, and which addresses those may have.
+//!
+//! A result link is chosen by the provider, and we open it from inside the operator's network: without
+//! rules a provider could read the operator's metadata service through us. So: `https` unless the
+//! provider's own `base_url` is `http`; only hosts in `result_hosts`, their subdomains, and the base host
+//! itself; and a name that is not listed literally never leads to an address inside anybody's network.
+//! Names are resolved once, by [`CheckedResolver`], and the connection goes to an address that passed, so a
+//! name that changes its answer (DNS rebinding) gains nothing.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+};
+
+use futures_util::future::BoxFuture;
+use reqwest::{
+    Url,
+    dns::{Addrs, Name, Resolve, Resolving},
+};
+
+/// The hosts of one provider's result links.
+#[derive(Debug, Clone)]
+pub(super) struct ResultHosts {
+    http_allowed: bool,
+    base: Listed,
+    listed: Vec<Listed>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Listed {
+    host: String,
+    /// `None`: any.
+    port: Option<u16>,
+    with_subdomains: bool,
+}
+
+/// Why a link is not opened. Names the host, never the link: links carry signatures.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// Not `https`.
+    Scheme(String),
+    /// A host that is not among them.
+    Host(String),
+    /// An address inside somebody's network.
+    PrivateAddress(String),
+    /// With a user name or password.
+    Credentials,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Scheme(scheme) => write!(formatter, "its scheme is {scheme}"),
+            Self::Host(host) => {
+                write!(formatter, "{host} is not among the provider's result_hosts")
+            }
+            Self::PrivateAddress(host) => write!(
+                formatter,
+                "{host} leads to a private address and is not listed literally in result_hosts"
+            ),
+            Self::Credentials => formatter.write_str("it holds a user name or password"),
+        }
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+impl ResultHosts {
+    /// # Errors
+    /// A sentence naming the entry that is no `host` or `host:port`.
+    pub(super) fn new(base_url: &Url, entries: &[String]) -> Result<Self, String> {
+        Ok(Self {
+            http_allowed: base_url.scheme() == "http",
+            base: Listed {
+                host: host_of(base_url).unwrap_or_default(),
+                port: base_url.port_or_known_default(),
+                with_subdomains: false,
+            },
+            listed: entries
+                .iter()
+                .map(|entry| {
+                    parse_entry(entry)
+                        .ok_or_else(|| format!("result_hosts: '{entry}' is no host or host:port"))
+                })
+                .collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// Whether a link may be opened, as far as its text tells.
+    pub(super) fn check(&self, url: &Url) -> Result<(), Refusal> {
+        match url.scheme() {
+            "https" => {}
+            "http" if self.http_allowed => {}
+            other => return Err(Refusal::Scheme(other.to_owned())),
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(Refusal::Credentials);
+        }
+        let Some(host) = host_of(url) else {
+            return Err(Refusal::Host("a link without a host".to_owned()));
+        };
+        let port = url.port_or_known_default();
+        if !self.all().any(|listed| listed.covers(&host, port)) {
+            return Err(Refusal::Host(host));
+        }
+        match host.parse::<IpAddr>() {
+            Ok(address) if !is_public(address) && !self.is_literal(&host) => {
+                Err(Refusal::PrivateAddress(host))
+            }
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
+    /// The listed ones; the base host counts as listed with its port and without subdomains.
+    fn all(&self) -> impl Iterator<Item = &Listed> {
+        self.listed.iter().chain([&self.base])
+    }
+
+    /// Whether it stands there itself, not only a domain above it.
+    fn is_literal(&self, host: &str) -> bool {
+        self.all().any(|listed| listed.host == host)
+    }
+
+    /// Whether it, or a domain above it, stands there.
+    fn is_listed(&self, host: &str) -> bool {
+        self.all().any(|listed| listed.covers(host, listed.port))
+    }
+}
+
+impl Listed {
+    fn covers(&self, host: &str, port: Option<u16>) -> bool {
+        let same_port = self.port.is_none() || self.port == port;
+        let below = || {
+            self.with_subdomains
+                && host
+                    .strip_suffix(&self.host)
+                    .is_some_and(|label| label.len() > 1 && label.ends_with('.'))
+        };
+        same_port && (self.host == host || below())
+    }
+}
+
+/// The host in its one spelling: lower case, no brackets, no dot at the end.
+fn host_of(url: &Url) -> Option<String> {
+    let host = url.host_str()?;
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let host = host.strip_suffix('.').unwrap_or(host);
+    (!host.is_empty()).then(|| host.to_ascii_lowercase())
+}
+
+fn parse_entry(entry: &str) -> Option<Listed> {
+    let (host, port) = match entry.rsplit_once(':') {
+        Some((host, digits)) if !host.contains(':') || host.ends_with(']') => {
+            (host, Some(digits.parse::<u16>().ok()?))
+        }
+        _ => (entry, None),
+    };
+    if host.is_empty() || host.contains(['/', '@', '?', '#', '*', ' ']) || host.starts_with('.') {
+        return None;
+    }
+    // The URL parser knows every spelling of an address, so both sides are compared in the same one.
+    let bracketed = if host.contains(':') && !host.starts_with('[') {
+        format!("http://[{host}]/")
+    } else {
+        format!("http://{host}/")
+    };
+    let host = host_of(&Url::parse(&bracketed).ok()?)?;
+    Some(Listed {
+        with_subdomains: host.parse::<IpAddr>().is_err(),
+        host,
+        port,
+    })
+}
+
+/// How a name is looked up; tests bring their own.
+pub(super) type Lookup = fn(String) -> BoxFuture<'static, std::io::Result<Vec<SocketAddr>>>;
+
+/// The machine's own resolver.
+pub(super) fn system_lookup(host: String) -> BoxFuture<'static, std::io::Result<Vec<SocketAddr>>> {
+    Box::pin(async move { Ok(tokio::net::lookup_host((host, 0)).await?.collect()) })
+}
+
+/// Resolves names of result links to addresses that may be connected to.
+pub(super) struct CheckedResolver {
+    pub(super) hosts: Arc<ResultHosts>,
+    pub(super) lookup: Lookup,
+}
+
+impl Resolve for CheckedResolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        let host = name.as_str().to_ascii_lowercase();
+        let host = host.strip_suffix('.').unwrap_or(&host).to_owned();
+        // Links were checked before, so a name that is not listed can only be the operator's own proxy.
+        let any_address = self.hosts.is_literal(&host) || !self.hosts.is_listed(&host);
+        let lookup = self.lookup;
+        Box::pin(async move {
+            let mut found = lookup(host.clone()).await?;
+            if !any_address {
+                found.retain(|address| is_public(address.ip()));
+                if found.is_empty() {
+                    return Err(Refusal::PrivateAddress(host).into());
+                }
+            }
+            let addresses: Addrs = Box::new(found.into_iter());
+            Ok(addresses)
+        })
+    }
+}
+
+/// Whether an address belongs to the open internet (the IANA special-purpose registries, 2026-11).
+fn is_public(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => is_public_v4(address),
+        IpAddr::V6(address) => is_public_v6(address),
+    }
+}
+
+fn is_public_v4(address: Ipv4Addr) -> bool {
+    let [a, b, c, _] = address.octets();
+    !matches!(
+        (a, b, c),
+        (0 | 10 | 127 | 224..=255, _, _)
+            | (100, 64..=127, _)
+            | (169, 254, _)
+            | (172, 16..=31, _)
+            | (192, 168, _)
+            | (192, 0, 0 | 2)
+            | (192, 88, 99)
+            | (198, 18 | 19, _)
+            | (198, 51, 100)
+            | (203, 0, 113)
+    )
+}
+
+fn is_public_v6(address: Ipv6Addr) -> bool {
+    let embedded = |high: u16, low: u16| Ipv4Addr::from((u32::from(high) << 16) | u32::from(low));
+    match address.segments() {
+        // Written for an IPv4 address: mapped, and NAT64.
+        [0, 0, 0, 0, 0, 0xFFFF, high, low] | [0x64, 0xFF9B, 0, 0, 0, 0, high, low] => {
+            is_public_v4(embedded(high, low))
+        }
+        [0x2002, high, low, ..] => is_public_v4(embedded(high, low)),
+        // Teredo and the other protocol assignments, documentation.
+        [0x2001, 0..=0x1FF | 0xDB8, ..] | [0x3FFF, 0..=0xFFF, ..] => false,
+        [first, ..] => first & 0xE000 == 0x2000,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hosts(base: &str, entries: &[&str]) -> ResultHosts {
+        let entries = entries
+            .iter()
+            .map(|&entry| entry.to_owned())
+            .collect::<Vec<_>>();
+        ResultHosts::new(&Url::parse(base).unwrap(), &entries).unwrap()
+    }
+
+    #[test]
+    fn links_are_judged_by_their_text() {
+        let https = hosts(
+            "https://api.example.com/v1",
+            &[
+                "replicate.delivery",
+                "cdn.example.net:8443",
+                "10.0.0.7",
+                "[::1]:9000",
+            ],
+        );
+        let http = hosts("http://127.0.0.1:8000/v1", &["files.local"]);
+        for (hosts, link, allowed) in [
+            (&https, "https://replicate.delivery/a.png", true),
+            (&https, "https://pbxt.replicate.delivery/a.png?sig=1", true),
+            (&https, "https://REPLICATE.delivery./a.png", true),
+            (&https, "https://replicate.delivery:444/a.png", true),
+            (&https, "http://replicate.delivery/a.png", false),
+            (&https, "https://evilreplicate.delivery/a.png", false),
+            (&https, "https://replicate.delivery.evil.com/a.png", false),
+            (&https, "https://replicate.delivery@evil.com/a.png", false),
+            (
+                &https,
+                "https://user:secret@replicate.delivery/a.png",
+                false,
+            ),
+            (&https, "https://cdn.example.net:8443/a.png", true),
+            (&https, "https://x.cdn.example.net:8443/a.png", true),
+            (&https, "https://cdn.example.net/a.png", false),
+            (&https, "https://api.example.com/a.png", true),
+            (&https, "https://api.example.com:8443/a.png", false),
+            (&https, "https://x.api.example.com/a.png", false),
+            (&https, "https://10.0.0.7/a.png", true),
+            (&https, "https://0x0a000007/a.png", true),
+            (&https, "https://x.10.0.0.7.nip.io/a.png", false),
+            (&https, "https://10.0.0.8/a.png", false),
+            (&https, "https://169.254.169.254/latest/meta-data", false),
+            (&https, "https://2130706433/", false),
+            (&https, "https://[::1]:9000/a.png", true),
+            (&https, "https://[::1]/a.png", false),
+            (&https, "https://[::ffff:10.0.0.7]/a.png", false),
+            (&https, "ftp://replicate.delivery/a.png", false),
+            (&https, "file:///etc/passwd", false),
+            (&http, "http://127.0.0.1:8000/a.png", true),
+            (&http, "http://127.0.0.1:8001/a.png", false),
+            (&http, "http://localhost:8000/a.png", false),
+            (&http, "http://files.local/a.png", true),
+            (&http, "https://files.local/a.png", true),
+        ] {
+            let url = Url::parse(link).unwrap();
+            assert_eq!(hosts.check(&url).is_ok(), allowed, "{link}");
+        }
+    }
+
+    #[test]
+    fn entries_are_hosts_with_or_without_a_port() {
+        for (entry, expected) in [
+            ("Replicate.Delivery", Some(("replicate.delivery", None))),
+            ("localhost:9000", Some(("localhost", Some(9000)))),
+            ("::1", Some(("::1", None))),
+            ("[::1]:80", Some(("::1", Some(80)))),
+            ("", None),
+            (":80", None),
+            ("*.example.com", None),
+            (".example.com", None),
+            ("https://example.com", None),
+            ("example.com/files", None),
+            ("example.com:port", None),
+            ("example.com:70000", None),
+            ("a b", None),
+        ] {
+            let expected = expected.map(|(host, port)| Listed {
+                host: host.to_owned(),
+                port,
+                with_subdomains: host != "::1",
+            });
+            assert_eq!(parse_entry(entry), expected, "{entry}");
+        }
+    }
+
+    #[test]
+    fn addresses_inside_networks_are_not_public() {
+        for (address, expected) in [
+            ("1.1.1.1", true),
+            ("172.15.255.255", true),
+            ("172.32.0.1", true),
+            ("100.63.255.255", true),
+            ("127.0.0.1", false),
+            ("127.8.8.8", false),
+            ("0.0.0.0", false),
+            ("10.1.2.3", false),
+            ("172.16.0.1", false),
+            ("172.31.255.255", false),
+            ("192.168.1.1", false),
+            ("169.254.169.254", false),
+            ("100.64.0.1", false),
+            ("198.18.0.1", false),
+            ("224.0.0.1", false),
+            ("255.255.255.255", false),
+            ("2606:4700::1111", true),
+            ("::1", false),
+            ("::", false),
+            ("::ffff:127.0.0.1", false),
+            ("::ffff:10.0.0.1", false),
+            ("::ffff:1.1.1.1", true),
+            ("::127.0.0.1", false),
+            ("64:ff9b::a00:1", false),
+            ("64:ff9b::101:101", true),
+            ("64:ff9b:1::101:101", false),
+            ("2002:7f00:1::", false),
+            ("2001:0:1::", false),
+            ("2001:db8::1", false),
+            ("fc00::1", false),
+            ("fd12:3456::1", false),
+            ("fe80::1", false),
+            ("ff02::1", false),
+        ] {
+            assert_eq!(is_public(address.parse().unwrap()), expected, "{address}");
+        }
+    }
+
+    #[tokio::test]
+    async fn names_lead_to_private_addresses_only_when_listed_literally() {
+        let hosts = Arc::new(hosts("https://api.example.com/v1", &["cdn.test"]));
+        let resolve = async |name: &str, lookup: Lookup| {
+            let resolver = CheckedResolver {
+                hosts: hosts.clone(),
+                lookup,
+            };
+            resolver
+                .resolve(name.parse().unwrap())
+                .await
+                .map(|found| {
+                    found
+                        .map(|address| address.ip().to_string())
+                        .collect::<Vec<_>>()
+                })
+                .map_err(|error| error.to_string())
+        };
+        let mixed: Lookup = |_| {
+            Box::pin(async {
+                Ok(vec![
+                    "127.0.0.1:0".parse().unwrap(),
+                    "1.1.1.1:0".parse().unwrap(),
+                    "[fd00::1]:0".parse().unwrap(),
+                ])
+            })
+        };
+        let private: Lookup = |_| Box::pin(async { Ok(vec!["10.0.0.1:0".parse().unwrap()]) });
+        assert_eq!(resolve("a.cdn.test", mixed).await.unwrap(), ["1.1.1.1"]);
+        assert_eq!(resolve("A.CDN.test", mixed).await.unwrap(), ["1.1.1.1"]);
+        assert_eq!(resolve("cdn.test", mixed).await.unwrap().len(), 3);
+        assert_eq!(resolve("cdn.test", private).await.unwrap(), ["10.0.0.1"]);
+        assert_eq!(resolve("proxy.corp", private).await.unwrap(), ["10.0.0.1"]);
+        let refused = resolve("a.cdn.test", private).await.unwrap_err();
+        assert!(
+            refused.contains("a.cdn.test leads to a private address"),
+            "{refused}"
+        );
+    }
+}

@@ -1,0 +1,134 @@
+//! Opening a provider's result links: every hop checked, nothing of ours sent along.
+//!
+//! The links are never handed out (they are somebody else's, and they expire); we fetch the pictures and
+//! host or relay them ourselves. Who may be asked is in [`super::hosts`].
+
+use std::{error::Error as _, sync::Arc};
+
+use reqwest::{StatusCode, Url, header};
+
+use super::{
+    AnswerBody, Attempt, HttpClient, cause, client_builder,
+    hosts::{CheckedResolver, Refusal, system_lookup},
+};
+use crate::providers::{ErrorKind, ProviderError};
+
+/// Storage services redirect once; more than this goes in circles.
+const MAX_REDIRECTS: usize = 3;
+
+impl Attempt<'_> {
+    /// Opens a result link and returns the picture's file as it comes. Counts against the same deadline as
+    /// the rest of the call.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Malformed`] for a link that may not be opened, opens nothing, or leads to more than a
+    /// picture may weigh; [`ErrorKind::Timeout`] and [`ErrorKind::Transport`] as ever, always `sent: true`
+    /// because the painting is done.
+    pub(in crate::providers) async fn open_link(
+        &self,
+        link: &str,
+    ) -> Result<AnswerBody, ProviderError> {
+        let client = self.client;
+        let mut url = Url::parse(link).map_err(|_| malformed("a result link that is no URL"))?;
+        for _ in 0..=MAX_REDIRECTS {
+            client
+                .hosts
+                .check(&url)
+                .map_err(|refusal| refused(&refusal))?;
+            let mut request = client
+                .mirror()?
+                .get(url.clone())
+                .header(header::ACCEPT, "image/*");
+            if url.origin() == client.base_url.origin() {
+                // The provider's own server, which has seen the key already; some protect their files.
+                request = request.headers(client.headers.clone());
+            }
+            let response = tokio::time::timeout_at(self.deadline.at(), request.send())
+                .await
+                .map_err(|_| {
+                    let message = "a result link did not open in time";
+                    ProviderError::new(ErrorKind::Timeout { sent: true }, message)
+                })?
+                .map_err(|error| open_error(&error))?;
+            let status = response.status();
+            if status == StatusCode::OK {
+                return client.picture_body(response);
+            }
+            if !status.is_redirection() {
+                return Err(malformed(&format!(
+                    "a result link that answers {}",
+                    status.as_u16()
+                )));
+            }
+            url = response
+                .headers()
+                .get(header::LOCATION)
+                .and_then(|location| location.to_str().ok())
+                .and_then(|location| url.join(location).ok())
+                .ok_or_else(|| malformed("a result link that redirects nowhere"))?;
+        }
+        Err(malformed(&format!(
+            "a result link with more than {MAX_REDIRECTS} redirects"
+        )))
+    }
+}
+
+impl HttpClient {
+    /// The client for result links. It has no headers of its own and connects to checked addresses only.
+    fn mirror(&self) -> Result<&reqwest::Client, ProviderError> {
+        if let Some(client) = self.mirror.get() {
+            return Ok(client);
+        }
+        let client = client_builder(self.connect_timeout)
+            .dns_resolver(Arc::new(CheckedResolver {
+                hosts: Arc::clone(&self.hosts),
+                lookup: system_lookup,
+            }))
+            .build()
+            .map_err(|error| {
+                ProviderError::new(
+                    ErrorKind::Transport { sent: true },
+                    format!(
+                        "the client for result links cannot be set up: {}",
+                        cause(&error)
+                    ),
+                )
+            })?;
+        Ok(self.mirror.get_or_init(|| client))
+    }
+
+    fn picture_body(&self, response: reqwest::Response) -> Result<AnswerBody, ProviderError> {
+        let cap = self.max_picture_bytes;
+        if response.content_length().is_some_and(|length| length > cap) {
+            return Err(malformed(&format!("a picture larger than {cap} bytes")));
+        }
+        Ok(AnswerBody::new(response, cap))
+    }
+}
+
+fn malformed(what: &str) -> ProviderError {
+    ProviderError::new(ErrorKind::Malformed, format!("the provider sent {what}"))
+}
+
+fn refused(refusal: &Refusal) -> ProviderError {
+    malformed(&format!("a result link that is not opened: {refusal}"))
+}
+
+fn open_error(error: &reqwest::Error) -> ProviderError {
+    let mut source = error.source();
+    while let Some(inner) = source {
+        if let Some(refusal) = inner.downcast_ref::<Refusal>() {
+            return refused(refusal);
+        }
+        source = inner.source();
+    }
+    let kind = if error.is_timeout() {
+        ErrorKind::Timeout { sent: true }
+    } else {
+        ErrorKind::Transport { sent: true }
+    };
+    ProviderError::new(
+        kind,
+        format!("a result link cannot be opened: {}", cause(error)),
+    )
+}

@@ -1,0 +1,286 @@
+//! The shared HTTP client: sending, deadlines, size limits, redaction, mirrored result links.
+//!
+//! Adapters translate, the client talks. It knows nothing of any provider's JSON. Everything that can grow
+//! is bounded here: calls at the same time, time, silence, bytes. Secrets travel in headers marked
+//! sensitive, never in addresses; errors name no address.
+//!
+//! HTTP/1.1 only, on purpose: over HTTP/2 all calls to a provider share a connection, whose stream limit
+//! (100 or so) would queue the rest behind pictures that take a minute each.
+
+mod body;
+mod deadline;
+mod hosts;
+mod mirror;
+mod retry_after;
+mod witness;
+
+use std::{error::Error as _, num::NonZeroU8, sync::OnceLock, time::Duration};
+
+use bytes::Bytes;
+use reqwest::{
+    Url,
+    header::{self, HeaderMap, HeaderValue},
+};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::Instant,
+};
+
+pub(super) use self::{body::AnswerBody, retry_after::retry_after};
+use self::{deadline::Deadline, hosts::ResultHosts, witness::Witness};
+use super::{ErrorKind, PictureEvent, PictureSink, ProviderError};
+use crate::config::ProviderConfig;
+
+/// Room in a successful answer for all that is no picture: usage, revised prompts, fields nobody knows.
+const ANSWER_SLACK_BYTES: u64 = 1024 * 1024;
+/// Base64 is four thirds of a picture; the rest is room for escapes.
+const BYTES_PER_PICTURE_BYTE: u64 = 2;
+/// How we introduce ourselves.
+const USER_AGENT: &str = concat!("easel/", env!("CARGO_PKG_VERSION"));
+
+/// A provider's connections and limits.
+pub(super) struct HttpClient {
+    name: String,
+    client: reqwest::Client,
+    /// For result links; made when the first one comes, since most providers never send any.
+    mirror: OnceLock<reqwest::Client>,
+    hosts: std::sync::Arc<ResultHosts>,
+    base_url: Url,
+    headers: HeaderMap,
+    timeout: Duration,
+    idle_timeout: Duration,
+    connect_timeout: Duration,
+    max_picture_bytes: u64,
+    max_in_flight: usize,
+    in_flight: Semaphore,
+}
+
+/// An answer whose body is still coming.
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) headers: HeaderMap,
+    pub(super) body: AnswerBody,
+}
+
+/// One call's place among those in flight, and its clock.
+pub(super) struct Attempt<'client> {
+    client: &'client HttpClient,
+    deadline: Deadline,
+    _permit: SemaphorePermit<'client>,
+}
+
+/// An `Authorization: Bearer` header that no log shows.
+///
+/// # Errors
+/// When the secret has characters that no header can carry.
+pub(super) fn bearer(secret: &SecretString) -> Result<HeaderMap, String> {
+    let mut value = HeaderValue::try_from(format!("Bearer {}", secret.expose_secret().trim()))
+        .map_err(|_| "api_key has characters that a header cannot carry".to_owned())?;
+    value.set_sensitive(true);
+    Ok(HeaderMap::from_iter([(header::AUTHORIZATION, value)]))
+}
+
+impl HttpClient {
+    /// A client for the provider `name`. `headers` go with every call to `base_url` and nowhere else.
+    ///
+    /// # Errors
+    /// A sentence naming the key that is wrong.
+    pub(super) fn new(
+        name: &str,
+        base_url: &str,
+        headers: HeaderMap,
+        config: &ProviderConfig,
+        max_picture_bytes: u64,
+    ) -> Result<Self, String> {
+        let base_url = parse_base_url(base_url)?;
+        let hosts = ResultHosts::new(&base_url, &config.result_hosts)?;
+        let mut builder = client_builder(config.connect_timeout);
+        if base_url.scheme() == "http" {
+            // No certificates are needed, so none are read.
+            builder = builder.tls_certs_only([]);
+        }
+        let client = builder
+            .build()
+            .map_err(|error| format!("the HTTP client cannot be set up: {}", cause(&error)))?;
+        Ok(Self {
+            name: name.to_owned(),
+            client,
+            mirror: OnceLock::new(),
+            hosts: std::sync::Arc::new(hosts),
+            base_url,
+            headers,
+            timeout: config.timeout,
+            idle_timeout: config.idle_timeout,
+            connect_timeout: config.connect_timeout,
+            max_picture_bytes,
+            max_in_flight: config.max_in_flight,
+            in_flight: Semaphore::new(config.max_in_flight.min(Semaphore::MAX_PERMITS)),
+        })
+    }
+
+    /// What the provider is called in the configuration.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where calls go.
+    pub(super) fn base_url(&self) -> &Url {
+        &self.base_url
+    }
+
+    /// Begins a call that ends at `deadline` or after the provider's own timeout.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Overloaded`] at once when as many calls as allowed are in flight: waiting here would
+    /// only hide the load.
+    pub(super) fn begin(&self, deadline: Instant) -> Result<Attempt<'_>, ProviderError> {
+        let permit = self.in_flight.try_acquire().map_err(|_| {
+            ProviderError::new(
+                ErrorKind::Overloaded { retry_after: None },
+                format!(
+                    "{} calls to {} are in flight, which is its max_in_flight",
+                    self.max_in_flight, self.name
+                ),
+            )
+        })?;
+        Ok(Attempt {
+            client: self,
+            deadline: Deadline::new(self.timeout, deadline),
+            _permit: permit,
+        })
+    }
+
+    fn endpoint(&self, path: &[&str]) -> Url {
+        let mut url = self.base_url.clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().extend(path);
+        }
+        url
+    }
+}
+
+impl Attempt<'_> {
+    /// Posts a JSON body to `base_url/path` and returns the answer once its head is there. Redirects are
+    /// not followed.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Timeout`] and [`ErrorKind::Transport`]. `sent: false` is sure: the body never left
+    /// (see [`witness`]).
+    pub(super) async fn post_json(
+        &self,
+        path: &[&str],
+        body: Bytes,
+        pictures: NonZeroU8,
+    ) -> Result<Answer, ProviderError> {
+        let witness = Witness::default();
+        let request = self
+            .client
+            .client
+            .post(self.client.endpoint(path))
+            .headers(self.client.headers.clone())
+            .header(header::CONTENT_TYPE, "application/json")
+            .header(header::ACCEPT, "application/json")
+            .body(reqwest::Body::wrap(witness.watch(body)))
+            .send();
+        let outcome = tokio::time::timeout_at(self.deadline.at(), request).await;
+        match outcome {
+            Ok(Ok(response)) => {
+                let cap = self
+                    .client
+                    .max_picture_bytes
+                    .saturating_mul(BYTES_PER_PICTURE_BYTE)
+                    .saturating_mul(u64::from(pictures.get()))
+                    .saturating_add(ANSWER_SLACK_BYTES);
+                Ok(Answer::new(response, cap))
+            }
+            Ok(Err(error)) => Err(send_error(&error, witness.withdraw())),
+            Err(_elapsed) => Err(ProviderError::new(
+                ErrorKind::Timeout {
+                    sent: witness.withdraw(),
+                },
+                "the provider did not answer in time",
+            )),
+        }
+    }
+
+    /// Hands an event to the sink. The clock stands meanwhile: a slow reader is no slow provider.
+    pub(super) async fn deliver(
+        &mut self,
+        sink: &mut dyn PictureSink,
+        event: PictureEvent,
+    ) -> Result<(), ProviderError> {
+        let began_at = Instant::now();
+        let outcome = sink.accept(event).await;
+        self.deadline.extend(began_at.elapsed());
+        outcome
+    }
+}
+
+impl Answer {
+    fn new(mut response: reqwest::Response, cap: u64) -> Self {
+        Self {
+            status: response.status().as_u16(),
+            headers: std::mem::take(response.headers_mut()),
+            body: AnswerBody::new(response, cap),
+        }
+    }
+}
+
+fn client_builder(connect_timeout: Duration) -> reqwest::ClientBuilder {
+    // Somebody else may have installed one, this very moment too; any will do.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    reqwest::Client::builder()
+        .user_agent(USER_AGENT)
+        .http1_only()
+        .redirect(reqwest::redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .referer(false)
+        .connect_timeout(connect_timeout)
+        .tcp_nodelay(true)
+        .tcp_keepalive(Duration::from_secs(30))
+}
+
+fn parse_base_url(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).map_err(|error| format!("base_url '{text}' is no URL: {error}"))?;
+    let problem = if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
+        "must begin with https:// or http://"
+    } else if !url.username().is_empty() || url.password().is_some() {
+        // Not quoted: it holds a secret.
+        return Err("base_url must not hold a user name or password".to_owned());
+    } else if url.query().is_some() || url.fragment().is_some() {
+        "must end with its path"
+    } else {
+        return Ok(url);
+    };
+    Err(format!("base_url '{text}' {problem}"))
+}
+
+/// What a failed sending means.
+fn send_error(error: &reqwest::Error, sent: bool) -> ProviderError {
+    let kind = if error.is_timeout() {
+        ErrorKind::Timeout { sent }
+    } else {
+        ErrorKind::Transport { sent }
+    };
+    let what = if error.is_connect() {
+        "the provider cannot be reached"
+    } else if sent {
+        "the connection to the provider broke before its answer"
+    } else {
+        "the request could not be sent to the provider"
+    };
+    ProviderError::new(kind, format!("{what}: {}", cause(error)))
+}
+
+/// The innermost reason of an error: what the system or the TLS library says, which names no address,
+/// unlike `reqwest`'s own words.
+fn cause(error: &reqwest::Error) -> String {
+    let mut source = error.source();
+    let mut text = "unknown reason".to_owned();
+    while let Some(error) = source {
+        text = error.to_string();
+        source = error.source();
+    }
+    text
+}

@@ -1,1 +1,3 @@
 //! Pool, migrations, and the private server.
+
+pub mod private;

@@ -1,3 +1,210 @@
-//! Pool, migrations, and the private server.
+//! Pool, migrations, transactions, and the private server.
+//!
+//! Knows how to reach PostgreSQL and nothing of what the tables mean. The one idea: a transaction is
+//! run by [`run_tx`], whose body may run twice, so retrying a serialization failure or a deadlock is
+//! decided here and nowhere else.
 
+mod migrate;
 pub mod private;
+pub mod secrets;
+#[cfg(test)]
+pub(crate) mod testing;
+
+use std::{
+    marker::PhantomData,
+    ops::{Deref, DerefMut},
+    time::Duration,
+};
+
+use futures_util::future::BoxFuture;
+use sqlx::{
+    Connection, PgConnection, PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+
+pub use self::migrate::migrate;
+
+/// Why the database cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum PostgresError {
+    /// The URL is none. It may contain a password, so it is not repeated.
+    #[error(
+        "the database URL cannot be read; it has the form postgres://user:password@host:port/name"
+    )]
+    Url(#[source] sqlx::Error),
+    /// Nobody answers, or it says no.
+    #[error("could not connect to PostgreSQL")]
+    Connect(#[source] sqlx::Error),
+    /// Older than what the statements need.
+    #[error("PostgreSQL {found} is too old: Easel needs 14 or later")]
+    TooOld {
+        /// What the server calls itself.
+        found: String,
+    },
+    /// A migration failed, or one was changed after it was applied.
+    #[error("could not migrate the database")]
+    Migrate(#[source] sqlx::migrate::MigrateError),
+    /// A statement failed.
+    #[error("could not {action}")]
+    Statement {
+        /// What was attempted.
+        action: &'static str,
+        /// What the driver said.
+        #[source]
+        source: sqlx::Error,
+    },
+}
+
+/// How long a request waits for a free connection before it is refused.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+/// A connection that rested longer is asked whether it still lives before it is used.
+const PING_AFTER: Duration = Duration::from_secs(5);
+
+/// Reads a `postgres://` URL.
+///
+/// # Errors
+/// [`PostgresError::Url`], which does not repeat the URL.
+pub fn options_from_url(url: &str) -> Result<PgConnectOptions, PostgresError> {
+    url.parse().map_err(PostgresError::Url)
+}
+
+/// A pool, with one connection already made so that a wrong address is seen at the start.
+///
+/// # Errors
+/// [`PostgresError::Connect`].
+pub async fn connect(
+    options: PgConnectOptions,
+    max_connections: u32,
+) -> Result<PgPool, PostgresError> {
+    PgPoolOptions::new()
+        .max_connections(max_connections)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        // A ping at every acquisition would be a fifth of a hold's round trips.
+        .test_before_acquire(false)
+        .before_acquire(|connection, meta| {
+            Box::pin(async move {
+                if meta.idle_for > PING_AFTER {
+                    connection.ping().await?;
+                }
+                Ok(true)
+            })
+        })
+        // A replica that stalls inside a transaction must not hold an account's row for ever. Set by
+        // statement, because poolers refuse unknown start-up parameters.
+        .after_connect(|connection, _| {
+            Box::pin(async move {
+                sqlx::query("set idle_in_transaction_session_timeout = '30s'")
+                    .execute(connection)
+                    .await
+                    .map(drop)
+            })
+        })
+        .connect_with(options.application_name("easel"))
+        .await
+        .map_err(PostgresError::Connect)
+}
+
+/// An error type of a room whose work runs in transactions.
+pub trait TxError: Sized {
+    /// The room's word for a failed statement.
+    fn database(action: &'static str, source: sqlx::Error) -> Self;
+
+    /// The driver's error inside, if that is what it is.
+    fn as_database(&self) -> Option<&sqlx::Error>;
+}
+
+/// The connection inside a transaction of [`run_tx`]. `'env` is what the body may borrow from around it,
+/// as in [`std::thread::scope`]; an `AsyncFnMut` would say it more simply, but one that borrows is not
+/// `Send` in the compiler's eyes yet.
+#[derive(Debug)]
+pub struct Tx<'tx, 'env> {
+    connection: &'tx mut PgConnection,
+    environment: PhantomData<&'tx &'env ()>,
+}
+
+/// How often a transaction that lost a race is done again.
+const MAX_TRIES: u32 = 5;
+
+/// Runs `body` in a transaction and commits it; rolls back when it fails. `action` completes "could not
+/// …" and names the transaction in logs. The isolation is READ COMMITTED: bodies lock, then read.
+///
+/// A serialization failure or deadlock runs `body` again, so it must have no effect but on the database.
+///
+/// ```ignore
+/// run_tx(&pool, "place holds", move |mut tx| Box::pin(async move { repo::insert(&mut tx, hold).await })).await
+/// ```
+///
+/// # Errors
+/// What `body` said, or [`TxError::database`] when the transaction could not begin or commit.
+///
+/// # Cancel safety
+/// Dropped before the commit is sent, nothing was done; dropped after, it may have been.
+pub async fn run_tx<'env, T, E, F>(pool: &PgPool, action: &'static str, mut body: F) -> Result<T, E>
+where
+    E: TxError,
+    F: for<'tx> FnMut(Tx<'tx, 'env>) -> BoxFuture<'tx, Result<T, E>>,
+{
+    let mut tries = 1;
+    loop {
+        let mut tx = pool
+            .begin()
+            .await
+            .map_err(|source| E::database(action, source))?;
+        let inside = Tx {
+            connection: &mut tx,
+            environment: PhantomData,
+        };
+        let outcome = match body(inside).await {
+            Ok(value) => tx
+                .commit()
+                .await
+                .map(|()| value)
+                .map_err(|source| E::database(action, source)),
+            Err(error) => {
+                // A failed rollback closes the connection, which rolls back too.
+                tx.rollback().await.ok();
+                Err(error)
+            }
+        };
+        match outcome {
+            Err(error) if tries < MAX_TRIES && error.as_database().is_some_and(is_lost_race) => {
+                tracing::debug!(transaction.name = action, tries, "transaction runs again");
+                tries += 1;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+impl Deref for Tx<'_, '_> {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        self.connection
+    }
+}
+
+impl DerefMut for Tx<'_, '_> {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        self.connection
+    }
+}
+
+/// `serialization_failure`, `deadlock_detected`: nothing was done, and the next try may succeed.
+fn is_lost_race(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code());
+    matches!(code.as_deref(), Some("40001" | "40P01"))
+}
+
+impl TxError for PostgresError {
+    fn database(action: &'static str, source: sqlx::Error) -> Self {
+        Self::Statement { action, source }
+    }
+
+    fn as_database(&self) -> Option<&sqlx::Error> {
+        match self {
+            Self::Statement { source, .. } => Some(source),
+            Self::Url(_) | Self::Connect(_) | Self::TooOld { .. } | Self::Migrate(_) => None,
+        }
+    }
+}

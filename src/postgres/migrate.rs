@@ -1,0 +1,48 @@
+//! Migrations: forward only, compiled in, applied under an advisory lock.
+//!
+//! Any number of replicas may start at once; one migrates and the others wait for it. An older Easel
+//! starts on a newer database (migrations only add, then remove a release later), so that a rolling
+//! upgrade can be rolled back.
+
+use sqlx::{Connection, PgPool, migrate::Migrator};
+
+use super::PostgresError;
+
+/// The migrations of this build.
+pub(super) static MIGRATOR: Migrator = sqlx::migrate!("./migrations");
+
+/// `server_version_num` of PostgreSQL 14, the oldest still maintained in 2026-11 that Easel promises.
+const OLDEST: i32 = 140_000;
+
+/// Brings the database up to this build. Safe to call from every replica at once.
+///
+/// # Errors
+/// [`PostgresError::TooOld`]; [`PostgresError::Migrate`] when a migration fails (it is rolled back) or
+/// an applied one differs from the compiled-in one.
+pub async fn migrate(pool: &PgPool) -> Result<(), PostgresError> {
+    // A connection of its own, closed afterwards: were it to fail in between, the lock goes with it.
+    let mut connection = pool
+        .acquire()
+        .await
+        .map_err(PostgresError::Connect)?
+        .detach();
+    let (number, found): (i32, String) = sqlx::query_as(
+        "select current_setting('server_version_num')::integer, current_setting('server_version')",
+    )
+    .fetch_one(&mut connection)
+    .await
+    .map_err(PostgresError::Connect)?;
+    if number < OLDEST {
+        return Err(PostgresError::TooOld { found });
+    }
+    let migrator = Migrator {
+        migrations: MIGRATOR.migrations.clone(),
+        ignore_missing: true,
+        ..Migrator::DEFAULT
+    };
+    migrator
+        .run(&mut connection)
+        .await
+        .map_err(PostgresError::Migrate)?;
+    connection.close().await.map_err(PostgresError::Connect)
+}

@@ -7,20 +7,23 @@ mod error;
 mod repo;
 mod secret;
 
-use std::time::Duration;
+use std::{fmt, str::FromStr};
 
 use chrono::{DateTime, Utc};
 use secrecy::SecretString;
+use serde::Serialize;
 use sqlx::PgPool;
 
 pub use self::error::KeyError;
 use crate::{
     clock::Clock,
     ids::{AccountId, KeyId},
+    postgres::run_tx,
 };
 
 /// Real money and real providers, or play money and the sandbox.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Mode {
     /// `ek_live_…`
     Live,
@@ -28,8 +31,51 @@ pub enum Mode {
     Test,
 }
 
+impl Mode {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Live, Self::Test];
+
+    /// `live` or `test`: in tables, in answers, in the secret's prefix.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Test => "test",
+        }
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}
+
+/// Text that is neither of the words.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("'{text}' is neither {words}")]
+pub struct WordError {
+    text: String,
+    words: &'static str,
+}
+
+impl FromStr for Mode {
+    type Err = WordError;
+
+    fn from_str(text: &str) -> Result<Self, WordError> {
+        match text {
+            "live" => Ok(Self::Live),
+            "test" => Ok(Self::Test),
+            _ => Err(WordError {
+                text: text.to_owned(),
+                words: "live nor test",
+            }),
+        }
+    }
+}
+
 /// What happens to a parameter that the model does not take.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum UnsupportedParameters {
     /// 400 that names it.
     Reject,
@@ -37,8 +83,33 @@ pub enum UnsupportedParameters {
     Drop,
 }
 
+impl UnsupportedParameters {
+    /// `reject` or `drop`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Reject => "reject",
+            Self::Drop => "drop",
+        }
+    }
+}
+
+impl FromStr for UnsupportedParameters {
+    type Err = WordError;
+
+    fn from_str(text: &str) -> Result<Self, WordError> {
+        match text {
+            "reject" => Ok(Self::Reject),
+            "drop" => Ok(Self::Drop),
+            _ => Err(WordError {
+                text: text.to_owned(),
+                words: "reject nor drop",
+            }),
+        }
+    }
+}
+
 /// How fast a key may go; `None` is no limit of its own. Counted where the hold is made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct KeyLimits {
     /// Requests in a minute.
     pub requests_per_minute: Option<u32>,
@@ -48,8 +119,15 @@ pub struct KeyLimits {
     pub max_in_flight: Option<u32>,
 }
 
+impl KeyLimits {
+    /// Whether there is anything to count per minute.
+    pub const fn per_minute(self) -> bool {
+        self.requests_per_minute.is_some() || self.images_per_minute.is_some()
+    }
+}
+
 /// A key as the rest of the house sees it; the secret is not in it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ApiKey {
     /// Its name in tables and logs.
     pub id: KeyId,
@@ -75,6 +153,13 @@ pub struct ApiKey {
     pub revoked_at: Option<DateTime<Utc>>,
 }
 
+impl ApiKey {
+    /// Whether it opens anything at `now`.
+    pub fn is_active(&self, now: DateTime<Utc>) -> bool {
+        self.revoked_at.is_none() && self.expires_at.is_none_or(|end| now < end)
+    }
+}
+
 /// What a new key shall be.
 #[derive(Debug, Clone)]
 pub struct NewKey {
@@ -92,6 +177,25 @@ pub struct NewKey {
     pub unsupported_parameters: UnsupportedParameters,
     /// When it ends by itself.
     pub expires_at: Option<DateTime<Utc>>,
+}
+
+/// What shall be different about a key; `None` leaves it, an inner `None` takes the bound away.
+#[derive(Debug, Clone, Default)]
+pub struct KeyUpdate {
+    /// A name for people.
+    pub name: Option<String>,
+    /// Ids of the models it may use.
+    pub models: Option<Option<Vec<String>>>,
+    /// Requests in a minute.
+    pub requests_per_minute: Option<Option<u32>>,
+    /// Pictures in a minute.
+    pub images_per_minute: Option<Option<u32>>,
+    /// Requests at the same time.
+    pub max_in_flight: Option<Option<u32>>,
+    /// What happens to parameters that a model does not take.
+    pub unsupported_parameters: Option<UnsupportedParameters>,
+    /// When it ends by itself.
+    pub expires_at: Option<Option<DateTime<Utc>>>,
 }
 
 /// Finds and keeps keys.
@@ -112,8 +216,27 @@ impl Keys {
     /// # Errors
     /// [`KeyError`], for an unknown account too.
     pub async fn create(&self, new: NewKey) -> Result<(ApiKey, SecretString), KeyError> {
-        let _ = (&self.pool, &self.clock, new, Duration::ZERO);
-        todo!()
+        let secret = secret::generate(new.mode);
+        let key = ApiKey {
+            id: KeyId::new(),
+            account: new.account,
+            name: new.name,
+            mode: new.mode,
+            hint: secret::hint(&secret),
+            models: new.models,
+            limits: new.limits,
+            unsupported_parameters: new.unsupported_parameters,
+            created_at: self.clock.now(),
+            expires_at: new.expires_at,
+            revoked_at: None,
+        };
+        let hash = secret::hash(&secret);
+        let row = &key;
+        run_tx(&self.pool, "create a key", move |mut tx| {
+            Box::pin(async move { repo::insert(&mut tx, row, &hash).await })
+        })
+        .await?;
+        Ok((key, secret))
     }
 
     /// The key with this secret, if it exists, is not revoked and has not expired.
@@ -121,7 +244,87 @@ impl Keys {
     /// # Errors
     /// [`KeyError::Database`]; an unknown or ended key is `Ok(None)`.
     pub async fn authenticate(&self, secret: &SecretString) -> Result<Option<ApiKey>, KeyError> {
-        let _ = secret;
-        todo!()
+        if !secret::looks_like_one(secret) {
+            return Ok(None);
+        }
+        let hash = secret::hash(secret);
+        let found = repo::find_by_hash(&self.pool, &hash).await?;
+        let now = self.clock.now();
+        Ok(found
+            .filter(|(_, stored)| secret::same_hash(stored, &hash))
+            .map(|(key, _)| key)
+            .filter(|key| key.is_active(now)))
+    }
+
+    /// The key of this id, ended or not.
+    ///
+    /// # Errors
+    /// [`KeyError`].
+    pub async fn find(&self, id: KeyId) -> Result<Option<ApiKey>, KeyError> {
+        repo::find(&self.pool, id).await
+    }
+
+    /// All keys, or those of one account, oldest first; ended ones too.
+    ///
+    /// # Errors
+    /// [`KeyError`].
+    pub async fn list(&self, account: Option<AccountId>) -> Result<Vec<ApiKey>, KeyError> {
+        repo::list(&self.pool, account).await
+    }
+
+    /// Ends a key. Revoking it again changes nothing.
+    ///
+    /// # Errors
+    /// [`KeyError::NotFound`].
+    pub async fn revoke(&self, id: KeyId) -> Result<ApiKey, KeyError> {
+        let now = self.clock.now();
+        run_tx(&self.pool, "revoke a key", move |mut tx| {
+            Box::pin(async move { repo::revoke(&mut tx, id, now).await })
+        })
+        .await?
+        .ok_or_else(|| KeyError::NotFound(id.to_string()))
+    }
+
+    /// Changes what a key may do. Takes effect with the next request.
+    ///
+    /// # Errors
+    /// [`KeyError::NotFound`].
+    pub async fn update(&self, id: KeyId, update: &KeyUpdate) -> Result<ApiKey, KeyError> {
+        run_tx(&self.pool, "update a key", move |mut tx| {
+            Box::pin(async move {
+                let Some(mut key) = repo::lock(&mut tx, id).await? else {
+                    return Err(KeyError::NotFound(id.to_string()));
+                };
+                apply(&mut key, update);
+                repo::update(&mut tx, &key).await?;
+                Ok(key)
+            })
+        })
+        .await
+    }
+}
+
+fn apply(key: &mut ApiKey, update: &KeyUpdate) {
+    let update = update.clone();
+    if let Some(name) = update.name {
+        key.name = name;
+    }
+    if let Some(models) = update.models {
+        key.models = models;
+    }
+    if let Some(limit) = update.requests_per_minute {
+        key.limits.requests_per_minute = limit;
+    }
+    if let Some(limit) = update.images_per_minute {
+        key.limits.images_per_minute = limit;
+    }
+    if let Some(limit) = update.max_in_flight {
+        key.limits.max_in_flight = limit;
+    }
+    if let Some(choice) = update.unsupported_parameters {
+        key.unsupported_parameters = choice;
+    }
+    if let Some(end) = update.expires_at {
+        key.expires_at = end;
     }
 }

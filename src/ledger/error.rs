@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
+use super::account::EntryKind;
 use crate::{
     ids::{AccountId, HoldId},
+    keys::Mode,
     money::NanoUsd,
+    postgres::TxError,
 };
 
 /// What can go wrong with money.
@@ -31,15 +34,30 @@ pub enum LedgerError {
     /// No such account.
     #[error("there is no account '{0}'")]
     NoAccount(String),
+    /// Several accounts have this name.
+    #[error("{count} accounts are called '{name}': name one by its id")]
+    AmbiguousAccount {
+        /// The name.
+        name: String,
+        /// How many have it.
+        count: usize,
+    },
+    /// A credit or debit of nothing.
+    #[error("a credit or debit must be more than 0 USD")]
+    NothingToBook,
     /// The same `--reference` was booked before with another account or amount.
     #[error(
-        "the reference '{reference}' was already booked on account {account} with {amount} USD"
+        "the reference '{reference}' was already booked as a {kind} of {amount} USD on the {mode} balance of account {account}"
     )]
     ReferenceTaken {
         /// The reference.
         reference: String,
         /// Where it was booked.
         account: AccountId,
+        /// On which balance.
+        mode: Mode,
+        /// Credit or debit.
+        kind: EntryKind,
         /// What was booked.
         amount: NanoUsd,
     },
@@ -69,4 +87,33 @@ pub enum LedgerError {
         #[source]
         source: sqlx::Error,
     },
+}
+
+impl LedgerError {
+    /// For `map_err`: the driver's error with what was attempted.
+    pub(super) fn during(action: &'static str) -> impl Fn(sqlx::Error) -> Self {
+        move |source| Self::Database { action, source }
+    }
+}
+
+impl TxError for LedgerError {
+    fn database(action: &'static str, source: sqlx::Error) -> Self {
+        Self::Database { action, source }
+    }
+
+    fn as_database(&self) -> Option<&sqlx::Error> {
+        match self {
+            Self::Database { source, .. } => Some(source),
+            Self::InsufficientBalance { .. }
+            | Self::RateLimited { .. }
+            | Self::NoAccount(_)
+            | Self::AmbiguousAccount { .. }
+            | Self::NothingToBook
+            | Self::ReferenceTaken { .. }
+            | Self::HoldEnded(_)
+            | Self::CaptureAboveHold { .. }
+            | Self::Inconsistent(_)
+            | Self::Money(_) => None,
+        }
+    }
 }

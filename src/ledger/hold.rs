@@ -1,9 +1,23 @@
 //! Holds: money reserved before a provider is called (I1).
+//!
+//! Whether a hold is granted is decided by [`decide`], which sees locked numbers and touches nothing.
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use tracing::instrument;
+
+use super::{
+    Ledger,
+    account::Balance,
+    error::LedgerError,
+    limits::KeyCount,
+    repo::{accounts, holds},
+};
 use crate::{
     ids::{AccountId, GenerationId, HoldId, KeyId, RequestId},
     keys::{KeyLimits, Mode},
     money::NanoUsd,
+    postgres::run_tx,
 };
 
 /// A generation that wants its money reserved. Also opens the row in `generations`.
@@ -47,4 +61,112 @@ pub struct Hold {
     pub mode: Mode,
     /// How much.
     pub amount: NanoUsd,
+}
+
+impl Ledger {
+    /// Places holds, all committed together; each is granted or refused on its own, in order.
+    ///
+    /// # Errors
+    /// The outer error when nothing was committed (the database). The inner one when a hold was refused:
+    /// [`LedgerError::InsufficientBalance`], [`LedgerError::RateLimited`].
+    ///
+    /// # Cancel safety
+    /// Dropped before it returns, a hold may have been committed; the sweeper then ends it only when the
+    /// replica dies. Call it from a task that is not dropped.
+    #[instrument(name = "ledger.hold", level = "debug", skip_all, fields(holds = new.len()))]
+    pub async fn hold(
+        &self,
+        new: &[NewHold],
+    ) -> Result<Vec<Result<Hold, LedgerError>>, LedgerError> {
+        if new.is_empty() {
+            return Ok(Vec::new());
+        }
+        let limited: BTreeSet<KeyId> = new
+            .iter()
+            .filter(|new| new.limits.per_minute() || new.limits.max_in_flight.is_some())
+            .map(|new| new.key)
+            .collect();
+        let limited: Vec<KeyId> = limited.into_iter().collect();
+        let limited = limited.as_slice();
+        run_tx(&self.pool, "place holds", move |mut tx| {
+            Box::pin(async move {
+                if !limited.is_empty() {
+                    holds::lock_keys(&mut tx, limited).await?;
+                }
+                let mut books =
+                    accounts::lock_balances(&mut tx, new.iter().map(|new| (new.account, new.mode)))
+                        .await?;
+                // Read after the locks were waited for, the clock too.
+                let now = self.clock.now();
+                let mut counts = if limited.is_empty() {
+                    KeyCounts::new()
+                } else {
+                    holds::count_keys(&mut tx, limited, now.timestamp()).await?
+                };
+                let outcomes = decide(new, &mut books, &mut counts);
+                let granted: Vec<(&NewHold, &Hold)> = new
+                    .iter()
+                    .zip(&outcomes)
+                    .filter_map(|(new, outcome)| Some((new, outcome.as_ref().ok()?)))
+                    .collect();
+                if !granted.is_empty() {
+                    holds::insert(&mut tx, &granted, self.replica, now).await?;
+                }
+                counts.retain(|key, _| {
+                    new.iter()
+                        .any(|new| new.key == *key && new.limits.per_minute())
+                });
+                if !counts.is_empty() {
+                    holds::write_counts(&mut tx, &counts, now.timestamp()).await?;
+                }
+                Ok(outcomes)
+            })
+        })
+        .await
+    }
+}
+
+/// The locked balances of a batch.
+pub(super) type Books = BTreeMap<(AccountId, Mode), Balance>;
+/// The counts of those keys of a batch that have limits.
+pub(super) type KeyCounts = BTreeMap<KeyId, KeyCount>;
+
+/// Grants or refuses each hold of a batch, in order, each seeing what the ones before it took. `books`
+/// and `counts` are left as they shall be written.
+pub(super) fn decide(
+    holds: &[NewHold],
+    books: &mut Books,
+    counts: &mut KeyCounts,
+) -> Vec<Result<Hold, LedgerError>> {
+    holds
+        .iter()
+        .map(|new| {
+            if new.images == 0 || new.amount < NanoUsd::ZERO {
+                return Err(LedgerError::Inconsistent(format!(
+                    "a hold of {} USD for {} images",
+                    new.amount, new.images
+                )));
+            }
+            let images = u32::from(new.images);
+            let mut count = counts.get_mut(&new.key);
+            if let Some(count) = &mut count {
+                count.admit(new.limits, images)?;
+            }
+            let balance = books
+                .get_mut(&(new.account, new.mode))
+                .ok_or_else(|| LedgerError::NoAccount(new.account.to_string()))?;
+            balance.cover(new.amount)?;
+            balance.held = balance.held.checked_add(new.amount)?;
+            if let Some(count) = count {
+                count.granted(images);
+            }
+            Ok(Hold {
+                id: HoldId::new(),
+                generation: new.generation,
+                account: new.account,
+                mode: new.mode,
+                amount: new.amount,
+            })
+        })
+        .collect()
 }

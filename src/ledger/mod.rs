@@ -1,26 +1,46 @@
 //! The ledger: accounts, holds, captures, releases, entries. The only code that moves money.
 //!
 //! Knows nothing of HTTP, providers or the catalog: models and providers are names here.
-//! Statements take arrays, and one is a batch of one, so that group commit is the same code path.
+//!
+//! An account has two balances, live and test. A *hold* reserves money before a provider is called; it
+//! ends exactly once: *captured* (the delivered pictures are charged, the rest returns), *released* or,
+//! when the process that made it died, *expired* by a sweep. Every change of a balance is an *entry* that
+//! is never changed and carries the balance after it. `balance = Σ entries`, `held = Σ open holds`,
+//! `balance − held ≥ 0` hold in every committed state; [`Ledger::reconcile`] proves it.
+//!
+//! How, in one breath: lock the balances in order, read, decide in a pure function, write, commit. The
+//! locks and their order are in `repo/mod.rs`. Statements take arrays, and one is a batch of one, so that
+//! group commit is the same code path.
 
+#![deny(
+    clippy::arithmetic_side_effects,
+    clippy::float_arithmetic,
+    clippy::as_conversions
+)]
+
+mod account;
 mod error;
 mod hold;
+mod limits;
+mod repo;
 mod settle;
+mod sweep;
+#[cfg(test)]
+mod tests;
 
 use chrono::{DateTime, Utc};
 use sqlx::PgPool;
 
 pub use self::{
+    account::{Account, AccountSummary, Balance, Entry, EntryKind, NewEntry},
     error::LedgerError,
     hold::{Hold, NewHold},
     settle::{Attempt, Ending, Picture, Settlement},
 };
-use crate::{
-    clock::Clock,
-    ids::{AccountId, ReplicaId},
-    keys::Mode,
-    money::NanoUsd,
-};
+use crate::{clock::Clock, ids::ReplicaId};
+
+/// The moment of a database write, for readers of the signature.
+pub type Instant = DateTime<Utc>;
 
 /// The books.
 #[derive(Debug, Clone)]
@@ -28,15 +48,6 @@ pub struct Ledger {
     pool: PgPool,
     clock: Clock,
     replica: ReplicaId,
-}
-
-/// What an account has in one mode.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Balance {
-    /// Sum of the entries.
-    pub balance: NanoUsd,
-    /// Sum of the open holds.
-    pub held: NanoUsd,
 }
 
 impl Ledger {
@@ -48,47 +59,4 @@ impl Ledger {
             replica,
         }
     }
-
-    /// Places holds, all committed together; each is granted or refused on its own, in order.
-    ///
-    /// # Errors
-    /// The outer error when nothing was committed (the database). The inner one when a hold was refused:
-    /// [`LedgerError::InsufficientBalance`], [`LedgerError::RateLimited`].
-    ///
-    /// # Cancel safety
-    /// Dropped before it returns, a hold may have been committed; the sweeper then ends it only when the
-    /// replica dies. Call it from a task that is not dropped.
-    pub async fn hold(
-        &self,
-        holds: &[NewHold],
-    ) -> Result<Vec<Result<Hold, LedgerError>>, LedgerError> {
-        let _ = (&self.pool, &self.clock, self.replica, holds);
-        todo!()
-    }
-
-    /// Ends holds, all committed together: captures what was delivered, releases the rest, writes the
-    /// pictures, attempts and the generation's final state. A hold that has ended already (swept) is
-    /// [`LedgerError::HoldEnded`], and nothing of that settlement is written.
-    ///
-    /// # Errors
-    /// The outer error when nothing was committed; it is safe to call again with the same arguments.
-    pub async fn settle(
-        &self,
-        settlements: &[Settlement],
-    ) -> Result<Vec<Result<(), LedgerError>>, LedgerError> {
-        let _ = settlements;
-        todo!()
-    }
-
-    /// What an account has.
-    ///
-    /// # Errors
-    /// [`LedgerError`].
-    pub async fn balance(&self, account: AccountId, mode: Mode) -> Result<Balance, LedgerError> {
-        let _ = (account, mode);
-        todo!()
-    }
 }
-
-/// The moment of a database write, for readers of the signature.
-pub type Instant = DateTime<Utc>;

@@ -1,9 +1,23 @@
 //! Settlements: the one end of every hold (I2).
+//!
+//! What a settlement takes is computed by [`Settlement::totals`] before anything is locked; I4 is
+//! checked there, again by the caller's cap before it, and last by a CHECK in the table.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
-use super::hold::Hold;
-use crate::{ids::ImageId, money::NanoUsd};
+use sqlx::PgConnection;
+use tracing::instrument;
+
+use super::{
+    Ledger,
+    error::LedgerError,
+    hold::{Books, Hold},
+    repo::{
+        accounts,
+        settlements::{self, Charge, EndedHold},
+    },
+};
+use crate::{ids::ImageId, money::NanoUsd, postgres::run_tx};
 
 /// The end of a generation, as it will stand in the books.
 #[derive(Debug)]
@@ -89,4 +103,194 @@ pub struct Attempt {
     pub images: u8,
     /// Whether we may owe the provider for it although it failed.
     pub maybe_charged: bool,
+}
+
+impl Ledger {
+    /// Ends holds, all committed together: captures what was delivered, releases the rest, writes the
+    /// pictures, attempts and the generation's final state. A hold that has ended already (swept) is
+    /// [`LedgerError::HoldEnded`], and nothing of that settlement is written; one that this very
+    /// settlement ended before is `Ok`, so it may be repeated when the outcome of a call is unknown.
+    ///
+    /// # Errors
+    /// The outer error when nothing was committed or it is not known; it is safe to call again with the
+    /// same arguments. The inner one is [`LedgerError::CaptureAboveHold`] (I4) or
+    /// [`LedgerError::HoldEnded`].
+    ///
+    /// # Cancel safety
+    /// Dropped, it has ended all of the holds or none. Call it again.
+    #[instrument(name = "ledger.settle", level = "debug", skip_all, fields(settlements = all.len()))]
+    pub async fn settle(
+        &self,
+        all: &[Settlement],
+    ) -> Result<Vec<Result<(), LedgerError>>, LedgerError> {
+        let totals: Vec<Result<Totals, LedgerError>> = all.iter().map(Settlement::totals).collect();
+        let sound: Vec<(&Settlement, Totals)> = all
+            .iter()
+            .zip(&totals)
+            .filter_map(|(settlement, totals)| Some((settlement, *totals.as_ref().ok()?)))
+            .collect();
+        let outcomes = if sound.is_empty() {
+            Vec::new()
+        } else {
+            let sound = sound.as_slice();
+            run_tx(&self.pool, "settle holds", move |mut tx| {
+                Box::pin(async move { self.settle_sound(&mut tx, sound).await })
+            })
+            .await?
+        };
+        let mut outcomes = outcomes.into_iter();
+        Ok(totals
+            .into_iter()
+            .map(|totals| {
+                totals?;
+                outcomes.next().unwrap_or_else(|| {
+                    Err(LedgerError::Inconsistent(
+                        "a settlement without an outcome".to_owned(),
+                    ))
+                })
+            })
+            .collect())
+    }
+
+    /// The body of the transaction; an outcome for each settlement, in order.
+    async fn settle_sound(
+        &self,
+        connection: &mut PgConnection,
+        sound: &[(&Settlement, Totals)],
+    ) -> Result<Vec<Result<(), LedgerError>>, LedgerError> {
+        let mut books = accounts::lock_balances(
+            connection,
+            sound.iter().map(|(s, _)| (s.hold.account, s.hold.mode)),
+        )
+        .await?;
+        let now = self.clock.now();
+        // Two settlements of one hold in one batch: the first counts, the second finds it ended.
+        let mut seen = BTreeSet::new();
+        let first: Vec<_> = sound
+            .iter()
+            .filter(|(settlement, _)| seen.insert(settlement.hold.generation))
+            .copied()
+            .collect();
+        let ended = settlements::end_holds(connection, &first, now).await?;
+        let won: Vec<_> = first
+            .into_iter()
+            .filter(|(settlement, _)| ended.contains(&settlement.hold.generation))
+            .collect();
+        if !won.is_empty() {
+            let charges = charge(&won, &mut books)?;
+            settlements::write_books(connection, &won, &charges, now).await?;
+            settlements::finish_generations(connection, &won, now).await?;
+            settlements::insert_images(connection, &won, now).await?;
+            settlements::insert_attempts(connection, &won).await?;
+        }
+        if won.len() == sound.len() {
+            return Ok(sound.iter().map(|_| Ok(())).collect());
+        }
+        let generations: Vec<_> = sound.iter().map(|(s, _)| s.hold.generation).collect();
+        let stored = settlements::read_holds(connection, &generations).await?;
+        Ok(sound
+            .iter()
+            .map(|(settlement, _)| {
+                stored
+                    .get(&settlement.hold.generation)
+                    .filter(|ended| settlement.is_what_ended(ended))
+                    .map(|_| ())
+                    .ok_or(LedgerError::HoldEnded(settlement.hold.id))
+            })
+            .collect())
+    }
+}
+
+/// Takes the captures from the locked balances, in order, and says what each left.
+fn charge(won: &[(&Settlement, Totals)], books: &mut Books) -> Result<Vec<Charge>, LedgerError> {
+    let captures = won
+        .iter()
+        .filter(|(settlement, _)| matches!(settlement.ending, Ending::Captured { .. }));
+    captures
+        .map(|(settlement, totals)| {
+            let hold = &settlement.hold;
+            let balance = books
+                .get_mut(&(hold.account, hold.mode))
+                .ok_or_else(|| LedgerError::NoAccount(hold.account.to_string()))?;
+            balance.balance = balance.balance.checked_sub(totals.captured)?;
+            Ok(Charge {
+                account: hold.account,
+                mode: hold.mode,
+                generation: hold.generation,
+                amount: NanoUsd::ZERO.checked_sub(totals.captured)?,
+                balance_after: balance.balance,
+            })
+        })
+        .collect()
+}
+
+/// The sums of a settlement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Totals {
+    /// What the caller pays; never above the hold.
+    pub(super) captured: NanoUsd,
+    /// What we owe upstream for the pictures.
+    pub(super) upstream_cost: NanoUsd,
+}
+
+impl Settlement {
+    /// Adds the pictures up.
+    ///
+    /// # Errors
+    /// [`LedgerError::CaptureAboveHold`]; [`LedgerError::Inconsistent`] for a capture without pictures or a
+    /// negative price.
+    pub(super) fn totals(&self) -> Result<Totals, LedgerError> {
+        let pictures = self.pictures();
+        let negative = |picture: &Picture| {
+            picture.cost < NanoUsd::ZERO || picture.upstream_cost < NanoUsd::ZERO
+        };
+        if matches!(self.ending, Ending::Captured { .. }) && pictures.is_empty() {
+            return Err(LedgerError::Inconsistent(format!(
+                "a capture of {} without pictures",
+                self.hold.id
+            )));
+        }
+        if pictures.iter().any(negative) {
+            return Err(LedgerError::Inconsistent(format!(
+                "a negative price in the capture of {}",
+                self.hold.id
+            )));
+        }
+        let captured = NanoUsd::sum(pictures.iter().map(|picture| picture.cost))?;
+        if captured > self.hold.amount {
+            return Err(LedgerError::CaptureAboveHold {
+                capture: captured,
+                held: self.hold.amount,
+            });
+        }
+        Ok(Totals {
+            captured,
+            upstream_cost: NanoUsd::sum(pictures.iter().map(|picture| picture.upstream_cost))?,
+        })
+    }
+
+    /// What was delivered; nothing for a release.
+    pub(super) fn pictures(&self) -> &[Picture] {
+        match &self.ending {
+            Ending::Captured { pictures, .. } => pictures,
+            Ending::Released { .. } => &[],
+        }
+    }
+
+    /// Whether an ended hold was ended by this settlement: the same hold and the same pictures. What a
+    /// caller finds that repeats one whose outcome it did not learn.
+    fn is_what_ended(&self, ended: &EndedHold) -> bool {
+        let status = match self.ending {
+            Ending::Captured { .. } => "captured",
+            Ending::Released { .. } => "released",
+        };
+        let mut pictures: Vec<&Picture> = self.pictures().iter().collect();
+        pictures.sort_by_key(|picture| picture.index);
+        ended.id == self.hold.id.to_string()
+            && ended.status == status
+            && pictures
+                .iter()
+                .map(|picture| picture.id.to_string())
+                .eq(ended.images.iter().cloned())
+    }
 }

@@ -1,0 +1,30 @@
+//! All SQL of the ledger.
+//!
+//! **Locks, and their order.** (1) rows of `api_keys` of keys with limits, by id; (2) rows of `balances`,
+//! by (account, mode); (3) rows of `holds`, only ever by the conditional update that ends them. Every
+//! transaction takes them in this order and none skips (2) before (3), so they cannot deadlock, and an
+//! account's money is changed by one transaction at a time. Functions here take the caller's connection;
+//! the service opens the transaction.
+//!
+//! Statements take arrays, one is a batch of one. Text that came from outside passes [`clean`]: PostgreSQL
+//! refuses U+0000, and one client's NUL must not fail the whole batch it is committed with.
+
+pub(super) mod accounts;
+pub(super) mod holds;
+pub(super) mod replicas;
+pub(super) mod settlements;
+
+use std::{fmt::Display, str::FromStr};
+
+use super::error::LedgerError;
+
+/// Reads an id or word that we wrote ourselves.
+fn decode<T: FromStr<Err: Display>>(column: &'static str, text: &str) -> Result<T, LedgerError> {
+    text.parse()
+        .map_err(|error| LedgerError::Inconsistent(format!("{column}: {error}")))
+}
+
+/// The text without U+0000, which PostgreSQL cannot keep.
+fn clean(text: &str) -> String {
+    text.replace('\0', "")
+}

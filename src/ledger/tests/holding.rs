@@ -1,0 +1,247 @@
+//! Holds: the balance, the batch, the key's limits, and the race for the last dollar.
+
+use chrono::TimeDelta;
+
+use super::*;
+
+#[tokio::test]
+async fn a_hold_sets_money_aside() {
+    let books = Books::with("1").await;
+    let hold = books.hold("0.4").await;
+    assert_eq!((hold.amount, hold.account), (usd("0.4"), books.account));
+    books.check("1", "0.4").await;
+}
+
+#[tokio::test]
+async fn a_short_balance_says_what_is_there() {
+    let books = Books::with("1").await;
+    let _open = books.hold("0.7").await;
+    let refused = hold(&books.ledger, books.new_hold("0.31")).await;
+    let Err(LedgerError::InsufficientBalance { needed, available }) = refused else {
+        panic!("{refused:?}");
+    };
+    assert_eq!((needed, available), (usd("0.31"), usd("0.3")));
+    books.check("1", "0.7").await;
+}
+
+#[tokio::test]
+async fn in_a_batch_each_is_decided_on_its_own_and_in_order() {
+    let books = Books::with("1").await;
+    let stranger = AccountId::new();
+    let mut lost = books.new_hold("0.1");
+    lost.account = stranger;
+    let batch = [
+        books.new_hold("0.6"),
+        books.new_hold("5"),
+        lost,
+        books.new_hold("0.3"),
+        books.new_hold("0.2"),
+        books.new_hold("0.1"),
+    ];
+    let outcomes = books.ledger.hold(&batch).await.unwrap();
+    let granted: Vec<bool> = outcomes.iter().map(Result::is_ok).collect();
+    assert_eq!(granted, [true, false, false, true, false, true]);
+    assert!(
+        matches!(&outcomes[2], Err(LedgerError::NoAccount(id)) if *id == stranger.to_string()),
+        "{:?}",
+        outcomes[2]
+    );
+    books.check("1", "1").await;
+}
+
+#[tokio::test]
+async fn live_and_test_money_are_apart() {
+    let books = Books::with("1").await;
+    let mut play = books.new_hold("0.1");
+    play.mode = Mode::Test;
+    let refused = hold(&books.ledger, play.clone()).await;
+    assert!(matches!(
+        refused,
+        Err(LedgerError::InsufficientBalance { .. })
+    ));
+    let mut credit = books.entry("5", None);
+    credit.mode = Mode::Test;
+    books.ledger.credit(&credit).await.unwrap();
+    let _open = hold(&books.ledger, play).await.unwrap();
+    books.check("1", "0").await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_held_is_refused_before_the_database_sees_it() {
+    let books = Books::with("1").await;
+    let mut below = books.new_hold("0");
+    below.amount = NanoUsd::from_nano(-1);
+    let mut none = books.new_hold("0.1");
+    none.images = 0;
+    for new in [below, none] {
+        let refused = hold(&books.ledger, new).await;
+        assert!(
+            matches!(refused, Err(LedgerError::Inconsistent(_))),
+            "{refused:?}"
+        );
+    }
+    books.check("1", "0").await;
+}
+
+#[tokio::test]
+async fn a_nul_from_a_client_harms_nobody() {
+    let books = Books::with("1").await;
+    let mut odd = books.new_hold("0.1");
+    odd.user = Some("a\0b".to_owned());
+    odd.idempotency_key = Some("\0".to_owned());
+    let outcomes = books
+        .ledger
+        .hold(&[odd, books.new_hold("0.1")])
+        .await
+        .unwrap();
+    assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+}
+
+#[tokio::test]
+async fn of_two_hundred_at_once_exactly_those_that_are_paid_for_get_in() {
+    let books = Books::with("0.28").await;
+    let other = books.replica();
+    let calls = (0..200).map(|number| {
+        let ledger = if number % 2 == 0 {
+            &books.ledger
+        } else {
+            &other
+        };
+        hold(ledger, books.new_hold("0.04"))
+    });
+    let outcomes = futures_util::future::join_all(calls).await;
+    let (granted, refused): (Vec<_>, Vec<_>) = outcomes.into_iter().partition(Result::is_ok);
+    assert_eq!(granted.len(), 7);
+    for refusal in refused {
+        assert!(
+            matches!(refusal, Err(LedgerError::InsufficientBalance { available, .. }) if available < usd("0.04")),
+            "{refusal:?}"
+        );
+    }
+    books.check("0.28", "0.28").await;
+}
+
+async fn limited(books: &Books, limits: KeyLimits) -> impl Fn(u8) -> NewHold {
+    let key = new_key(&books.database, &books.clock, books.account, limits).await;
+    let template = books.new_hold("0.01");
+    move |images| {
+        let mut new = template.clone();
+        new.generation = GenerationId::new();
+        new.key = key.id;
+        new.limits = limits;
+        new.images = images;
+        new
+    }
+}
+
+fn limit_of(outcome: &Result<Hold, LedgerError>) -> Option<(&'static str, u64)> {
+    match outcome {
+        Ok(_) => None,
+        Err(LedgerError::RateLimited {
+            what, retry_after, ..
+        }) => Some((what, retry_after.as_secs())),
+        Err(other) => panic!("{other}"),
+    }
+}
+
+#[tokio::test]
+async fn requests_per_minute_are_exact_under_concurrency_and_free_up() {
+    let books = Books::with("10").await;
+    let new = limited(
+        &books,
+        KeyLimits {
+            requests_per_minute: Some(5),
+            ..KeyLimits::default()
+        },
+    )
+    .await;
+    let outcomes =
+        futures_util::future::join_all((0..40).map(|_| hold(&books.ledger, new(1)))).await;
+    let refusals: Vec<_> = outcomes.iter().filter_map(limit_of).collect();
+    assert_eq!(refusals, [("requests per minute", 60); 35]);
+
+    books.clock.advance(TimeDelta::seconds(59));
+    assert_eq!(
+        limit_of(&hold(&books.ledger, new(1)).await),
+        Some(("requests per minute", 1))
+    );
+    books.clock.advance(TimeDelta::seconds(1));
+    assert_eq!(limit_of(&hold(&books.ledger, new(1)).await), None);
+    let rows = sqlx::query_scalar::<_, i64>("select count(*) from key_seconds")
+        .fetch_one(&books.database.pool)
+        .await
+        .unwrap();
+    assert_eq!(rows, 1, "what is older than a minute is forgotten");
+}
+
+#[tokio::test]
+async fn a_batch_counts_towards_the_limits_of_its_key() {
+    let books = Books::with("10").await;
+    let new = limited(
+        &books,
+        KeyLimits {
+            images_per_minute: Some(6),
+            ..KeyLimits::default()
+        },
+    )
+    .await;
+    let outcomes = books
+        .ledger
+        .hold(&[new(4), books.new_hold("0.01"), new(3), new(2), new(1)])
+        .await
+        .unwrap();
+    let limits: Vec<_> = outcomes.iter().map(limit_of).collect();
+    let refused = Some(("images per minute", 60));
+    assert_eq!(limits, [None, None, refused, None, refused]);
+}
+
+#[tokio::test]
+async fn in_flight_is_exact_and_ends_with_the_hold() {
+    let books = Books::with("10").await;
+    let new = limited(
+        &books,
+        KeyLimits {
+            max_in_flight: Some(3),
+            ..KeyLimits::default()
+        },
+    )
+    .await;
+    let outcomes =
+        futures_util::future::join_all((0..20).map(|_| hold(&books.ledger, new(1)))).await;
+    let mut granted: Vec<Hold> = outcomes.into_iter().filter_map(Result::ok).collect();
+    assert_eq!(granted.len(), 3);
+    settle(&books.ledger, &release(granted.remove(0)))
+        .await
+        .unwrap();
+    assert_eq!(limit_of(&hold(&books.ledger, new(1)).await), None);
+    assert_eq!(
+        limit_of(&hold(&books.ledger, new(1)).await),
+        Some(("requests in flight", 1))
+    );
+}
+
+#[tokio::test]
+async fn one_refused_for_its_balance_still_counts_as_a_request() {
+    let books = Books::with("0").await;
+    let new = limited(
+        &books,
+        KeyLimits {
+            requests_per_minute: Some(2),
+            images_per_minute: Some(100),
+            max_in_flight: Some(1),
+        },
+    )
+    .await;
+    for _ in 0..2 {
+        let refused = hold(&books.ledger, new(50)).await;
+        assert!(matches!(
+            refused,
+            Err(LedgerError::InsufficientBalance { .. })
+        ));
+    }
+    let refused = hold(&books.ledger, new(1)).await;
+    assert_eq!(
+        limit_of(&refused).map(|(what, _)| what),
+        Some("requests per minute")
+    );
+}

@@ -4,20 +4,30 @@
 //! no async, and nothing here knows who asks. Adding a model is adding a stanza to
 //! `config/models/*.toml`.
 
+mod file;
+mod load;
+mod markdown;
 mod model;
 mod price;
+mod ratio;
 mod request;
 mod rules;
+#[cfg(test)]
+mod tests;
+mod translation;
 mod vocabulary;
 
 pub use self::{
-    model::{Catalog, CatalogError, Model, Route, SizeTranslation, Status, Translation},
+    load::{Catalog, CatalogError},
+    model::{Model, Route, Status},
     price::{Charge, Price, PriceError},
+    ratio::Ratio,
     request::{
         Delivered, ImageRequest, Parameter, ParameterKind, Params, Setting, SvgOptions, TokenUsage,
         Value,
     },
     rules::{Rules, Unsupported, Violation},
+    translation::{RatioTranslation, SizeTranslation, Translation},
     vocabulary::{
         Background, Complexity, ImageSize, Moderation, OutputFormat, Quality, ResponseFormat,
         SizeChoice, Style, WordError,

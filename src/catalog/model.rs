@@ -1,24 +1,10 @@
-//! Models, their routes, and the catalog that finds them by name.
+//! Models and their routes: plain data, complete and checked once the catalog has loaded.
 
-use std::{collections::BTreeMap, num::NonZeroU8, path::Path, sync::Arc};
+use std::{num::NonZeroU8, sync::Arc};
 
 use chrono::NaiveDate;
 
-use super::{
-    price::Price,
-    rules::Rules,
-    vocabulary::{ImageSize, ResponseFormat},
-};
-
-/// Why a catalog did not load. Names the file, the model or line, and what is wrong.
-#[derive(Debug, thiserror::Error)]
-#[error("{file}: {problem}")]
-pub struct CatalogError {
-    /// The file at fault.
-    pub file: String,
-    /// Where in it, and what is wrong.
-    pub problem: String,
-}
+use super::{price::Price, rules::Rules, translation::Translation};
 
 /// Whether the makers still serve a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +21,26 @@ pub enum Status {
         /// The day it ended.
         shutdown: NaiveDate,
     },
+}
+
+impl Status {
+    /// `active`, `deprecated` or `retired`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Deprecated { .. } => "deprecated",
+            Self::Retired { .. } => "retired",
+        }
+    }
+
+    /// The day its maker switches it off, or did.
+    pub const fn shutdown_date(self) -> Option<NaiveDate> {
+        match self {
+            Self::Active => None,
+            Self::Deprecated { shutdown } => shutdown,
+            Self::Retired { shutdown } => Some(shutdown),
+        }
+    }
 }
 
 /// A public name and everything that hangs on it.
@@ -75,55 +81,4 @@ pub struct Route {
     pub price: Price,
     /// Our margin on this route in basis points; overrides the provider's.
     pub markup_basis_points: Option<u32>,
-}
-
-/// How a neutral request becomes this provider's.
-#[derive(Debug, Clone, Default)]
-pub struct Translation {
-    /// What to ask for upstream as `response_format`; `None` sends no such field (gpt-image refuses it).
-    pub response_format: Option<ResponseFormat>,
-    /// Defaults that are sent although the client did not give them, because the price depends on them.
-    pub send_defaults: bool,
-    /// How a size is said.
-    pub size: SizeTranslation,
-    /// Names and words that differ upstream: parameter → (our word → theirs).
-    pub words: BTreeMap<String, BTreeMap<String, String>>,
-    /// Fields sent with every request, as they are.
-    pub fixed: serde_json::Map<String, serde_json::Value>,
-}
-
-/// How a size is said upstream.
-#[derive(Debug, Clone, Default)]
-pub enum SizeTranslation {
-    /// As `WIDTHxHEIGHT`.
-    #[default]
-    AsIs,
-    /// As fields of the provider's own (an aspect ratio, megapixels, width and height), one set a size.
-    Table(Vec<(ImageSize, serde_json::Map<String, serde_json::Value>)>),
-}
-
-/// All models.
-#[derive(Debug)]
-pub struct Catalog {}
-
-impl Catalog {
-    /// The compiled-in models, replaced and added to by the files of `models_dir`.
-    ///
-    /// # Errors
-    /// The first file that is wrong.
-    pub fn load(models_dir: Option<&Path>) -> Result<Self, CatalogError> {
-        let _ = models_dir;
-        todo!()
-    }
-
-    /// The model with this id or alias; exact first, then ignoring case.
-    pub fn find(&self, name: &str) -> Option<&Arc<Model>> {
-        let _ = name;
-        todo!()
-    }
-
-    /// Every model, in the order of the files.
-    pub fn models(&self) -> &[Arc<Model>] {
-        todo!()
-    }
 }

@@ -12,6 +12,15 @@ pub struct WordError {
     allowed: String,
 }
 
+impl WordError {
+    pub(super) fn new(text: &str, allowed: &str) -> Self {
+        Self {
+            text: text.to_owned(),
+            allowed: allowed.to_owned(),
+        }
+    }
+}
+
 macro_rules! words {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
         $(#[$doc])*
@@ -184,6 +193,37 @@ impl fmt::Display for SizeChoice {
             Self::Auto => formatter.write_str("auto"),
             Self::Exact(size) => size.fmt(formatter),
         }
+    }
+}
+
+impl SizeChoice {
+    /// The size, if one was named.
+    pub fn exact(self) -> Option<ImageSize> {
+        match self {
+            Self::Auto => None,
+            Self::Exact(size) => Some(size),
+        }
+    }
+}
+
+impl FromStr for SizeChoice {
+    type Err = WordError;
+
+    fn from_str(text: &str) -> Result<Self, WordError> {
+        if text == "auto" {
+            return Ok(Self::Auto);
+        }
+        text.parse()
+            .map(Self::Exact)
+            .map_err(|_| WordError::new(text, "auto, WIDTHxHEIGHT in pixels"))
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for SizeChoice {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
     }
 }
 

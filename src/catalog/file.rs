@@ -1,0 +1,191 @@
+//! One catalog file: TOML text to models, with errors that say the line, the key and what was meant.
+
+use std::{num::NonZeroU8, sync::Arc};
+
+use chrono::NaiveDate;
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::{
+    model::{Model, Route, Status},
+    price::{Price, PriceFile},
+    rules::{Rules, nearest},
+    translation::Translation,
+};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CatalogFile {
+    #[serde(default)]
+    model: Vec<Spanned<ModelFile>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ModelFile {
+    id: String,
+    name: String,
+    #[serde(default)]
+    aliases: Vec<String>,
+    created: i64,
+    owned_by: String,
+    status: StatusFile,
+    shutdown_date: Option<NaiveDate>,
+    rules: Rules,
+    #[serde(default)]
+    routes: Vec<RouteFile>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum StatusFile {
+    Active,
+    Deprecated,
+    Retired,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RouteFile {
+    provider: String,
+    upstream_model: String,
+    #[serde(default = "one")]
+    images_per_call: NonZeroU8,
+    #[serde(default)]
+    streams: bool,
+    #[serde(default)]
+    translation: Translation,
+    markup_basis_points: Option<u32>,
+    /// Optional only so that its absence can be told with the model's name.
+    price: Option<PriceFile>,
+}
+
+const fn one() -> NonZeroU8 {
+    NonZeroU8::MIN
+}
+
+/// A model and the line on which it begins.
+pub(super) struct Stanza {
+    pub(super) line: usize,
+    pub(super) model: Model,
+}
+
+/// Reads the models of a file; the error says line and reason.
+pub(super) fn parse(text: &str) -> Result<Vec<Stanza>, String> {
+    let file: CatalogFile = toml::from_str(text).map_err(|error| {
+        let problem = explain(&error);
+        match error.span() {
+            Some(span) => format!("line {}: {problem}", line_of(text, span.start)),
+            None => problem,
+        }
+    })?;
+    file.model
+        .into_iter()
+        .map(|stanza| {
+            let line = line_of(text, stanza.span().start);
+            let file = stanza.into_inner();
+            let id = file.id.clone();
+            file.build()
+                .map(|model| Stanza { line, model })
+                .map_err(|problem| format!("line {line}: model '{id}': {problem}"))
+        })
+        .collect()
+}
+
+impl ModelFile {
+    fn build(self) -> Result<Model, String> {
+        if let Some(blank) = [&self.id, &self.name]
+            .into_iter()
+            .chain(&self.aliases)
+            .find(|name| name.trim() != name.as_str() || name.is_empty())
+        {
+            return Err(format!("'{blank}' is not a name"));
+        }
+        self.rules.validate()?;
+        let status = match (self.status, self.shutdown_date) {
+            (StatusFile::Active, None) => Status::Active,
+            (StatusFile::Active, Some(_)) => {
+                return Err("an active model has no 'shutdown_date'".to_owned());
+            }
+            (StatusFile::Deprecated, shutdown) => Status::Deprecated { shutdown },
+            (StatusFile::Retired, Some(shutdown)) => Status::Retired { shutdown },
+            (StatusFile::Retired, None) => {
+                return Err("a retired model needs its 'shutdown_date'".to_owned());
+            }
+        };
+        if self.routes.is_empty() {
+            return Err("no [[model.routes]], so nobody serves it".to_owned());
+        }
+        let rules = self.rules;
+        let routes = self
+            .routes
+            .into_iter()
+            .map(|route| {
+                let provider = route.provider.clone();
+                route
+                    .build(&rules)
+                    .map(Arc::new)
+                    .map_err(|problem| format!("route of provider '{provider}': {problem}"))
+            })
+            .collect::<Result<_, String>>()?;
+        Ok(Model {
+            id: self.id,
+            name: self.name,
+            aliases: self.aliases,
+            created: self.created,
+            owned_by: self.owned_by,
+            status,
+            rules,
+            routes,
+        })
+    }
+}
+
+impl RouteFile {
+    fn build(self, rules: &Rules) -> Result<Route, String> {
+        let price = self
+            .price
+            .ok_or_else(|| "no 'price': a model without a price is not served".to_owned())?;
+        self.translation.size.validate(rules.size())?;
+        Ok(Route {
+            price: Price::new(price, rules)?,
+            provider: self.provider,
+            upstream_model: self.upstream_model,
+            images_per_call: self.images_per_call,
+            streams: self.streams,
+            translation: self.translation,
+            markup_basis_points: self.markup_basis_points,
+        })
+    }
+}
+
+/// The parser's words in ours. Serde says unknown keys and words as ``unknown field `x`, expected one
+/// of `y`, `z` ``, which is the only place that knows what would have been known.
+fn explain(error: &toml::de::Error) -> String {
+    let message = error.message();
+    let kind = if message.starts_with("unknown field ") {
+        "key"
+    } else if message.starts_with("unknown variant ") {
+        "word"
+    } else {
+        return message
+            .replace('`', "'")
+            .replace("missing field", "missing key");
+    };
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    let unknown = quoted.next().unwrap_or_default();
+    let known: Vec<&str> = quoted.collect();
+    let meant = nearest(unknown, known.iter().copied())
+        .map(|nearest| format!(", did you mean '{nearest}'?"))
+        .unwrap_or_default();
+    let known = known.join(", ");
+    format!("unknown {kind} '{unknown}'{meant} (known: {known})")
+}
+
+fn line_of(text: &str, offset: usize) -> usize {
+    text.bytes()
+        .take(offset)
+        .filter(|byte| *byte == b'\n')
+        .count()
+        + 1
+}

@@ -1,0 +1,206 @@
+//! All models: reading the files once, and finding a model by any of its names.
+
+use std::{collections::HashMap, fs, path::Path, sync::Arc};
+
+use super::{
+    file::{self, Stanza},
+    model::Model,
+    request::{Parameter, Params},
+};
+
+/// The files of `config/models/`, compiled in, in the order of listings.
+const BUILT_IN: &[(&str, &str)] = &[
+    (
+        "config/models/openai.toml",
+        include_str!("../../config/models/openai.toml"),
+    ),
+    (
+        "config/models/sandbox.toml",
+        include_str!("../../config/models/sandbox.toml"),
+    ),
+];
+
+/// What a request without `model` gets, and what it gets when it carries a parameter that only the
+/// gpt-image family takes (`contracts/openai-images.md`, 1.1, `model`).
+const DEFAULT_MODEL: &str = "dall-e-2";
+const DEFAULT_GPT_IMAGE: &str = "gpt-image-1";
+
+/// The parameters that only the gpt-image family takes (`contracts/openai-images.md`, 1.1 and 1.3).
+const GPT_IMAGE_ONLY: &[Parameter] = &[
+    Parameter::Background,
+    Parameter::OutputFormat,
+    Parameter::OutputCompression,
+    Parameter::Moderation,
+    Parameter::Stream,
+    Parameter::PartialImages,
+    Parameter::Complexity,
+    Parameter::FrameCount,
+    Parameter::FrameDurationMs,
+    Parameter::Svg,
+];
+
+/// Why a catalog did not load. Names the file, the model or line, and what is wrong.
+#[derive(Debug, thiserror::Error)]
+#[error("{file}: {problem}")]
+pub struct CatalogError {
+    /// The file at fault.
+    pub file: String,
+    /// Where in it, and what is wrong.
+    pub problem: String,
+}
+
+/// All models.
+#[derive(Debug)]
+pub struct Catalog {
+    models: Vec<Arc<Model>>,
+    /// Ids and aliases in lower case → index into `models`.
+    by_name: HashMap<String, usize>,
+}
+
+impl Catalog {
+    /// The compiled-in models, replaced (whole, by id) and added to by the `*.toml` files of
+    /// `models_dir`, in the order of their names.
+    ///
+    /// # Errors
+    /// The first file that is wrong.
+    pub fn load(models_dir: Option<&Path>) -> Result<Self, CatalogError> {
+        let mut building = Building::default();
+        building.add_files(
+            BUILT_IN
+                .iter()
+                .map(|(name, text)| ((*name).to_owned(), (*text).to_owned())),
+        )?;
+        if let Some(directory) = models_dir {
+            building.add_files(read_directory(directory)?)?;
+        }
+        building.finish()
+    }
+
+    /// The model with this id or alias; capitals do not matter.
+    pub fn find(&self, name: &str) -> Option<&Arc<Model>> {
+        let index = match self.by_name.get(name) {
+            Some(index) => index,
+            None => self.by_name.get(&name.to_lowercase())?,
+        };
+        self.models.get(*index)
+    }
+
+    /// Every model, in the order of the files.
+    pub fn models(&self) -> &[Arc<Model>] {
+        &self.models
+    }
+
+    /// The name of the model that a request gets which names none, where the operator has set no
+    /// other: the one that `OpenAI` documented.
+    pub fn default_model(params: &Params) -> &'static str {
+        if GPT_IMAGE_ONLY
+            .iter()
+            .any(|parameter| params.contains_key(parameter))
+        {
+            DEFAULT_GPT_IMAGE
+        } else {
+            DEFAULT_MODEL
+        }
+    }
+}
+
+fn read_directory(directory: &Path) -> Result<Vec<(String, String)>, CatalogError> {
+    let failed = |path: &Path, error: std::io::Error| CatalogError {
+        file: path.display().to_string(),
+        problem: format!("cannot be read: {error}"),
+    };
+    let mut paths = fs::read_dir(directory)
+        .and_then(|entries| {
+            entries
+                .map(|entry| entry.map(|entry| entry.path()))
+                .collect::<Result<Vec<_>, _>>()
+        })
+        .map_err(|error| failed(directory, error))?;
+    paths.retain(|path| {
+        path.extension()
+            .is_some_and(|extension| extension == "toml")
+    });
+    paths.sort();
+    paths
+        .into_iter()
+        .map(|path| {
+            let text = fs::read_to_string(&path).map_err(|error| failed(&path, error))?;
+            Ok((path.display().to_string(), text))
+        })
+        .collect()
+}
+
+/// A catalog whose names may still clash.
+#[derive(Default)]
+struct Building {
+    models: Vec<Placed>,
+}
+
+/// A model and where it stands.
+struct Placed {
+    model: Model,
+    file: String,
+    line: usize,
+    /// Which call of [`Building::add_files`] brought it.
+    layer: usize,
+}
+
+impl Building {
+    /// Adds a layer of files; a model whose id an earlier layer has takes that one's place.
+    fn add_files(
+        &mut self,
+        files: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<(), CatalogError> {
+        let layer = self.models.iter().map(|placed| placed.layer + 1).max();
+        let layer = layer.unwrap_or_default();
+        for (file, text) in files {
+            let stanzas = file::parse(&text).map_err(|problem| CatalogError {
+                file: file.clone(),
+                problem,
+            })?;
+            for Stanza { line, model } in stanzas {
+                let placed = Placed {
+                    model,
+                    file: file.clone(),
+                    line,
+                    layer,
+                };
+                let replaced = self
+                    .models
+                    .iter_mut()
+                    .find(|earlier| earlier.layer < layer && earlier.model.id == placed.model.id);
+                match replaced {
+                    Some(earlier) => *earlier = placed,
+                    None => self.models.push(placed),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Catalog, CatalogError> {
+        let mut by_name: HashMap<String, usize> = HashMap::new();
+        for (index, placed) in self.models.iter().enumerate() {
+            let names = std::iter::once(&placed.model.id).chain(&placed.model.aliases);
+            for name in names {
+                let Some(earlier) = by_name.insert(name.to_lowercase(), index) else {
+                    continue;
+                };
+                let earlier = &self.models[earlier];
+                return Err(CatalogError {
+                    file: placed.file.clone(),
+                    problem: format!(
+                        "line {}: model '{}': the name '{name}' is taken by model '{}' ({}, line {})",
+                        placed.line, placed.model.id, earlier.model.id, earlier.file, earlier.line
+                    ),
+                });
+            }
+        }
+        let models = self
+            .models
+            .into_iter()
+            .map(|placed| Arc::new(placed.model))
+            .collect();
+        Ok(Catalog { models, by_name })
+    }
+}

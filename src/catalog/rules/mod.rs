@@ -1,0 +1,278 @@
+//! What a model takes: one rule a parameter, and rules across parameters.
+//!
+//! Data from the catalog file, checked by kind of parameter. No model's name occurs here: what differs
+//! between models differs in `config/models/*.toml`. A parameter without a rule is one the model does
+//! not take.
+
+mod cross;
+mod parameter;
+mod size;
+mod violation;
+
+use serde::Deserialize;
+use serde_json::{Map, Value as Json, json};
+
+pub use self::violation::Violation;
+use self::{
+    cross::CrossRule,
+    parameter::{Describe, FlagRule, IntegerRule, PromptRule, Rule, SvgRule, TextRule, WordRule},
+};
+pub(super) use self::{
+    size::{FreeSizes, SizeRule},
+    violation::nearest,
+};
+use super::{
+    request::{ImageRequest, Parameter, Params},
+    vocabulary::{
+        Background, Complexity, Moderation, OutputFormat, Quality, ResponseFormat, Style,
+    },
+};
+
+/// What to do with a parameter that exists but that the model does not take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Unsupported {
+    /// Refuse the request, by the parameter's name.
+    #[default]
+    Reject,
+    /// Leave the parameter out and say so.
+    Drop,
+}
+
+/// The rules of one model, as they stand in its `[model.rules]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rules {
+    prompt: PromptRule,
+    n: IntegerRule<std::num::NonZeroU8>,
+    size: SizeRule,
+    quality: Option<WordRule<Quality>>,
+    response_format: WordRule<ResponseFormat>,
+    style: Option<WordRule<Style>>,
+    background: Option<WordRule<Background>>,
+    output_format: Option<WordRule<OutputFormat>>,
+    output_compression: Option<IntegerRule<u8>>,
+    moderation: Option<WordRule<Moderation>>,
+    stream: Option<FlagRule>,
+    partial_images: Option<IntegerRule<u8>>,
+    complexity: Option<WordRule<Complexity>>,
+    frame_count: Option<IntegerRule<u8>>,
+    frame_duration_ms: Option<IntegerRule<u32>>,
+    svg: Option<SvgRule>,
+    safety_identifier: Option<TextRule>,
+    user: Option<TextRule>,
+    #[serde(default)]
+    cross: Vec<CrossRule>,
+}
+
+impl Rules {
+    /// Checks `params` against these rules and fills in the defaults. Also returns the parameters that
+    /// were left out under [`Unsupported::Drop`].
+    ///
+    /// # Errors
+    /// The first [`Violation`], in the order of [`Parameter::ALL`], cross-field rules last.
+    pub fn check(
+        &self,
+        params: &Params,
+        unsupported: Unsupported,
+    ) -> Result<(ImageRequest, Vec<Parameter>), Violation> {
+        let mut check = Check {
+            rules: self,
+            params,
+            unsupported,
+            dropped: Vec::new(),
+        };
+        // In the order of `Parameter::ALL`.
+        let request = ImageRequest {
+            prompt: check.required(Parameter::Prompt, &self.prompt)?,
+            n: check
+                .required(Parameter::N, &self.n)?
+                .map_or(std::num::NonZeroU8::MIN, |set| set.value),
+            size: check.required(Parameter::Size, &self.size)?,
+            quality: check
+                .optional(Parameter::Quality, self.quality.as_ref())?
+                .flatten(),
+            response_format: check
+                .required(Parameter::ResponseFormat, &self.response_format)?
+                .map_or(ResponseFormat::Url, |set| set.value),
+            style: check
+                .optional(Parameter::Style, self.style.as_ref())?
+                .flatten(),
+            background: check
+                .optional(Parameter::Background, self.background.as_ref())?
+                .flatten(),
+            output_format: check
+                .optional(Parameter::OutputFormat, self.output_format.as_ref())?
+                .flatten(),
+            output_compression: check
+                .optional(
+                    Parameter::OutputCompression,
+                    self.output_compression.as_ref(),
+                )?
+                .flatten(),
+            moderation: check
+                .optional(Parameter::Moderation, self.moderation.as_ref())?
+                .flatten(),
+            stream: check
+                .optional(Parameter::Stream, self.stream.as_ref())?
+                .unwrap_or_default(),
+            partial_images: check
+                .optional(Parameter::PartialImages, self.partial_images.as_ref())?
+                .flatten(),
+            complexity: check
+                .optional(Parameter::Complexity, self.complexity.as_ref())?
+                .flatten(),
+            frame_count: check
+                .optional(Parameter::FrameCount, self.frame_count.as_ref())?
+                .flatten(),
+            frame_duration_ms: check
+                .optional(Parameter::FrameDurationMs, self.frame_duration_ms.as_ref())?
+                .flatten(),
+            svg: check.optional(Parameter::Svg, self.svg.as_ref())?.flatten(),
+            safety_identifier: check
+                .optional(Parameter::SafetyIdentifier, self.safety_identifier.as_ref())?
+                .flatten(),
+            user: check
+                .optional(Parameter::User, self.user.as_ref())?
+                .flatten(),
+        };
+        for rule in &self.cross {
+            rule.check(params, &request)?;
+        }
+        Ok((request, check.dropped))
+    }
+
+    /// `supported_parameters` of `/v1/models`: values, range and default of each parameter, and under
+    /// `conditions` what holds only together with other parameters.
+    pub fn to_json(&self) -> Json {
+        let described = |parameter: Parameter, rule: &dyn Describe| {
+            let mut described = rule.describe();
+            let conditions: Vec<String> = self
+                .cross
+                .iter()
+                .filter(|cross| cross.parameter() == parameter)
+                .map(CrossRule::sentence)
+                .collect();
+            if !conditions.is_empty() {
+                described["conditions"] = json!(conditions);
+            }
+            described
+        };
+        let parameters: Map<String, Json> = self
+            .taken()
+            .map(|(parameter, rule)| (parameter.as_str().to_owned(), described(parameter, rule)))
+            .collect();
+        Json::Object(parameters)
+    }
+
+    /// Whether the model takes this parameter at all.
+    pub fn takes(&self, parameter: Parameter) -> bool {
+        self.rule(parameter).is_some()
+    }
+
+    /// The refusal of a name that is no parameter of this model, in the words of [`Rules::check`]; for
+    /// callers that meet names which are no [`Parameter`] at all.
+    pub fn unknown_parameter(&self, name: &str) -> Violation {
+        let taken: Vec<&str> = self
+            .taken()
+            .map(|(parameter, _)| parameter.as_str())
+            .collect();
+        Violation::unknown_parameter(name, &taken)
+    }
+
+    pub(super) fn size(&self) -> &SizeRule {
+        &self.size
+    }
+
+    /// The qualities that can be asked for; none when the model knows no quality.
+    pub(super) fn qualities(&self) -> &[Quality] {
+        self.quality.as_ref().map_or(&[], |rule| &rule.values)
+    }
+
+    /// The quality that holds when none is asked for.
+    pub(super) fn default_quality(&self) -> Option<Quality> {
+        self.quality.as_ref().and_then(|rule| rule.default)
+    }
+
+    /// Refuses rules that contradict themselves.
+    pub(super) fn validate(&self) -> Result<(), String> {
+        for (parameter, rule) in self.taken() {
+            rule.validate()
+                .map_err(|problem| format!("rule '{}': {problem}", parameter.as_str()))?;
+        }
+        for cross in &self.cross {
+            if let Some(stranger) = cross.parameters().find(|other| !self.takes(*other)) {
+                return Err(format!(
+                    "a cross-field rule of '{}' speaks of '{}', for which there is no rule",
+                    cross.parameter().as_str(),
+                    stranger.as_str()
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn taken(&self) -> impl Iterator<Item = (Parameter, &dyn Describe)> {
+        Parameter::ALL
+            .iter()
+            .filter_map(|&parameter| Some((parameter, self.rule(parameter)?)))
+    }
+
+    fn rule(&self, parameter: Parameter) -> Option<&dyn Describe> {
+        fn describe<R: Describe>(rule: Option<&R>) -> Option<&dyn Describe> {
+            rule.map(|rule| rule as &dyn Describe)
+        }
+        match parameter {
+            Parameter::Prompt => Some(&self.prompt),
+            Parameter::N => Some(&self.n),
+            Parameter::Size => Some(&self.size),
+            Parameter::Quality => describe(self.quality.as_ref()),
+            Parameter::ResponseFormat => Some(&self.response_format),
+            Parameter::Style => describe(self.style.as_ref()),
+            Parameter::Background => describe(self.background.as_ref()),
+            Parameter::OutputFormat => describe(self.output_format.as_ref()),
+            Parameter::OutputCompression => describe(self.output_compression.as_ref()),
+            Parameter::Moderation => describe(self.moderation.as_ref()),
+            Parameter::Stream => describe(self.stream.as_ref()),
+            Parameter::PartialImages => describe(self.partial_images.as_ref()),
+            Parameter::Complexity => describe(self.complexity.as_ref()),
+            Parameter::FrameCount => describe(self.frame_count.as_ref()),
+            Parameter::FrameDurationMs => describe(self.frame_duration_ms.as_ref()),
+            Parameter::Svg => describe(self.svg.as_ref()),
+            Parameter::SafetyIdentifier => describe(self.safety_identifier.as_ref()),
+            Parameter::User => describe(self.user.as_ref()),
+        }
+    }
+}
+
+/// One run of [`Rules::check`].
+struct Check<'a> {
+    rules: &'a Rules,
+    params: &'a Params,
+    unsupported: Unsupported,
+    dropped: Vec<Parameter>,
+}
+
+impl Check<'_> {
+    fn required<R: Rule>(&self, parameter: Parameter, rule: &R) -> Result<R::Checked, Violation> {
+        rule.check(parameter, self.params.get(&parameter))
+    }
+
+    fn optional<R: Rule>(
+        &mut self,
+        parameter: Parameter,
+        rule: Option<&R>,
+    ) -> Result<Option<R::Checked>, Violation> {
+        if let Some(rule) = rule {
+            return self.required(parameter, rule).map(Some);
+        }
+        if self.params.contains_key(&parameter) {
+            match self.unsupported {
+                Unsupported::Reject => {
+                    return Err(self.rules.unknown_parameter(parameter.as_str()));
+                }
+                Unsupported::Drop => self.dropped.push(parameter),
+            }
+        }
+        Ok(None)
+    }
+}

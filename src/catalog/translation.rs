@@ -1,0 +1,174 @@
+//! How a neutral request is said to one provider, as data of the route.
+
+use std::{borrow::Cow, collections::BTreeMap};
+
+use serde::Deserialize;
+use serde_json::{Map, Value as Json};
+
+use super::{
+    ratio::Ratio,
+    request::Parameter,
+    rules::SizeRule,
+    vocabulary::{ImageSize, ResponseFormat, SizeChoice},
+};
+
+/// How a neutral request becomes this provider's.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(from = "TranslationFile")]
+pub struct Translation {
+    /// What to ask for upstream as `response_format`; `None` sends no such field (gpt-image refuses it).
+    pub response_format: Option<ResponseFormat>,
+    /// Whether [`Translation::sends_default`] holds for any parameter. TODO: goes once the `OpenAI`
+    /// adapter asks that instead.
+    pub send_defaults: bool,
+    /// Parameters whose default is sent although the client did not give them, because the price
+    /// depends on them.
+    sent_defaults: Vec<Parameter>,
+    /// How a size is said.
+    pub size: SizeTranslation,
+    /// Names that differ upstream: parameter → theirs.
+    pub names: BTreeMap<Parameter, String>,
+    /// Words that differ upstream: parameter → (our word → theirs).
+    pub words: BTreeMap<String, BTreeMap<String, String>>,
+    /// Fields sent with every request, as they are.
+    pub fixed: Map<String, Json>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct TranslationFile {
+    response_format: Option<ResponseFormat>,
+    send_defaults: Vec<Parameter>,
+    size: SizeTranslation,
+    names: BTreeMap<Parameter, String>,
+    words: BTreeMap<Parameter, BTreeMap<String, String>>,
+    fixed: Map<String, Json>,
+}
+
+impl From<TranslationFile> for Translation {
+    fn from(file: TranslationFile) -> Self {
+        let by_name = |(parameter, words): (Parameter, _)| (parameter.as_str().to_owned(), words);
+        Self {
+            response_format: file.response_format,
+            send_defaults: !file.send_defaults.is_empty(),
+            sent_defaults: file.send_defaults,
+            size: file.size,
+            names: file.names,
+            words: file.words.into_iter().map(by_name).collect(),
+            fixed: file.fixed,
+        }
+    }
+}
+
+/// How a size is said upstream.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SizeTranslation {
+    /// As `WIDTHxHEIGHT`, or `auto`.
+    #[default]
+    AsIs,
+    /// As fields of the provider's own, one set a size.
+    Table(Vec<(ImageSize, Map<String, Json>)>),
+    /// As the nearest aspect ratio, and if there are tiers, as the smallest that is large enough.
+    Ratio(RatioTranslation),
+}
+
+/// Sizes as aspect ratios.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RatioTranslation {
+    /// The field that takes the ratio.
+    field: String,
+    /// The ratios that the provider knows.
+    values: Vec<Ratio>,
+    /// How far off a size may be, in percent of the ratio.
+    tolerance_percent: u32,
+    /// Resolutions, smallest first; empty when the provider has only one.
+    #[serde(default)]
+    tiers: Vec<Tier>,
+}
+
+/// A resolution that the provider knows by name.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Tier {
+    /// For sizes of at most this many pixels.
+    max_pixels: u64,
+    /// What says it upstream.
+    fields: Map<String, Json>,
+}
+
+impl Translation {
+    /// What the provider calls a parameter.
+    pub fn name(&self, parameter: Parameter) -> &str {
+        self.names
+            .get(&parameter)
+            .map_or(parameter.as_str(), String::as_str)
+    }
+
+    /// What the provider calls our `word` for a parameter.
+    pub fn word<'a>(&'a self, parameter: Parameter, word: &'a str) -> &'a str {
+        self.words
+            .get(parameter.as_str())
+            .and_then(|words| words.get(word))
+            .map_or(word, String::as_str)
+    }
+
+    /// Whether the default of this parameter is sent although the client did not give it.
+    pub fn sends_default(&self, parameter: Parameter) -> bool {
+        self.sent_defaults.contains(&parameter)
+    }
+}
+
+impl SizeTranslation {
+    /// The fields that say `choice` upstream, empty where saying nothing means `auto`. `None` when the
+    /// provider has no way to say it, which the loader rules out for every listed size.
+    pub fn fields(&self, choice: SizeChoice) -> Option<Cow<'_, Map<String, Json>>> {
+        let size = match (self, choice) {
+            (Self::AsIs, choice) => {
+                let size = Json::String(choice.to_string());
+                return Some(Cow::Owned(Map::from_iter([("size".to_owned(), size)])));
+            }
+            (_, SizeChoice::Auto) => return Some(Cow::Owned(Map::new())),
+            (_, SizeChoice::Exact(size)) => size,
+        };
+        match self {
+            Self::AsIs => None,
+            Self::Table(rows) => rows
+                .iter()
+                .find(|(ours, _)| *ours == size)
+                .map(|(_, fields)| Cow::Borrowed(fields)),
+            Self::Ratio(ratios) => ratios.fields(size).map(Cow::Owned),
+        }
+    }
+
+    /// Refuses a translation that cannot say what the rules let through.
+    pub(super) fn validate(&self, sizes: &SizeRule) -> Result<(), String> {
+        if matches!(self, Self::Table(_)) && sizes.is_open() {
+            return Err("a table of sizes cannot say free sizes".to_owned());
+        }
+        match sizes
+            .listed()
+            .find(|size| self.fields(SizeChoice::Exact(*size)).is_none())
+        {
+            Some(size) => Err(format!("the translation has no way to say size {size}")),
+            None => Ok(()),
+        }
+    }
+}
+
+impl RatioTranslation {
+    fn fields(&self, size: ImageSize) -> Option<Map<String, Json>> {
+        let ratio = Ratio::nearest(&self.values, size, self.tolerance_percent)?;
+        let mut fields = Map::new();
+        if !self.tiers.is_empty() {
+            let tier = self
+                .tiers
+                .iter()
+                .find(|tier| size.pixels() <= tier.max_pixels)?;
+            fields.clone_from(&tier.fields);
+        }
+        fields.insert(self.field.clone(), Json::String(ratio.to_string()));
+        Some(fields)
+    }
+}

@@ -85,6 +85,19 @@ impl Catalog {
         self.models.get(*index)
     }
 
+    /// The id or alias most like `name`, for a hint; `None` when none is much like it.
+    pub fn nearest(&self, name: &str) -> Option<&str> {
+        const CLOSE_ENOUGH: f64 = 0.85;
+        let name = name.to_lowercase();
+        self.models
+            .iter()
+            .flat_map(|model| std::iter::once(&model.id).chain(&model.aliases))
+            .map(|known| (strsim::jaro_winkler(known, &name), known.as_str()))
+            .filter(|(similarity, _)| *similarity >= CLOSE_ENOUGH)
+            .max_by(|left, right| left.0.total_cmp(&right.0))
+            .map(|(_, known)| known)
+    }
+
     /// Every model, in the order of the files.
     pub fn models(&self) -> &[Arc<Model>] {
         &self.models

@@ -59,4 +59,19 @@ impl Ledger {
             replica,
         }
     }
+
+    /// Whether the books can be reached.
+    ///
+    /// # Errors
+    /// [`LedgerError::Database`].
+    pub async fn ping(&self) -> Result<(), LedgerError> {
+        use sqlx::Connection as _;
+
+        let failed = |source| LedgerError::Database {
+            action: "reach the database",
+            source,
+        };
+        let mut connection = self.pool.acquire().await.map_err(failed)?;
+        connection.ping().await.map_err(failed)
+    }
 }

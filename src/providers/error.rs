@@ -36,6 +36,8 @@ pub enum ErrorKind {
         /// Whether the request may have reached the provider.
         sent: bool,
     },
+    /// We hung up, because the client had left and the operator wants that (`on_disconnect = "cancel"`).
+    Cancelled,
     /// An answer that cannot be read, or bytes that are no picture.
     Malformed,
     /// The pictures came, and we could not keep them: our own fault.
@@ -78,6 +80,7 @@ impl ProviderError {
                 kind,
                 ErrorKind::Timeout { sent: true }
                     | ErrorKind::Transport { sent: true }
+                    | ErrorKind::Cancelled
                     | ErrorKind::Malformed
                     | ErrorKind::Storage
             ),

@@ -14,12 +14,7 @@ mod mirror;
 mod retry_after;
 mod witness;
 
-use std::{
-    error::Error as _,
-    num::NonZeroU8,
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::{error::Error as _, num::NonZeroU8, sync::OnceLock, time::Duration};
 
 use bytes::Bytes;
 use reqwest::{
@@ -33,11 +28,7 @@ use tokio::{
 };
 
 pub(super) use self::{body::AnswerBody, retry_after::retry_after};
-use self::{
-    deadline::Deadline,
-    hosts::{Lookup, ResultHosts, system_lookup},
-    witness::Witness,
-};
+use self::{deadline::Deadline, hosts::ResultHosts, witness::Witness};
 use super::{ErrorKind, PictureEvent, PictureSink, ProviderError};
 use crate::config::ProviderConfig;
 
@@ -54,8 +45,7 @@ pub(super) struct HttpClient {
     client: reqwest::Client,
     /// For result links; made when the first one comes, since most providers never send any.
     mirror: OnceLock<reqwest::Client>,
-    hosts: Arc<ResultHosts>,
-    lookup: Lookup,
+    hosts: std::sync::Arc<ResultHosts>,
     base_url: Url,
     headers: HeaderMap,
     timeout: Duration,
@@ -117,8 +107,7 @@ impl HttpClient {
             name: name.to_owned(),
             client,
             mirror: OnceLock::new(),
-            hosts: Arc::new(hosts),
-            lookup: system_lookup,
+            hosts: std::sync::Arc::new(hosts),
             base_url,
             headers,
             timeout: config.timeout,
@@ -128,13 +117,6 @@ impl HttpClient {
             max_in_flight: config.max_in_flight,
             in_flight: Semaphore::new(config.max_in_flight.min(Semaphore::MAX_PERMITS)),
         })
-    }
-
-    /// With names of result links looked up in another way.
-    #[cfg(test)]
-    pub(super) fn with_lookup(mut self, lookup: Lookup) -> Self {
-        self.lookup = lookup;
-        self
     }
 
     /// What the provider is called in the configuration.

@@ -6,8 +6,6 @@
 
 mod answer;
 mod error;
-#[cfg(test)]
-mod golden;
 mod request;
 mod settings;
 #[cfg(test)]

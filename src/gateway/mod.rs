@@ -1,1 +1,207 @@
-//! The one way a request goes: admit, hold, attempt, deliver, settle.
+//! The one way a request goes: admit → hold → attempt → deliver → settle.
+//!
+//! This file is that way, top to bottom; each step has a file of its own. The gateway knows the order of
+//! events and nothing of axum, SQL or any provider's JSON.
+//!
+//! From the hold on, the work runs in a task that the [`Gateway`] owns: a caller that hangs up drops the
+//! future of [`Gateway::generate`], and the generation is finished, charged and kept all the same (I7).
+
+mod admit;
+mod attempt;
+mod collect;
+mod error;
+mod offers;
+mod order;
+mod settle;
+
+use std::{collections::BTreeMap, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+
+use futures_util::FutureExt;
+use tokio::sync::{Semaphore, TryAcquireError, oneshot};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{Instrument, info_span};
+
+use self::{admit::Admission, attempt::Work, settle::Reply};
+pub use self::{
+    error::GatewayError,
+    offers::Offer,
+    order::{DeliveredPicture, FailedPicture, Generation, Order, Usage},
+};
+use crate::{
+    catalog::Catalog,
+    clock::Clock,
+    ids::GenerationId,
+    images::{ImageStore, Links},
+    ledger::{Hold, Ledger, NewHold},
+    providers::registry::Switch,
+};
+
+/// What the gateway needs to know about a configured provider besides how to call it.
+#[derive(Debug, Clone)]
+pub struct ProviderSlot {
+    /// The adapter, or why it is off.
+    pub switch: Switch,
+    /// Our margin in basis points.
+    pub markup_basis_points: u32,
+    /// Whether a request that was sent and never answered may be made again on the next route.
+    pub retry_after_send: bool,
+    /// Whether to hang up on the provider when the client leaves; otherwise the generation is finished.
+    pub cancel_on_disconnect: bool,
+}
+
+/// What an operator decides about the way of a request.
+#[derive(Debug, Clone)]
+pub struct GatewaySettings {
+    /// The model of a request that names none. `None`: the built-in choice; empty: refuse.
+    pub default_model: Option<String>,
+    /// How long a link opens.
+    pub url_ttl: Duration,
+    /// How long a finished generation's pictures can be fetched again.
+    pub replay_ttl: Duration,
+    /// Generations at the same time; beyond it requests are refused at once.
+    pub max_in_flight: usize,
+}
+
+/// The rooms the gateway works with.
+#[derive(Debug)]
+pub struct Rooms {
+    /// Which models there are.
+    pub catalog: Arc<Catalog>,
+    /// Who is configured to serve them, by name.
+    pub providers: BTreeMap<String, ProviderSlot>,
+    /// The books.
+    pub ledger: Ledger,
+    /// Where pictures live.
+    pub store: ImageStore,
+    /// How links to them are signed.
+    pub links: Links,
+    /// What time it is.
+    pub clock: Clock,
+}
+
+/// The way of a request, ready to be gone by many at once.
+#[derive(Debug)]
+pub struct Gateway {
+    rooms: Rooms,
+    settings: GatewaySettings,
+    slots: Arc<Semaphore>,
+    tasks: TaskTracker,
+}
+
+impl Gateway {
+    /// A gateway over these rooms.
+    pub fn new(rooms: Rooms, settings: GatewaySettings) -> Arc<Self> {
+        Arc::new(Self {
+            slots: Arc::new(Semaphore::new(settings.max_in_flight)),
+            rooms,
+            settings,
+            tasks: TaskTracker::new(),
+        })
+    }
+
+    /// Serves one request, from the typed body to the settled generation.
+    ///
+    /// # Errors
+    /// [`GatewayError`]; when it is returned nothing is held and nothing was charged.
+    ///
+    /// # Cancel safety
+    /// Dropped before the hold, nothing has happened; after it, the generation goes on without a
+    /// listener.
+    pub async fn generate(self: &Arc<Self>, order: Order) -> Result<Generation, GatewayError> {
+        let slot =
+            Arc::clone(&self.slots)
+                .try_acquire_owned()
+                .map_err(|refused| match refused {
+                    TryAcquireError::Closed => GatewayError::Draining,
+                    TryAcquireError::NoPermits => GatewayError::Saturated,
+                })?;
+        let admission = admit::admit(&self.rooms, &self.settings, order)?;
+
+        let (reply, answer) = oneshot::channel();
+        // Dropped with this future: that is how the task learns that the client has left.
+        let client_left = CancellationToken::new();
+        let _listening = client_left.clone().drop_guard();
+        let span = info_span!(
+            "generation",
+            generation.id = %admission.generation,
+            model.id = admission.model.id,
+        );
+        let gateway = Arc::clone(self);
+        let work = async move {
+            gateway
+                .run(admission, Reply::new(reply), &client_left)
+                .await;
+            drop(slot);
+        };
+        self.tasks.spawn(work.instrument(span));
+        // The sender is dropped unsent only by a panic in the task.
+        answer.await.unwrap_or(Err(GatewayError::Panicked))
+    }
+
+    async fn run(&self, admission: Admission, mut reply: Reply, client_left: &CancellationToken) {
+        let hold = match self.hold(&admission).await {
+            Ok(hold) => hold,
+            Err(refused) => return reply.send(Err(refused)),
+        };
+        // A panic in an adapter must not leave the caller's money held.
+        let work = AssertUnwindSafe(attempt::attempt(&self.rooms, &admission, client_left))
+            .catch_unwind()
+            .await
+            .unwrap_or_else(|_| Work::panicked());
+        let (settlement, outcome) =
+            settle::close(&self.rooms, &self.settings, &admission, hold, work);
+        settle::settle(&self.rooms.ledger, settlement, outcome, &mut reply).await;
+    }
+
+    /// Reserves the largest possible price; committed before any provider is called (I1).
+    async fn hold(&self, admission: &Admission) -> Result<Hold, GatewayError> {
+        let hold = NewHold {
+            generation: admission.generation,
+            request: admission.order.request,
+            account: admission.order.key.account,
+            key: admission.order.key.id,
+            mode: admission.order.key.mode,
+            model: admission.model.id.clone(),
+            images: admission.request.n.get(),
+            amount: admission.largest_price,
+            limits: admission.order.key.limits,
+            user: admission.end_user(),
+            idempotency_key: admission.order.idempotency_key.clone(),
+        };
+        let mut granted = self.rooms.ledger.hold(&[hold]).await?;
+        match granted.pop() {
+            Some(granted) => granted.map_err(GatewayError::from),
+            None => Err(GatewayError::Panicked),
+        }
+    }
+
+    /// How many generations are being worked on.
+    pub fn in_flight(&self) -> usize {
+        self.tasks.len()
+    }
+
+    /// Takes no new generations and waits until those in flight have settled.
+    ///
+    /// # Cancel safety
+    /// May be dropped: the generations go on.
+    pub async fn drain(&self) {
+        self.slots.close();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// Whether [`Gateway::drain`] has been called.
+    pub fn is_draining(&self) -> bool {
+        self.slots.is_closed()
+    }
+
+    /// The rooms, for the readers of the surface (models, files, credits).
+    pub fn rooms(&self) -> &Rooms {
+        &self.rooms
+    }
+
+    /// A name for a generation that begins now.
+    fn new_generation() -> GenerationId {
+        GenerationId::new()
+    }
+}

@@ -1,0 +1,337 @@
+//! Attempts: the admitted routes, one after another, until one delivers.
+//!
+//! A route that brings fewer pictures per call than were asked for is called several times at once,
+//! bounded. As soon as one picture has arrived the route has served: what is missing then is a failed
+//! picture of the answer, not a reason to go elsewhere.
+
+use std::num::NonZeroU8;
+
+use futures_util::{StreamExt, stream};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, info_span};
+
+use super::{
+    Rooms,
+    admit::{Admission, Candidacy},
+    collect::{Collected, Collector},
+};
+use crate::{
+    images::StoredImage,
+    ledger,
+    providers::{Call, ErrorKind, ProviderError, Report},
+    routing::{self, Next},
+};
+
+/// Upstream calls of one request at the same time.
+const MAX_PARALLEL_CALLS: usize = 4;
+
+/// What the attempts brought.
+pub(super) struct Work<'a> {
+    /// Every upstream call, in order, for the books.
+    pub(super) attempts: Vec<ledger::Attempt>,
+    pub(super) end: WorkEnd<'a>,
+}
+
+impl Work<'_> {
+    /// What is left of attempts that died of a bug: nothing to charge.
+    pub(super) fn panicked() -> Self {
+        Self {
+            attempts: Vec::new(),
+            end: WorkEnd::Failed {
+                provider: "",
+                error: ProviderError::new(
+                    ErrorKind::Malformed,
+                    "the attempt died of an internal error",
+                ),
+            },
+        }
+    }
+}
+
+/// How the attempts ended.
+pub(super) enum WorkEnd<'a> {
+    /// At least one picture arrived.
+    Served {
+        by: &'a Candidacy,
+        calls: Vec<ServedCall>,
+    },
+    /// None did; the most telling failure.
+    Failed {
+        provider: &'a str,
+        error: ProviderError,
+    },
+}
+
+/// One upstream call of the route that served.
+pub(super) struct ServedCall {
+    /// How many pictures it was asked for.
+    pub(super) asked: NonZeroU8,
+    /// The whole ones, with what the provider made of the prompt.
+    pub(super) pictures: Vec<(StoredImage, Option<String>)>,
+    /// What the answer said besides.
+    pub(super) report: Report,
+    /// Why pictures are missing, if some are.
+    pub(super) failure: Option<ProviderError>,
+}
+
+/// Tries the routes in order.
+pub(super) async fn attempt<'a>(
+    rooms: &Rooms,
+    admission: &'a Admission,
+    client_left: &CancellationToken,
+) -> Work<'a> {
+    let mut attempts = Vec::new();
+    let mut worst: Option<(&'a str, ProviderError)> = None;
+    for candidacy in &admission.routes {
+        let calls = call_route(rooms, admission, candidacy, client_left).await;
+        let (records, calls): (Vec<_>, Vec<_>) = calls.into_iter().unzip();
+        attempts.extend(records);
+        if calls.iter().any(|call| !call.pictures.is_empty()) {
+            let end = WorkEnd::Served {
+                by: candidacy,
+                calls,
+            };
+            return Work { attempts, end };
+        }
+        let failures = calls.into_iter().filter_map(|call| call.failure);
+        let Some(error) = failures.max_by_key(|error| weight(error.kind)) else {
+            continue;
+        };
+        let next = routing::after_failure(error.kind, candidacy.retry_after_send);
+        log_failure(candidacy, &error, next);
+        worst = Some(match worst {
+            Some(before) if weight(before.1.kind) > weight(error.kind) => before,
+            _ => (&candidacy.provider_name, error),
+        });
+        if next == Next::Stop {
+            break;
+        }
+    }
+    let (provider, error) = worst.unwrap_or_else(|| {
+        let error = ProviderError::new(ErrorKind::Malformed, "no route was tried");
+        ("", error)
+    });
+    Work {
+        attempts,
+        end: WorkEnd::Failed { provider, error },
+    }
+}
+
+/// Calls one route as often as it takes, and waits for all calls.
+async fn call_route(
+    rooms: &Rooms,
+    admission: &Admission,
+    candidacy: &Candidacy,
+    client_left: &CancellationToken,
+) -> Vec<(ledger::Attempt, ServedCall)> {
+    let calls = split(admission.request.n, candidacy.route.images_per_call)
+        .into_iter()
+        .map(|(first, n)| Call {
+            request: admission.request.clone(),
+            n,
+            first,
+            model: admission.model.clone(),
+            route: candidacy.route.clone(),
+            deadline: admission.deadline,
+        });
+    stream::iter(calls)
+        .map(|call| {
+            let span = info_span!("attempt", provider.name = candidacy.provider_name);
+            call_once(rooms, candidacy, call, client_left).instrument(span)
+        })
+        .buffered(MAX_PARALLEL_CALLS)
+        .collect()
+        .await
+}
+
+async fn call_once(
+    rooms: &Rooms,
+    candidacy: &Candidacy,
+    call: Call,
+    client_left: &CancellationToken,
+) -> (ledger::Attempt, ServedCall) {
+    let started_at = rooms.clock.now();
+    let clock = Instant::now();
+    let mut collector = Collector::new(&rooms.store, usize::from(call.n.get()));
+    let result = {
+        let work = candidacy.provider.generate(&call, &mut collector);
+        tokio::select! {
+            result = work => result,
+            () = client_left.cancelled(), if candidacy.cancel_on_disconnect => {
+                Err(ProviderError::new(ErrorKind::Cancelled, "the client left"))
+            }
+        }
+    };
+    let latency = clock.elapsed();
+    let collected = collector.into_collected();
+
+    let arrived = collected.len();
+    let (mut report, mut failure) = match result {
+        Ok(report) => (report, None),
+        Err(error) => (Report::default(), Some(error)),
+    };
+    report.announced = report.announced.max(arrived);
+    let mut broken = None;
+    let mut pictures = Vec::new();
+    for (place, collected) in collected.into_iter().enumerate() {
+        match collected {
+            Collected::Whole(stored) => {
+                let revised = report.revised_prompts.get_mut(place).and_then(Option::take);
+                pictures.push((stored, revised));
+            }
+            Collected::Broken(why) => broken = Some(why),
+            Collected::Surplus => {}
+        }
+    }
+    if failure.is_none() && pictures.len() < usize::from(call.n.get()) {
+        failure = Some(shortfall(&mut report, broken, pictures.len(), call.n));
+    }
+
+    let attempt = ledger::Attempt {
+        provider: candidacy.provider_name.clone(),
+        upstream_model: call.route.upstream_model.clone(),
+        started_at,
+        latency,
+        upstream_status: failure.as_ref().and_then(|error| error.upstream_status),
+        upstream_request_id: report.upstream_request_id.clone(),
+        error: failure.as_ref().map(|error| kind_name(error.kind)),
+        images: u8::try_from(pictures.len()).unwrap_or(u8::MAX),
+        maybe_charged: failure.as_ref().is_some_and(|error| error.maybe_charged),
+    };
+    let served = ServedCall {
+        asked: call.n,
+        pictures,
+        report,
+        failure,
+    };
+    (attempt, served)
+}
+
+/// A success that brought too few pictures: why.
+fn shortfall(
+    report: &mut Report,
+    broken: Option<String>,
+    arrived: usize,
+    asked: NonZeroU8,
+) -> ProviderError {
+    if let Some(refused) = report.refused.pop() {
+        return refused;
+    }
+    let message = match broken {
+        Some(why) => format!("the provider sent a picture that cannot be used: {why}"),
+        None if arrived == 0 => "the provider answered without a picture".to_owned(),
+        None => format!("the provider sent {arrived} of {asked} pictures"),
+    };
+    ProviderError {
+        upstream_status: Some(200),
+        ..ProviderError::new(ErrorKind::Malformed, message)
+    }
+}
+
+/// `n` pictures in calls of at most `per_call`: (number of the first, how many).
+fn split(n: NonZeroU8, per_call: NonZeroU8) -> Vec<(u8, NonZeroU8)> {
+    let mut calls = Vec::new();
+    let mut first = 0;
+    while let Some(rest) = NonZeroU8::new(n.get() - first) {
+        let count = rest.min(per_call);
+        calls.push((first, count));
+        first += count.get();
+    }
+    calls
+}
+
+/// How much a failure tells the caller: the heavier wins when several routes failed.
+fn weight(kind: ErrorKind) -> u8 {
+    match kind {
+        ErrorKind::Auth | ErrorKind::QuotaExhausted | ErrorKind::ModelUnavailable => 0,
+        ErrorKind::Transport { sent: false } | ErrorKind::Timeout { sent: false } => 1,
+        ErrorKind::Malformed => 2,
+        ErrorKind::Overloaded { .. } => 3,
+        ErrorKind::RateLimited { .. } => 4,
+        ErrorKind::Transport { sent: true } | ErrorKind::Timeout { sent: true } => 5,
+        ErrorKind::Storage => 6,
+        ErrorKind::InvalidRequest => 7,
+        ErrorKind::ContentRefused => 8,
+        ErrorKind::Cancelled => 9,
+    }
+}
+
+/// The kind's name in tables, logs and metrics.
+pub(super) fn kind_name(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::InvalidRequest => "invalid_request",
+        ErrorKind::ContentRefused => "content_refused",
+        ErrorKind::Auth => "auth",
+        ErrorKind::QuotaExhausted => "quota_exhausted",
+        ErrorKind::ModelUnavailable => "model_unavailable",
+        ErrorKind::Cancelled => "cancelled",
+        ErrorKind::RateLimited { .. } => "rate_limited",
+        ErrorKind::Overloaded { .. } => "overloaded",
+        ErrorKind::Timeout { sent: true } => "timeout_after_sending",
+        ErrorKind::Timeout { sent: false } => "timeout",
+        ErrorKind::Transport { sent: true } => "transport_after_sending",
+        ErrorKind::Transport { sent: false } => "transport",
+        ErrorKind::Malformed => "malformed",
+        ErrorKind::Storage => "storage",
+    }
+}
+
+fn log_failure(candidacy: &Candidacy, error: &ProviderError, next: Next) {
+    let kind = kind_name(error.kind);
+    let status = error.upstream_status.unwrap_or_default();
+    let provider = &candidacy.provider_name;
+    match error.kind {
+        // The client's mistake; and its message may be the provider's words about the prompt.
+        ErrorKind::InvalidRequest | ErrorKind::ContentRefused => {
+            tracing::info!(
+                error.kind = kind,
+                provider.name = provider,
+                upstream.status = status,
+                "the provider refused the request"
+            );
+        }
+        // Somebody must look: our account at the provider does not work.
+        ErrorKind::Auth | ErrorKind::QuotaExhausted | ErrorKind::ModelUnavailable => {
+            tracing::error!(
+                error.kind = kind,
+                provider.name = provider,
+                upstream.status = status,
+                error.message = error.message,
+                "the provider does not accept our account"
+            );
+        }
+        ErrorKind::RateLimited { .. }
+        | ErrorKind::Overloaded { .. }
+        | ErrorKind::Timeout { .. }
+        | ErrorKind::Transport { .. }
+        | ErrorKind::Cancelled
+        | ErrorKind::Malformed
+        | ErrorKind::Storage => {
+            tracing::warn!(error.kind = kind, provider.name = provider, upstream.status = status, error.message = error.message, next = ?next, "an attempt failed");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_cover_all_pictures_once() {
+        for n in 1..=10 {
+            for per_call in 1..=10 {
+                let calls = split(
+                    NonZeroU8::new(n).unwrap(),
+                    NonZeroU8::new(per_call).unwrap(),
+                );
+                let covered: Vec<u8> = calls
+                    .iter()
+                    .flat_map(|&(first, count)| first..first + count.get())
+                    .collect();
+                assert_eq!(covered, (0..n).collect::<Vec<u8>>());
+                assert!(calls.iter().all(|(_, count)| count.get() <= per_call));
+            }
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! Why a request got no picture, in the gateway's words. The surface turns it into a status and an
+//! envelope; nothing here knows HTTP.
+
+use std::{error::Error, time::Duration};
+
+use crate::{
+    catalog::Violation, keys::KeyError, ledger::LedgerError, money::NanoUsd,
+    providers::ProviderError, routing::NoRoute,
+};
+
+/// Why a request got no picture.
+#[derive(Debug, thiserror::Error)]
+pub enum GatewayError {
+    /// The request breaks one of the model's rules.
+    #[error("{}", .0.message)]
+    Violation(Violation),
+    /// It names no model, and the operator wants it to.
+    #[error("the request names no model")]
+    MissingModel,
+    /// The catalog has no such model.
+    #[error("there is no model '{name}'")]
+    ModelNotFound {
+        /// The name asked for.
+        name: String,
+        /// The nearest name there is.
+        nearest: Option<String>,
+    },
+    /// The model is known, and nobody here serves it.
+    #[error("the model '{model}' is not served here")]
+    ModelUnavailable {
+        /// The model.
+        model: String,
+        /// For each provider that could: why it does not.
+        reasons: Vec<(String, String)>,
+    },
+    /// This key may not use the model.
+    #[error("the key may not use the model '{model}'")]
+    ModelForbidden {
+        /// The model.
+        model: String,
+        /// What it may use.
+        allowed: Vec<String>,
+    },
+    /// `provider` names somebody unknown.
+    #[error("{field} names '{name}'")]
+    UnknownProvider {
+        /// `provider.order`, `provider.only` or `provider.ignore`.
+        field: &'static str,
+        /// The name.
+        name: String,
+        /// Who there is.
+        known: Vec<String>,
+    },
+    /// The request's wishes leave no route.
+    #[error("no route is left")]
+    NoRoute(NoRoute),
+    /// The balance does not cover the largest possible price.
+    #[error("the balance is too short")]
+    InsufficientBalance {
+        /// The largest possible price.
+        needed: NanoUsd,
+        /// What there is.
+        available: NanoUsd,
+    },
+    /// One of the key's limits is used up.
+    #[error("{what}: at most {limit}")]
+    RateLimited {
+        /// The limit's name.
+        what: &'static str,
+        /// How much of it there is.
+        limit: u32,
+        /// When to come back.
+        retry_after: Duration,
+    },
+    /// No route delivered a picture; the most telling failure.
+    #[error("no provider delivered a picture")]
+    Upstream {
+        /// Who failed last.
+        provider: String,
+        /// How.
+        #[source]
+        error: ProviderError,
+    },
+    /// More generations are in flight than this process takes.
+    #[error("too many generations are in flight")]
+    Saturated,
+    /// The process is shutting down.
+    #[error("shutting down")]
+    Draining,
+    /// The books cannot be reached, so the answer cannot be given yet; the generation settles later.
+    #[error("the settlement is not committed yet")]
+    Unsettled,
+    /// The hold was swept while the provider worked: this process had been taken for dead.
+    #[error("the hold ended before the settlement")]
+    HoldLost,
+    /// A bug: the task died.
+    #[error("the generation's task panicked")]
+    Panicked,
+    /// Our own fault, not for the caller's eyes.
+    #[error("internal error")]
+    Internal(#[source] Box<dyn Error + Send + Sync>),
+}
+
+impl From<LedgerError> for GatewayError {
+    fn from(error: LedgerError) -> Self {
+        match error {
+            LedgerError::InsufficientBalance { needed, available } => {
+                Self::InsufficientBalance { needed, available }
+            }
+            LedgerError::RateLimited {
+                what,
+                limit,
+                retry_after,
+            } => Self::RateLimited {
+                what,
+                limit,
+                retry_after,
+            },
+            LedgerError::HoldEnded(_) => Self::HoldLost,
+            other => Self::Internal(Box::new(other)),
+        }
+    }
+}
+
+impl From<KeyError> for GatewayError {
+    fn from(error: KeyError) -> Self {
+        Self::Internal(Box::new(error))
+    }
+}

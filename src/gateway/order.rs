@@ -1,0 +1,115 @@
+//! What goes in and what comes out: an [`Order`] from the surface, a settled [`Generation`] back to it.
+
+use crate::{
+    catalog::{Background, ImageSize, OutputFormat, Params, Quality, ResponseFormat},
+    ids::{GenerationId, ImageId, RequestId},
+    images::PictureFormat,
+    keys::ApiKey,
+    money::NanoUsd,
+    routing::Preferences,
+};
+
+/// One authenticated request, parsed into types but not yet checked against a model.
+#[derive(Clone)]
+pub struct Order {
+    /// The exchange it came in.
+    pub request: RequestId,
+    /// Who asks.
+    pub key: ApiKey,
+    /// The model it names, if it names one.
+    pub model: Option<String>,
+    /// Its parameters.
+    pub params: Params,
+    /// What it wishes of the route.
+    pub preferences: Preferences,
+    /// The client's name for the effect.
+    pub idempotency_key: Option<String>,
+}
+
+/// A finished, settled generation: everything the answer says.
+#[derive(Debug, Clone)]
+pub struct Generation {
+    /// Its name.
+    pub id: GenerationId,
+    /// When it was asked for, in Unix seconds.
+    pub created: i64,
+    /// The catalog's id of the model.
+    pub model: String,
+    /// Who served it.
+    pub provider: String,
+    /// What arrived, in order; at least one.
+    pub pictures: Vec<DeliveredPicture>,
+    /// What was asked for and did not arrive.
+    pub failed: Vec<FailedPicture>,
+    /// What it used and cost.
+    pub usage: Usage,
+    /// How the answer carries the pictures.
+    pub response_format: ResponseFormat,
+    /// The size, when all pictures share one.
+    pub size: Option<ImageSize>,
+    /// The quality, as resolved.
+    pub quality: Option<Quality>,
+    /// The background, as resolved.
+    pub background: Option<Background>,
+    /// The file format, when the model lets one choose.
+    pub output_format: Option<OutputFormat>,
+    /// Parameters that were left out because the model does not take them.
+    pub dropped: Vec<&'static str>,
+    /// How many upstream calls it took.
+    pub attempts: usize,
+}
+
+/// One picture of the answer.
+#[derive(Debug, Clone)]
+pub struct DeliveredPicture {
+    /// Its name in the store.
+    pub id: ImageId,
+    /// What its bytes are.
+    pub format: PictureFormat,
+    /// How many they are.
+    pub size_bytes: u64,
+    /// A signed link, when links were asked for.
+    pub url: Option<String>,
+    /// What the provider made of the prompt.
+    pub revised_prompt: Option<String>,
+}
+
+/// One picture that was asked for and did not arrive; costs nothing.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct FailedPicture {
+    /// Its place in what was asked for, from 0; behind those that arrived.
+    pub index: u8,
+    /// A code such as `content_policy_violation` or `upstream_error`.
+    pub code: String,
+    /// What happened.
+    pub message: String,
+}
+
+/// What a generation used and cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// Text tokens in; 0 for models priced per image.
+    pub input_text_tokens: u64,
+    /// Image tokens in.
+    pub input_image_tokens: u64,
+    /// Text tokens out.
+    pub output_text_tokens: u64,
+    /// Image tokens out.
+    pub output_image_tokens: u64,
+    /// Exactly what was captured (I6).
+    pub cost: NanoUsd,
+}
+
+impl Usage {
+    /// All tokens in.
+    pub fn input_tokens(&self) -> u64 {
+        self.input_text_tokens
+            .saturating_add(self.input_image_tokens)
+    }
+
+    /// All tokens out.
+    pub fn output_tokens(&self) -> u64 {
+        self.output_text_tokens
+            .saturating_add(self.output_image_tokens)
+    }
+}

@@ -1,0 +1,362 @@
+//! Settlement: what arrived is charged, the rest of the hold is released, and only then is the caller
+//! answered (I5, I6). A settlement that cannot reach the books is repeated until it does.
+
+use std::{num::NonZeroU32, time::Duration};
+
+use tokio::{
+    sync::oneshot,
+    time::{Instant, sleep},
+};
+
+use super::{
+    GatewayError, GatewaySettings, Rooms,
+    admit::{Admission, Candidacy},
+    attempt::{ServedCall, Work, WorkEnd},
+    order::{DeliveredPicture, FailedPicture, Generation, Usage},
+};
+use crate::{
+    catalog::{
+        Charge, Delivered, ImageSize, OutputFormat, PriceError, ResponseFormat, SizeChoice,
+        TokenUsage,
+    },
+    images::StoredImage,
+    ledger::{Ending, Hold, Ledger, LedgerError, Picture, Settlement},
+    money::{MoneyError, NanoUsd},
+    providers::{ErrorKind, Report},
+};
+
+/// How long a caller waits for a settlement that does not get through before being told so.
+const PATIENCE: Duration = Duration::from_secs(20);
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// What the caller will be told once the settlement is committed.
+pub(super) type Outcome = Result<Generation, GatewayError>;
+
+/// The caller's end of a generation; may have gone away, and is answered at most once.
+pub(super) struct Reply(Option<oneshot::Sender<Outcome>>);
+
+impl Reply {
+    pub(super) fn new(sender: oneshot::Sender<Outcome>) -> Self {
+        Self(Some(sender))
+    }
+
+    /// Answers, if nobody has answered yet. A caller that has left misses nothing: the generation is
+    /// kept for its next request.
+    pub(super) fn send(&mut self, outcome: Outcome) {
+        if let Some(sender) = self.0.take()
+            && sender.send(outcome).is_err()
+        {
+            tracing::info!("the client left before the answer");
+        }
+    }
+}
+
+/// Turns what the attempts brought into a settlement and the answer that goes with it.
+pub(super) fn close(
+    rooms: &Rooms,
+    settings: &GatewaySettings,
+    admission: &Admission,
+    hold: Hold,
+    work: Work<'_>,
+) -> (Settlement, Outcome) {
+    let Work { attempts, end } = work;
+    let served = match end {
+        WorkEnd::Served { by, calls } => {
+            capture(rooms, settings, admission, &hold, by, calls).map(|(ending, generation)| {
+                let attempts = attempts.len();
+                (
+                    ending,
+                    Generation {
+                        attempts,
+                        ..generation
+                    },
+                )
+            })
+        }
+        WorkEnd::Failed { provider, error } => Err(GatewayError::Upstream {
+            provider: provider.to_owned(),
+            error,
+        }),
+    };
+    let (ending, outcome) = match served {
+        Ok((ending, generation)) => (ending, Ok(generation)),
+        Err(error) => (release(&error), Err(error)),
+    };
+    let settlement = Settlement {
+        hold,
+        ending,
+        attempts,
+    };
+    (settlement, outcome)
+}
+
+/// Writes the settlement, however long it takes, and answers once it is committed.
+pub(super) async fn settle(
+    ledger: &Ledger,
+    settlement: Settlement,
+    outcome: Outcome,
+    reply: &mut Reply,
+) {
+    let settlement = [settlement];
+    let started = Instant::now();
+    let mut outcome = Some(outcome);
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let error = match ledger.settle(&settlement).await.map(|mut done| done.pop()) {
+            Ok(Some(Ok(()))) => {
+                if let Some(outcome) = outcome.take() {
+                    reply.send(outcome);
+                }
+                return;
+            }
+            // Another replica took this one for dead and released the hold: the pictures are the
+            // client's luck, but without a charge there is no answer (I6).
+            Ok(Some(Err(error @ LedgerError::HoldEnded(_)))) => {
+                tracing::error!(hold.id = %settlement[0].hold.id, "the hold was swept before its settlement");
+                return reply.send(Err(error.into()));
+            }
+            Ok(Some(Err(error))) => {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    hold.id = %settlement[0].hold.id,
+                    "a settlement was refused; its hold stays open for the operator to look at"
+                );
+                return reply.send(Err(error.into()));
+            }
+            Ok(None) => return reply.send(Err(GatewayError::Panicked)),
+            Err(error) => error,
+        };
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            hold.id = %settlement[0].hold.id,
+            "a settlement did not get through and is repeated"
+        );
+        if started.elapsed() >= PATIENCE {
+            reply.send(Err(GatewayError::Unsettled));
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// The settlement and the answer of a generation that brought at least one picture.
+fn capture(
+    rooms: &Rooms,
+    settings: &GatewaySettings,
+    admission: &Admission,
+    hold: &Hold,
+    by: &Candidacy,
+    calls: Vec<ServedCall>,
+) -> Result<(Ending, Generation), GatewayError> {
+    let mut charges = Vec::new();
+    for call in calls.iter().filter(|call| !call.pictures.is_empty()) {
+        charges.extend(
+            price(admission, by, call).map_err(|error| GatewayError::Internal(Box::new(error)))?,
+        );
+    }
+    cap_at_hold(&mut charges, hold.amount)
+        .map_err(|error| GatewayError::Internal(Box::new(error)))?;
+    let cost = NanoUsd::sum(charges.iter().map(|charge| charge.cost))
+        .map_err(|error| GatewayError::Internal(Box::new(error)))?;
+
+    let usage = usage(&calls, cost);
+    let failed = failed_pictures(&calls);
+    let report = calls
+        .iter()
+        .find(|call| !call.pictures.is_empty())
+        .map(|call| call.report.clone())
+        .unwrap_or_default();
+    let arrived: Vec<(StoredImage, Option<String>)> =
+        calls.into_iter().flat_map(|call| call.pictures).collect();
+
+    let with_links = admission.request.response_format == ResponseFormat::Url;
+    let kept_for = if with_links {
+        settings.url_ttl.max(settings.replay_ttl)
+    } else {
+        settings.replay_ttl
+    };
+    let expires_at = rooms.clock.now() + settings.url_ttl;
+    let pictures: Vec<Picture> = (0_u8..)
+        .zip(&arrived)
+        .zip(&charges)
+        .map(|((index, (stored, revised_prompt)), charge)| Picture {
+            id: stored.id,
+            index,
+            format: stored.info.format.extension().to_owned(),
+            width: stored.info.size.map_or(0, |size| size.width.get()),
+            height: stored.info.size.map_or(0, |size| size.height.get()),
+            size_bytes: stored.size_bytes,
+            upstream_cost: charge.upstream_cost,
+            cost: charge.cost,
+            revised_prompt: revised_prompt.clone(),
+            kept_for,
+        })
+        .collect();
+    let shortfall = failed
+        .first()
+        .map(|first| (first.code.clone(), first.message.clone()));
+    let generation = Generation {
+        id: admission.generation,
+        created: admission.generation.created_at().timestamp(),
+        model: admission.model.id.clone(),
+        provider: by.provider_name.clone(),
+        size: common_size(&arrived).or(report.size),
+        quality: report.quality,
+        background: report.background,
+        output_format: output_format(admission, &report, &arrived),
+        pictures: arrived
+            .into_iter()
+            .map(|(stored, revised_prompt)| DeliveredPicture {
+                id: stored.id,
+                format: stored.info.format,
+                size_bytes: stored.size_bytes,
+                url: with_links
+                    .then(|| rooms.links.sign(stored.id, stored.info.format, expires_at)),
+                revised_prompt,
+            })
+            .collect(),
+        failed,
+        usage,
+        response_format: admission.request.response_format,
+        dropped: admission.dropped.clone(),
+        attempts: 0,
+    };
+    let ending = Ending::Captured {
+        provider: by.provider_name.clone(),
+        upstream_model: by.route.upstream_model.clone(),
+        pictures,
+        shortfall,
+        input_tokens: usage.input_tokens(),
+        output_tokens: usage.output_tokens(),
+    };
+    Ok((ending, generation))
+}
+
+/// What the pictures of one call cost.
+fn price(
+    admission: &Admission,
+    by: &Candidacy,
+    call: &ServedCall,
+) -> Result<Vec<Charge>, PriceError> {
+    let one_pixel = ImageSize {
+        width: NonZeroU32::MIN,
+        height: NonZeroU32::MIN,
+    };
+    // A vector picture need not say its size; it is priced as what was asked for.
+    let asked = match admission.request.size.value {
+        SizeChoice::Exact(size) => size,
+        SizeChoice::Auto => one_pixel,
+    };
+    let sizes: Vec<ImageSize> = call
+        .pictures
+        .iter()
+        .map(|(stored, _)| stored.info.size.unwrap_or(asked))
+        .collect();
+    let delivered = Delivered {
+        sizes: &sizes,
+        announced: call.report.announced.max(sizes.len()),
+        usage: call.report.usage.as_ref(),
+    };
+    by.route
+        .price
+        .charges(&admission.request, &delivered, by.markup_basis_points)
+}
+
+/// I4, whatever a provider reports: what is above the hold is ours to pay, and somebody must look.
+fn cap_at_hold(charges: &mut [Charge], hold: NanoUsd) -> Result<(), MoneyError> {
+    let cost = NanoUsd::sum(charges.iter().map(|charge| charge.cost))?;
+    if cost > hold {
+        tracing::error!(
+            cost_usd = %cost,
+            hold_usd = %hold,
+            "the provider used more than the largest price that was held; the capture is capped"
+        );
+        Charge::cap(charges, hold);
+    }
+    Ok(())
+}
+
+fn release(error: &GatewayError) -> Ending {
+    let code = match error {
+        GatewayError::Upstream { error, .. } => super::attempt::kind_name(error.kind),
+        _ => "internal_error",
+    };
+    Ending::Released {
+        error_code: code.to_owned(),
+        // A refusal's own words may be about the prompt; the books keep none of them.
+        error_message: match error {
+            GatewayError::Upstream { error, .. } if is_the_callers(error.kind) => {
+                "the provider refused the request".to_owned()
+            }
+            GatewayError::Upstream { error, .. } => error.message.clone(),
+            other => other.to_string(),
+        },
+    }
+}
+
+fn usage(calls: &[ServedCall], cost: NanoUsd) -> Usage {
+    let mut total = TokenUsage::default();
+    for usage in calls.iter().filter_map(|call| call.report.usage.as_ref()) {
+        total.input_text = total.input_text.saturating_add(usage.input_text);
+        total.input_image = total.input_image.saturating_add(usage.input_image);
+        total.output_text = total.output_text.saturating_add(usage.output_text);
+        total.output_image = total.output_image.saturating_add(usage.output_image);
+    }
+    Usage {
+        input_text_tokens: total.input_text,
+        input_image_tokens: total.input_image,
+        output_text_tokens: total.output_text,
+        output_image_tokens: total.output_image,
+        cost,
+    }
+}
+
+/// One failure for each picture that was asked for and did not arrive; they stand behind those that did.
+fn failed_pictures(calls: &[ServedCall]) -> Vec<FailedPicture> {
+    let arrived: usize = calls.iter().map(|call| call.pictures.len()).sum();
+    let errors = calls.iter().flat_map(|call| {
+        let missing = usize::from(call.asked.get()).saturating_sub(call.pictures.len());
+        call.failure.iter().cycle().take(missing)
+    });
+    errors
+        .zip(arrived..)
+        .map(|(error, place)| FailedPicture {
+            index: u8::try_from(place).unwrap_or(u8::MAX),
+            code: match (&error.code, error.kind) {
+                (Some(code), kind) if is_the_callers(kind) => code.clone(),
+                (None, ErrorKind::ContentRefused) => "content_policy_violation".to_owned(),
+                (_, ErrorKind::Timeout { .. }) => "upstream_timeout".to_owned(),
+                (_, ErrorKind::RateLimited { .. }) => "upstream_rate_limited".to_owned(),
+                _ => "upstream_error".to_owned(),
+            },
+            message: error.message.clone(),
+        })
+        .collect()
+}
+
+/// Whether an error is about the request, so that its words are for the caller.
+fn is_the_callers(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::InvalidRequest | ErrorKind::ContentRefused)
+}
+
+fn common_size(arrived: &[(StoredImage, Option<String>)]) -> Option<ImageSize> {
+    let first = arrived.first()?.0.info.size?;
+    arrived
+        .iter()
+        .all(|(stored, _)| stored.info.size == Some(first))
+        .then_some(first)
+}
+
+/// Told from the bytes; only for models that let one choose, as `OpenAI` does.
+fn output_format(
+    admission: &Admission,
+    report: &Report,
+    arrived: &[(StoredImage, Option<String>)],
+) -> Option<OutputFormat> {
+    admission.request.output_format?;
+    arrived
+        .first()
+        .and_then(|(stored, _)| stored.info.format.extension().parse().ok())
+        .or(report.output_format)
+}

@@ -1,1 +1,48 @@
-//! The OpenAI-compatible surface.
+//! The OpenAI-compatible surface: HTTP in, typed orders to the gateway, OpenAI's JSON out.
+//!
+//! Knows axum and status codes; knows no SQL, no provider's name and no price. [`router`] is the table of
+//! contents; each endpoint has a file of its own.
+
+mod answer;
+mod auth;
+mod body;
+mod credits;
+mod error;
+mod extract;
+mod files;
+mod generations;
+mod health;
+mod middleware;
+mod models;
+mod params;
+mod router;
+pub mod server;
+
+use std::{sync::Arc, time::Duration};
+
+pub use self::{error::ApiError, router::router};
+use crate::{clock::Clock, gateway::Gateway, keys::Keys, ledger::Ledger};
+
+/// Everything the endpoints work with.
+#[derive(Debug, Clone)]
+pub struct App {
+    /// The way of a request.
+    pub gateway: Arc<Gateway>,
+    /// Who may come in.
+    pub keys: Keys,
+    /// The books, for reading.
+    pub ledger: Ledger,
+    /// What time it is.
+    pub clock: Clock,
+    /// How much a client may send, and how slowly.
+    pub limits: Limits,
+}
+
+/// How much a client may send, and how slowly.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// The largest JSON body, in bytes.
+    pub json_body_bytes: usize,
+    /// How long a body may pause.
+    pub body_idle_timeout: Duration,
+}

@@ -1,0 +1,222 @@
+//! The answer of a generation: `OpenAI`'s JSON with the pictures read from the store as it is sent.
+//!
+//! Everything around the pictures is known and settled before the first byte goes out (I6), so the answer
+//! has a length, and memory holds one chunk of one picture.
+
+use axum::{
+    body::Body,
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use http::{HeaderName, HeaderValue, header};
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::App;
+use crate::{
+    catalog::{Background, ImageSize, OutputFormat, Quality, ResponseFormat},
+    gateway::{DeliveredPicture, FailedPicture, Generation, Usage},
+    images::{self, ImageStore},
+    money::NanoUsd,
+};
+
+const X_GENERATION_ID: HeaderName = HeaderName::from_static("x-generation-id");
+const X_ATTEMPTS: HeaderName = HeaderName::from_static("x-attempts");
+const X_DROPPED_PARAMETERS: HeaderName = HeaderName::from_static("x-dropped-parameters");
+
+/// The answer of a finished generation.
+pub(super) fn generation(app: &App, generation: Generation, dropped: &[String]) -> Response {
+    record(&generation);
+    let mut response = match generation.response_format {
+        ResponseFormat::Url => with_links(&generation),
+        ResponseFormat::B64Json => with_pictures(app, &generation),
+    };
+    let headers = response.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    );
+    headers.insert(X_ATTEMPTS, HeaderValue::from(generation.attempts));
+    insert_text(headers, X_GENERATION_ID, &generation.id.to_string());
+    let dropped: Vec<&str> = generation
+        .dropped
+        .iter()
+        .copied()
+        .chain(dropped.iter().map(String::as_str))
+        .collect();
+    if !dropped.is_empty() {
+        insert_text(headers, X_DROPPED_PARAMETERS, &dropped.join(", "));
+    }
+    response
+}
+
+/// `usage`: always there, tokens 0 for models priced per image.
+#[derive(Serialize)]
+pub(super) struct UsageJson {
+    total_tokens: u64,
+    input_tokens: u64,
+    output_tokens: u64,
+    input_tokens_details: TokenDetails,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    output_tokens_details: Option<TokenDetails>,
+    /// In USD, exact to the nano-USD.
+    cost: NanoUsd,
+}
+
+#[derive(Serialize)]
+struct TokenDetails {
+    text_tokens: u64,
+    image_tokens: u64,
+}
+
+impl From<&Usage> for UsageJson {
+    fn from(usage: &Usage) -> Self {
+        let input = usage.input_tokens();
+        let output = usage.output_tokens();
+        Self {
+            total_tokens: input.saturating_add(output),
+            input_tokens: input,
+            output_tokens: output,
+            input_tokens_details: TokenDetails {
+                text_tokens: usage.input_text_tokens,
+                image_tokens: usage.input_image_tokens,
+            },
+            output_tokens_details: (output > 0).then_some(TokenDetails {
+                text_tokens: usage.output_text_tokens,
+                image_tokens: usage.output_image_tokens,
+            }),
+            cost: usage.cost,
+        }
+    }
+}
+
+/// What stands behind the pictures.
+#[derive(Serialize)]
+struct Tail<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    background: Option<Background>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    output_format: Option<OutputFormat>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    quality: Option<Quality>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    size: Option<ImageSize>,
+    model: &'a str,
+    provider: &'a str,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    failed: &'a [FailedPicture],
+    usage: UsageJson,
+}
+
+fn with_links(generation: &Generation) -> Response {
+    let pictures = generation.pictures.iter().map(|picture| {
+        let mut entry = Map::new();
+        if let Some(url) = &picture.url {
+            entry.insert("url".to_owned(), url.clone().into());
+        }
+        if let Some(revised) = &picture.revised_prompt {
+            entry.insert("revised_prompt".to_owned(), revised.clone().into());
+        }
+        Value::Object(entry).to_string()
+    });
+    let pictures: Vec<String> = pictures.collect();
+    let body = format!(
+        "{}{}{}",
+        head(generation),
+        pictures.join(","),
+        tail(generation)
+    );
+    Body::from(body).into_response()
+}
+
+/// A piece of the body: text that is ready, or a picture to be read when its turn comes.
+enum Piece {
+    Text(String),
+    Picture(DeliveredPicture),
+}
+
+fn with_pictures(app: &App, generation: &Generation) -> Response {
+    let mut pieces = vec![Piece::Text(head(generation))];
+    for (index, picture) in generation.pictures.iter().enumerate() {
+        let comma = if index == 0 { "" } else { "," };
+        pieces.push(Piece::Text(format!("{comma}{{\"b64_json\":\"")));
+        pieces.push(Piece::Picture(picture.clone()));
+        let revised = picture.revised_prompt.as_ref();
+        let revised = revised.map_or_else(String::new, |revised| {
+            format!(",\"revised_prompt\":{}", Value::from(revised.as_str()))
+        });
+        pieces.push(Piece::Text(format!("\"{revised}}}")));
+    }
+    pieces.push(Piece::Text(tail(generation)));
+
+    let length: u64 = pieces
+        .iter()
+        .map(|piece| match piece {
+            Piece::Text(text) => u64::try_from(text.len()).unwrap_or(u64::MAX),
+            Piece::Picture(picture) => images::encoded_len(picture.size_bytes),
+        })
+        .sum();
+    let store = app.gateway.rooms().store.clone();
+    let body = stream::iter(pieces)
+        .then(move |piece| read(store.clone(), piece))
+        .try_flatten();
+    let mut response = Body::from_stream(body).into_response();
+    response
+        .headers_mut()
+        .insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    response
+}
+
+type Chunks = stream::BoxStream<'static, std::io::Result<Bytes>>;
+
+async fn read(store: ImageStore, piece: Piece) -> std::io::Result<Chunks> {
+    let picture = match piece {
+        Piece::Text(text) => return Ok(stream::once(async { Ok(Bytes::from(text)) }).boxed()),
+        Piece::Picture(picture) => picture,
+    };
+    // A picture that was settled a moment ago and cannot be read breaks the connection: no client takes
+    // a torso for an answer, and the generation can be fetched again.
+    let (_, chunks) = store
+        .read(picture.id, picture.format)
+        .await
+        .map_err(std::io::Error::other)?
+        .ok_or_else(|| std::io::Error::other("a picture is gone from the store"))?;
+    Ok(images::encode_base64(chunks).boxed())
+}
+
+/// The answer up to the first picture.
+fn head(generation: &Generation) -> String {
+    format!("{{\"created\":{},\"data\":[", generation.created)
+}
+
+/// The answer behind the last picture.
+fn tail(generation: &Generation) -> String {
+    let tail = Tail {
+        background: generation.background,
+        output_format: generation.output_format,
+        quality: generation.quality,
+        size: generation.size,
+        model: &generation.model,
+        provider: &generation.provider,
+        failed: &generation.failed,
+        usage: UsageJson::from(&generation.usage),
+    };
+    let json = serde_json::to_string(&tail).expect("plain fields always serialise");
+    // The fields go on the object that `head` has opened.
+    format!("],{}", json.trim_start_matches('{'))
+}
+
+fn record(generation: &Generation) {
+    let span = tracing::Span::current();
+    span.record("generation.id", tracing::field::display(generation.id));
+    span.record("model.id", generation.model.as_str());
+    span.record("provider.name", generation.provider.as_str());
+    span.record("cost_usd", tracing::field::display(generation.usage.cost));
+}
+
+fn insert_text(headers: &mut http::HeaderMap, name: HeaderName, text: &str) {
+    if let Ok(value) = HeaderValue::from_str(text) {
+        headers.insert(name, value);
+    }
+}

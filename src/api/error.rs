@@ -1,0 +1,502 @@
+//! Every way a request can be refused, and the one place where that becomes a status and `OpenAI`'s
+//! envelope (`contracts/openai-images.md`, section 6; design, section 6).
+
+use std::{error::Error, time::Duration};
+
+use axum::{
+    Json,
+    response::{IntoResponse, Response},
+};
+use http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use serde_json::json;
+
+use crate::{
+    catalog::Violation,
+    gateway::GatewayError,
+    images::LinkError,
+    keys::KeyError,
+    ledger::LedgerError,
+    providers::{ErrorKind, ProviderError},
+};
+
+/// Why a request was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// No `Authorization` header.
+    #[error("no API key")]
+    NoKey,
+    /// A key we do not know, or one that has ended. Holds what may be shown of it.
+    #[error("unknown API key")]
+    UnknownKey(String),
+    /// No such path.
+    #[error("no such path")]
+    UnknownPath(Method, String),
+    /// The path has other methods.
+    #[error("method not allowed")]
+    MethodNotAllowed(Method, String),
+    /// Not the content type the endpoint takes.
+    #[error("unsupported content type")]
+    ContentType(String),
+    /// The body is larger than the limit, in bytes.
+    #[error("body larger than {0} bytes")]
+    BodyTooLarge(usize),
+    /// The body paused longer than this.
+    #[error("the body paused for {0:?}")]
+    BodyTimeout(Duration),
+    /// The client stopped sending in the middle of the body.
+    #[error("the body broke off")]
+    BodyBroken,
+    /// Not JSON; where and what, without the content.
+    #[error("malformed JSON")]
+    Json(String),
+    /// JSON, but not an object.
+    #[error("the body is not an object")]
+    NotAnObject,
+    /// A parameter is wrong in itself.
+    #[error("{}", .0.message)]
+    Parameter(Violation),
+    /// No such generation in this account.
+    #[error("no such generation")]
+    NoGeneration(String),
+    /// No such model, for `GET /v1/models/{id}`.
+    #[error("no such model")]
+    NoModel(String),
+    /// A link that does not open.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// A link to a picture that is gone.
+    #[error("the picture is gone")]
+    PictureGone,
+    /// The gateway's refusal.
+    #[error(transparent)]
+    Gateway(#[from] GatewayError),
+    /// Our own fault.
+    #[error("internal error")]
+    Internal(#[source] Box<dyn Error + Send + Sync>),
+}
+
+impl From<LedgerError> for ApiError {
+    fn from(error: LedgerError) -> Self {
+        Self::Internal(Box::new(error))
+    }
+}
+
+impl From<KeyError> for ApiError {
+    fn from(error: KeyError) -> Self {
+        Self::Internal(Box::new(error))
+    }
+}
+
+const INVALID: &str = "invalid_request_error";
+const SERVER: &str = "server_error";
+const UPSTREAM: &str = "upstream_error";
+
+/// What a refusal looks like on the wire.
+struct Parts {
+    status: StatusCode,
+    error_type: String,
+    code: Option<String>,
+    param: Option<String>,
+    message: String,
+    retry_after: Option<Duration>,
+    /// `x-should-retry`: overrides what the SDKs would conclude from the status.
+    should_retry: Option<bool>,
+}
+
+impl Parts {
+    fn new(status: StatusCode, error_type: &str, code: &str, message: impl Into<String>) -> Self {
+        Self {
+            status,
+            error_type: error_type.to_owned(),
+            code: Some(code.to_owned()),
+            param: None,
+            message: message.into(),
+            retry_after: None,
+            // Whatever could be retried has been retried here; a repeat by the SDK would only cost more.
+            should_retry: status.is_server_error().then_some(false),
+        }
+    }
+
+    fn param(self, param: &str) -> Self {
+        Self {
+            param: Some(param.to_owned()),
+            ..self
+        }
+    }
+
+    /// The caller may come back after this time.
+    fn come_back(self, after: Duration) -> Self {
+        Self {
+            retry_after: Some(after),
+            should_retry: self.should_retry.map(|_| true),
+            ..self
+        }
+    }
+}
+
+impl ApiError {
+    /// The code in the envelope, for the log line.
+    pub fn code(&self) -> Option<String> {
+        self.parts().code
+    }
+
+    fn parts(&self) -> Parts {
+        use StatusCode as Status;
+        match self {
+            Self::NoKey => Parts::new(
+                Status::UNAUTHORIZED,
+                INVALID,
+                "invalid_api_key",
+                "You didn't provide an API key. Send it in an Authorization header using Bearer auth \
+                 (Authorization: Bearer ek_...).",
+            ),
+            Self::UnknownKey(shown) => Parts::new(
+                Status::UNAUTHORIZED,
+                INVALID,
+                "invalid_api_key",
+                format!("Incorrect API key provided: {shown}. It is unknown, expired or revoked."),
+            ),
+            Self::UnknownPath(method, path) => Parts::new(
+                Status::NOT_FOUND,
+                INVALID,
+                "unknown_url",
+                format!("Invalid URL ({method} {path})."),
+            ),
+            Self::MethodNotAllowed(method, path) => Parts::new(
+                Status::METHOD_NOT_ALLOWED,
+                INVALID,
+                "method_not_allowed",
+                format!("Not allowed to {method} on {path}."),
+            ),
+            Self::ContentType(given) => Parts::new(
+                Status::UNSUPPORTED_MEDIA_TYPE,
+                INVALID,
+                "unsupported_content_type",
+                format!(
+                    "Unsupported content type: '{given}'. This API method only accepts 'application/json' \
+                     requests."
+                ),
+            ),
+            Self::BodyTooLarge(limit) => Parts::new(
+                Status::PAYLOAD_TOO_LARGE,
+                INVALID,
+                "request_too_large",
+                format!(
+                    "The request body is larger than the {limit} bytes this API method accepts."
+                ),
+            ),
+            Self::BodyTimeout(limit) => Parts::new(
+                Status::REQUEST_TIMEOUT,
+                INVALID,
+                "request_timeout",
+                format!(
+                    "The request body paused for more than {} seconds.",
+                    limit.as_secs_f32()
+                ),
+            ),
+            Self::BodyBroken => Parts::new(
+                Status::BAD_REQUEST,
+                INVALID,
+                "incomplete_body",
+                "The request body broke off before its end.",
+            ),
+            Self::Json(what) => Parts {
+                code: None,
+                ..Parts::new(
+                    Status::BAD_REQUEST,
+                    INVALID,
+                    "",
+                    format!("We could not parse the JSON body of your request: {what}."),
+                )
+            },
+            Self::NotAnObject => Parts {
+                code: None,
+                ..Parts::new(
+                    Status::BAD_REQUEST,
+                    INVALID,
+                    "",
+                    "We could not use the JSON body of your request: it must be an object such as \
+                     {\"prompt\": \"a red fox\"}.",
+                )
+            },
+            Self::Parameter(violation) => violation_parts(violation),
+            Self::NoGeneration(id) => Parts::new(
+                Status::NOT_FOUND,
+                INVALID,
+                "generation_not_found",
+                format!("There is no generation '{id}' in this account."),
+            ),
+            Self::NoModel(id) => no_model(id, None),
+            Self::Link(LinkError::Forged) => Parts::new(
+                Status::FORBIDDEN,
+                INVALID,
+                "invalid_signature",
+                "The signature does not fit this link. Use the link exactly as it was returned.",
+            ),
+            Self::Link(LinkError::Expired) | Self::PictureGone => Parts::new(
+                Status::GONE,
+                INVALID,
+                "link_expired",
+                "This link has expired. Fetch a fresh one from the generation, or generate the image again.",
+            ),
+            Self::Gateway(error) => gateway_parts(error),
+            Self::Internal(_) => internal(),
+        }
+    }
+}
+
+fn gateway_parts(error: &GatewayError) -> Parts {
+    use StatusCode as Status;
+    match error {
+        GatewayError::Violation(violation) => violation_parts(violation),
+        GatewayError::MissingModel => Parts::new(
+            Status::BAD_REQUEST,
+            INVALID,
+            "missing_required_parameter",
+            "Missing required parameter: 'model'. GET /v1/models lists the models there are.",
+        )
+        .param("model"),
+        GatewayError::ModelNotFound { name, nearest } => no_model(name, nearest.as_deref()),
+        GatewayError::ModelUnavailable { model, reasons } => Parts::new(
+            Status::NOT_FOUND,
+            INVALID,
+            "model_unavailable",
+            format!(
+                "The model '{model}' is known but not served here: {}.",
+                list(reasons)
+            ),
+        )
+        .param("model"),
+        GatewayError::ModelForbidden { model, allowed } => Parts::new(
+            Status::FORBIDDEN,
+            INVALID,
+            "model_not_allowed",
+            format!(
+                "This API key may not use the model '{model}'. It may use: {}.",
+                allowed.join(", ")
+            ),
+        )
+        .param("model"),
+        GatewayError::UnknownProvider { field, name, known } => Parts::new(
+            Status::BAD_REQUEST,
+            INVALID,
+            "invalid_value",
+            format!(
+                "Invalid value for '{field}': '{}' is no provider. Known providers are: {}.",
+                excerpt(name),
+                known.join(", ")
+            ),
+        )
+        .param(field),
+        GatewayError::NoRoute(refused) => Parts::new(
+            Status::BAD_REQUEST,
+            INVALID,
+            "no_route",
+            format!(
+                "The 'provider' object leaves no route: {}.",
+                list(&refused.reasons)
+            ),
+        )
+        .param("provider"),
+        GatewayError::InsufficientBalance { needed, available } => Parts::new(
+            Status::PAYMENT_REQUIRED,
+            "insufficient_quota",
+            "insufficient_balance",
+            format!(
+                "The balance is too short: this request can cost up to {needed} USD, and {available} USD \
+                 is available. What is not used of it is given back at once."
+            ),
+        ),
+        GatewayError::RateLimited {
+            what,
+            limit,
+            retry_after,
+        } => Parts::new(
+            Status::TOO_MANY_REQUESTS,
+            "rate_limit_error",
+            "rate_limit_exceeded",
+            format!(
+                "Rate limit reached for this API key: {limit} {what}. Please try again in {} s.",
+                seconds(*retry_after)
+            ),
+        )
+        .come_back(*retry_after),
+        GatewayError::Upstream { error, .. } => upstream_parts(error),
+        GatewayError::Saturated => Parts::new(
+            Status::SERVICE_UNAVAILABLE,
+            "service_unavailable_error",
+            "server_is_overloaded",
+            "Too many requests are in flight. Please try again shortly.",
+        )
+        .come_back(Duration::from_secs(1)),
+        GatewayError::Draining => Parts::new(
+            Status::SERVICE_UNAVAILABLE,
+            "service_unavailable_error",
+            "server_is_draining",
+            "This server is shutting down. Please try again.",
+        )
+        .come_back(Duration::from_secs(1)),
+        GatewayError::HoldLost => Parts::new(
+            Status::SERVICE_UNAVAILABLE,
+            "service_unavailable_error",
+            "generation_abandoned",
+            "The generation was abandoned and nothing was charged. Please try again.",
+        )
+        .come_back(Duration::from_secs(1)),
+        GatewayError::Unsettled => Parts::new(
+            Status::SERVICE_UNAVAILABLE,
+            "service_unavailable_error",
+            "settlement_pending",
+            "The generation is finished, but its settlement is not recorded yet. Fetch it from \
+             GET /v1/images/generations instead of asking again.",
+        ),
+        GatewayError::Panicked | GatewayError::Internal(_) => internal(),
+    }
+}
+
+/// `design`, section 9, "Routing and failures".
+fn upstream_parts(error: &ProviderError) -> Parts {
+    use StatusCode as Status;
+    let refused = |default_code: &str, message: String| Parts {
+        code: error.code.clone().or_else(|| Some(default_code.to_owned())),
+        param: error.param.clone(),
+        ..Parts::new(
+            Status::BAD_REQUEST,
+            error.error_type.as_deref().unwrap_or(INVALID),
+            default_code,
+            message,
+        )
+    };
+    match error.kind {
+        ErrorKind::InvalidRequest => refused("invalid_value", error.message.clone()),
+        ErrorKind::ContentRefused => refused("content_policy_violation", error.message.clone()),
+        ErrorKind::RateLimited { retry_after } => Parts::new(
+            Status::TOO_MANY_REQUESTS,
+            "rate_limit_error",
+            "upstream_rate_limited",
+            "Every provider of this model is rate limited. Please try again later.",
+        )
+        .come_back(retry_after.unwrap_or(Duration::from_secs(1))),
+        ErrorKind::Timeout { .. } => Parts::new(
+            Status::GATEWAY_TIMEOUT,
+            UPSTREAM,
+            "upstream_timeout",
+            "The provider did not answer in time. Nothing was charged.",
+        ),
+        ErrorKind::Storage => Parts::new(
+            Status::BAD_GATEWAY,
+            SERVER,
+            "storage_error",
+            "The image could not be stored. Nothing was charged.",
+        ),
+        ErrorKind::Auth | ErrorKind::QuotaExhausted | ErrorKind::ModelUnavailable => Parts::new(
+            Status::BAD_GATEWAY,
+            UPSTREAM,
+            "upstream_error",
+            "The provider does not serve this server's account. Nothing was charged; please tell the \
+             operator.",
+        ),
+        ErrorKind::Overloaded { .. }
+        | ErrorKind::Transport { .. }
+        | ErrorKind::Cancelled
+        | ErrorKind::Malformed => Parts::new(
+            Status::BAD_GATEWAY,
+            UPSTREAM,
+            "upstream_error",
+            format!(
+                "The provider failed: {}. Nothing was charged.",
+                error.message
+            ),
+        ),
+    }
+}
+
+fn violation_parts(violation: &Violation) -> Parts {
+    Parts::new(
+        StatusCode::BAD_REQUEST,
+        INVALID,
+        violation.code,
+        violation.message.clone(),
+    )
+    .param(&violation.parameter)
+}
+
+fn no_model(name: &str, nearest: Option<&str>) -> Parts {
+    let hint = nearest.map_or_else(String::new, |nearest| format!(" Did you mean '{nearest}'?"));
+    Parts::new(
+        StatusCode::NOT_FOUND,
+        INVALID,
+        "model_not_found",
+        format!(
+            "The model '{}' does not exist or you do not have access to it.{hint} GET /v1/models lists \
+             the models there are.",
+            excerpt(name)
+        ),
+    )
+    .param("model")
+}
+
+fn internal() -> Parts {
+    Parts::new(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        SERVER,
+        "internal_error",
+        "The server had an error while processing your request. Nothing was charged.",
+    )
+}
+
+fn list(reasons: &[(String, String)]) -> String {
+    let reasons: Vec<String> = reasons
+        .iter()
+        .map(|(provider, why)| format!("{provider}: {why}"))
+        .collect();
+    reasons.join("; ")
+}
+
+/// The start of what a client wrote, short enough to repeat.
+pub(super) fn excerpt(text: &str) -> String {
+    const LONGEST: usize = 64;
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+/// Whole seconds, rounded up: coming back too early would be refused again.
+fn seconds(duration: Duration) -> u64 {
+    duration
+        .as_secs()
+        .saturating_add(u64::from(duration.subsec_nanos() > 0))
+        .max(1)
+}
+
+const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let parts = self.parts();
+        // Logged once, here, where it is handled: the causes of our own faults are for the log only.
+        if let Self::Internal(cause) | Self::Gateway(GatewayError::Internal(cause)) = &self {
+            tracing::error!(error = &**cause as &dyn Error, "internal error");
+        }
+        let body = json!({"error": {
+            "message": parts.message,
+            "type": parts.error_type,
+            "param": parts.param,
+            "code": parts.code,
+        }});
+        let mut response = (parts.status, Json(body)).into_response();
+        let headers = response.headers_mut();
+        if let Some(after) = parts.retry_after {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds(after)));
+        }
+        if let Some(should_retry) = parts.should_retry {
+            let value = if should_retry { "true" } else { "false" };
+            headers.insert(X_SHOULD_RETRY, HeaderValue::from_static(value));
+        }
+        if parts.status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}

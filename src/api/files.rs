@@ -1,0 +1,87 @@
+//! `GET /files/{id}.{ext}?expires=&signature=`: a hosted picture behind a signed link.
+
+use axum::{
+    body::Body,
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use http::{HeaderValue, Method, Uri, header};
+use serde::Deserialize;
+
+use super::{
+    ApiError, App,
+    extract::{PathText, Queried},
+};
+use crate::{
+    ids::ImageId,
+    images::{LinkError, PictureFormat},
+};
+
+/// The signed part of a link.
+#[derive(Deserialize)]
+pub(super) struct Signed {
+    #[serde(default)]
+    expires: String,
+    #[serde(default)]
+    signature: String,
+}
+
+/// `GET /files/{name}`
+pub(super) async fn get(
+    State(app): State<App>,
+    PathText(name): PathText,
+    Queried(signed): Queried<Signed>,
+    method: Method,
+    uri: Uri,
+) -> Result<Response, ApiError> {
+    let unknown = || ApiError::UnknownPath(method.clone(), uri.path().to_owned());
+    let (id, format) = parse(&name).ok_or_else(unknown)?;
+    let rooms = app.gateway.rooms();
+    let now = app.clock.now();
+    rooms
+        .links
+        .verify(id, format, &signed.expires, &signed.signature, now)?;
+    let (length, chunks) = rooms
+        .store
+        .read(id, format)
+        .await
+        .map_err(|error| ApiError::Internal(Box::new(error)))?
+        .ok_or(ApiError::PictureGone)?;
+
+    let left = signed
+        .expires
+        .parse::<i64>()
+        .map_err(|_| LinkError::Forged)?
+        .saturating_sub(now.timestamp())
+        .max(0);
+    let mut response = Body::from_stream(chunks).into_response();
+    let headers = response.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static(format.content_type()),
+    );
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    // The link is the secret, so shared caches must not keep what it opens; the picture never changes.
+    if let Ok(cache) = HeaderValue::from_str(&format!("private, max-age={left}, immutable")) {
+        headers.insert(header::CACHE_CONTROL, cache);
+    }
+    headers.insert(
+        header::CONTENT_DISPOSITION,
+        HeaderValue::from_static("inline"),
+    );
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
+    // A vector picture is a document: it must not run anything in our name.
+    headers.insert(
+        header::CONTENT_SECURITY_POLICY,
+        HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'; sandbox"),
+    );
+    Ok(response)
+}
+
+fn parse(name: &str) -> Option<(ImageId, PictureFormat)> {
+    let (id, extension) = name.split_once('.')?;
+    Some((id.parse().ok()?, PictureFormat::from_extension(extension)?))
+}

@@ -1,0 +1,58 @@
+//! What every exchange goes through: a request id, one log line, and an envelope even for a panic.
+
+use std::panic::AssertUnwindSafe;
+
+use axum::{
+    extract::{MatchedPath, Request},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use futures_util::FutureExt;
+use http::{HeaderName, HeaderValue};
+use tokio::time::Instant;
+use tracing::{Instrument, field::Empty, info_span};
+
+use super::ApiError;
+use crate::ids::RequestId;
+
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Names the exchange, runs it, and logs one line about it. The line says which route it took, not which
+/// path: paths and queries carry signed links.
+pub(super) async fn exchange(mut request: Request, next: Next) -> Response {
+    let id = RequestId::new();
+    request.extensions_mut().insert(id);
+    let route = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map_or("none", |path| path.as_str())
+        .to_owned();
+    let span = info_span!(
+        "request",
+        request.id = %id,
+        http.method = %request.method(),
+        http.route = route,
+        key.id = Empty,
+        generation.id = Empty,
+        model.id = Empty,
+        provider.name = Empty,
+        cost_usd = Empty,
+        error.code = Empty,
+    );
+    async move {
+        let started = Instant::now();
+        let mut response = AssertUnwindSafe(next.run(request))
+            .catch_unwind()
+            .await
+            .unwrap_or_else(|_| ApiError::Internal("a handler panicked".into()).into_response());
+        if let Ok(value) = HeaderValue::from_str(&id.to_string()) {
+            response.headers_mut().insert(X_REQUEST_ID, value);
+        }
+        let status = response.status().as_u16();
+        let latency_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        tracing::info!(http.status = status, latency_ms, "answered");
+        response
+    }
+    .instrument(span)
+    .await
+}

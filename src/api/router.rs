@@ -1,0 +1,38 @@
+//! The table of contents of the HTTP surface.
+
+use axum::{
+    Router,
+    middleware::from_fn,
+    routing::{get, post},
+};
+use http::{Method, Uri};
+
+use super::{ApiError, App, credits, files, generations, health, middleware, models};
+
+/// Every endpoint, with what every exchange goes through around it.
+pub fn router(app: App) -> Router {
+    Router::new()
+        .route("/v1/images/generations", post(generations::create))
+        // Some clients write it so, and a redirect would lose their POST.
+        .route("/v1/images/generations/", post(generations::create))
+        .route("/v1/models", get(models::list))
+        // Ids contain slashes.
+        .route("/v1/models/{*id}", get(models::show))
+        .route("/v1/credits", get(credits::credits))
+        .route("/files/{name}", get(files::get))
+        .route("/healthz", get(health::alive))
+        .route("/readyz", get(health::ready))
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(method_not_allowed)
+        // Outermost, so that the two fallbacks are named and logged like everything else.
+        .layer(from_fn(middleware::exchange))
+        .with_state(app)
+}
+
+async fn unknown_path(method: Method, uri: Uri) -> ApiError {
+    ApiError::UnknownPath(method, super::error::excerpt(uri.path()))
+}
+
+async fn method_not_allowed(method: Method, uri: Uri) -> ApiError {
+    ApiError::MethodNotAllowed(method, super::error::excerpt(uri.path()))
+}

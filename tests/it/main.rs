@@ -4,6 +4,22 @@
 //! as a user does; see [`support`]. Start them with `tests/run`, which brings up what they need.
 #![cfg(test)]
 
+mod balance;
+mod billing;
+mod commands;
+mod configuration;
+mod connections;
+mod disconnect;
 mod generations;
+mod keys;
+mod links;
+mod models;
+mod newcomer;
+mod refusals;
+mod sdk;
+mod shutdown;
 mod support;
+mod test_keys;
 mod the_fake;
+mod upstream_failures;
+mod usage;

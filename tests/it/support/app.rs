@@ -24,8 +24,9 @@ pub(crate) struct App {
     secrets: Arc<Secrets>,
     directory: TempDir,
     environment: Vec<(String, String)>,
-    refusals_expected: bool,
     other_upstreams: bool,
+    /// Calls at the fake that a killed process did not live to write down.
+    lost_calls: usize,
     /// `finish` was called: whatever it finds is the test's result.
     finished: Finished,
 }
@@ -36,7 +37,6 @@ pub(crate) struct Builder {
     environment: Vec<(String, String)>,
     openai: FakeOpenAi,
     directory: TempDir,
-    refusals_expected: bool,
     other_upstreams: bool,
 }
 
@@ -59,7 +59,6 @@ impl App {
         let openai = FakeOpenAi::start().await;
         let mut settings = Settings::for_tests(directory.path());
         settings
-            .set("public_url", PUBLIC_URL)
             .set("providers.openai.adapter", "openai")
             .set("providers.openai.base_url", openai.base_url())
             .set("providers.openai.api_key", fake_openai::API_KEY)
@@ -69,7 +68,6 @@ impl App {
             environment: Vec::new(),
             openai,
             directory,
-            refusals_expected: false,
             other_upstreams: false,
         }
     }
@@ -162,13 +160,40 @@ impl App {
         credits["balance"].clone()
     }
 
-    /// Follows a hosted link. It begins with the configured `public_url`, which leads nowhere; the test
-    /// asks the process itself.
+    /// Follows a hosted link, which begins with this Easel's own address unless `public_url` is set.
     pub(crate) async fn open_link(&self, link: &str) -> Answer {
         let path = link
-            .strip_prefix(PUBLIC_URL)
-            .unwrap_or_else(|| panic!("{link} begins with public_url"));
+            .strip_prefix(&self.easel.origin())
+            .unwrap_or_else(|| panic!("{link} begins with {}", self.easel.origin()));
         self.client.get(path, None).await
+    }
+
+    /// Stops the process in good order and starts another on the same database and directory.
+    pub(crate) async fn restart(&mut self) {
+        self.easel.stop().await;
+        self.start_again().await;
+    }
+
+    /// Starts another process after the first has ended. It listens elsewhere.
+    pub(crate) async fn start_again(&mut self) {
+        let file = self.config_file();
+        let environment: Vec<(&str, &str)> = self
+            .environment
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect();
+        self.easel = Easel::serve(
+            self.directory.path(),
+            &["--config", file.to_str().unwrap()],
+            &environment,
+        )
+        .await;
+        self.client = Client::new(self.easel.origin(), Arc::clone(&self.secrets));
+    }
+
+    /// The process was killed inside a call, which is therefore not in the books.
+    pub(crate) fn lost_a_call(&mut self) {
+        self.lost_calls += 1;
     }
 
     /// Ends the process in good order and proves what must hold after every test.
@@ -215,16 +240,14 @@ impl App {
     /// Every call that the fake saw is an attempt in the books, and none was a wrong request.
     async fn prove_calls(&self) {
         let calls = self.openai.calls();
-        if !self.refusals_expected {
-            let refused: Vec<_> = calls
-                .iter()
-                .filter_map(|call| call.refused.as_ref())
-                .collect();
-            assert!(
-                refused.is_empty(),
-                "requests that OpenAI would have refused: {refused:#?}"
-            );
-        }
+        let refused: Vec<_> = calls
+            .iter()
+            .filter_map(|call| call.refused.as_ref())
+            .collect();
+        assert!(
+            refused.is_empty(),
+            "requests that OpenAI would have refused: {refused:#?}"
+        );
         if !self.other_upstreams {
             let attempts = self
                 .database
@@ -232,15 +255,12 @@ impl App {
                 .await;
             assert_eq!(
                 usize::try_from(attempts).unwrap(),
-                calls.len(),
+                calls.len() - self.lost_calls,
                 "attempts in the books, calls at the fake"
             );
         }
     }
 }
-
-/// What the links of a test's Easel begin with.
-pub(crate) const PUBLIC_URL: &str = "http://pictures.easel.test";
 
 const GENERATIONS: &str = "/v1/images/generations";
 
@@ -257,12 +277,6 @@ impl Builder {
 
     pub(crate) fn environment(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
-        self
-    }
-
-    /// The fake may refuse requests in this test.
-    pub(crate) fn expecting_refusals(mut self) -> Self {
-        self.refusals_expected = true;
         self
     }
 
@@ -311,11 +325,18 @@ impl Builder {
             secrets,
             directory: self.directory,
             environment: self.environment,
-            refusals_expected: self.refusals_expected,
             other_upstreams: self.other_upstreams,
+            lost_calls: 0,
             finished: Finished(false),
         }
     }
+}
+
+/// An amount of nano-USD as answers write it: the shortest exact decimal, as a JSON number.
+pub(crate) fn usd(nano: i64) -> Value {
+    let digits = format!("{}.{:09}", nano / 1_000_000_000, nano % 1_000_000_000);
+    let digits = digits.trim_end_matches('0').trim_end_matches('.');
+    serde_json::from_str(digits).unwrap()
 }
 
 /// A field of its own, so that `finish` can take the rest apart.

@@ -15,11 +15,9 @@ mod secrets;
 mod settings;
 
 pub(crate) use self::{
-    app::{App, Builder, Key},
-    client::{Answer, Client, Problem},
-    database::Database,
+    app::{App, Key, usd},
+    client::{Answer, Client},
     fake_openai::{Behaviour, FakeOpenAi, Reply},
-    process::{Easel, Output, easel_binary, run_easel},
+    process::{Easel, Output, run_easel},
     secrets::Secrets,
-    settings::Settings,
 };

@@ -193,6 +193,26 @@ impl Reply {
 }
 
 impl Behaviour {
+    /// The behaviour that a prompt asks for with a word such as `[fake:server_error]`, for clients that
+    /// cannot reach into the fake.
+    pub(super) fn named_in(prompt: &str) -> Option<Self> {
+        let (_, rest) = prompt.split_once("[fake:")?;
+        let (name, _) = rest.split_once(']')?;
+        Some(match name {
+            "rate_limited" => Self::Reply(Reply::rate_limited().with_header("retry-after", "1")),
+            "insufficient_quota" => Self::Reply(Reply::insufficient_quota()),
+            "server_error" => Self::Reply(Reply::server_error()),
+            "html" => Self::Reply(Reply::html(502)),
+            "wrong_key" => Self::Reply(Reply::wrong_key()),
+            "moderation_dalle" => Self::Reply(Reply::moderation_dalle()),
+            "moderation_gpt" => Self::Reply(Reply::moderation_gpt()),
+            "never" => Self::Never,
+            "not_a_picture" => Self::NotAPicture,
+            "cut" => Self::CutAfter(500),
+            other => panic!("no behaviour is called {other}"),
+        })
+    }
+
     /// Carries it out: status, headers and body. `Never` does not return.
     pub(super) async fn perform(
         self,
@@ -245,10 +265,13 @@ impl Behaviour {
                 right(accepted, own_origin, false).to_string(),
             )
             .into_response(),
-            Self::Fewer(count) => {
-                let mut answer = right(accepted, own_origin, false);
-                answer["data"].as_array_mut().unwrap().truncate(count);
-                whole(answer)
+            Self::Fewer(n) => {
+                // What it did not paint it does not count either.
+                let fewer = Accepted {
+                    n,
+                    ..accepted.clone()
+                };
+                whole(right(&fewer, own_origin, accepted.as_url))
             }
             Self::BrokenPicture(index) => {
                 let mut answer = right(accepted, own_origin, false);

@@ -164,8 +164,9 @@ async fn generations(State(shared): State<Arc<Shared>>, request: Request) -> Res
     }
     match checked {
         Ok((_, accepted)) => {
-            let queued = shared.queue.lock().unwrap().pop_front();
-            let behaviour = queued.unwrap_or_else(|| shared.always.lock().unwrap().clone());
+            let behaviour = Behaviour::named_in(&accepted.prompt)
+                .or_else(|| shared.queue.lock().unwrap().pop_front())
+                .unwrap_or_else(|| shared.always.lock().unwrap().clone());
             let (status, headers, body) = behaviour.perform(&accepted, &shared.origin).await;
             respond(&shared, status, headers, body)
         }

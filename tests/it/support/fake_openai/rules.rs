@@ -49,11 +49,11 @@ impl Family {
 
     fn takes(self, parameter: &str) -> bool {
         match parameter {
-            "model" | "prompt" | "n" | "size" | "quality" | "user" => true,
+            "model" | "prompt" | "n" | "size" | "quality" | "user" | "safety_identifier" => true,
             "response_format" => self.is_dalle(),
             "style" => self == Self::D3,
             "background" | "output_format" | "output_compression" | "moderation" | "stream"
-            | "partial_images" | "safety_identifier" => !self.is_dalle(),
+            | "partial_images" => !self.is_dalle(),
             "complexity" | "frame_count" | "frame_duration_ms" | "svg" => self == Self::G26,
             _ => false,
         }

@@ -1,0 +1,217 @@
+//! The operator's commands: tables for people, `--json` for programs, errors on stderr.
+
+use serde_json::{Value, json};
+
+use crate::support::App;
+
+fn find<'a>(list: &'a Value, id: &str) -> &'a Value {
+    let rows = list.as_array().unwrap_or_else(|| panic!("a list: {list}"));
+    rows.iter()
+        .find(|row| row["id"] == id)
+        .unwrap_or_else(|| panic!("{id} in {list}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_is_created_listed_shown_changed_and_revoked() {
+    let app = App::start().await;
+    let created = app
+        .run(&[
+            "keys", "create", "--json", "--name", "web shop", "--credit", "12.50",
+        ])
+        .expect_success();
+    let object = created.json();
+    let mut names: Vec<&String> = object.as_object().unwrap().keys().collect();
+    names.sort();
+    assert_eq!(names, ["account", "id", "key", "mode", "name"]);
+    assert_eq!(
+        (&object["name"], &object["mode"]),
+        (&json!("web shop"), &json!("live"))
+    );
+    let id = object["id"].as_str().unwrap();
+    let secret = object["key"].as_str().unwrap();
+
+    let list = app.run(&["keys", "list", "--json"]).expect_success();
+    assert!(!list.stdout.contains(secret), "a secret is shown once");
+    let row = find(&list.json(), id).clone();
+    assert_eq!(
+        (&row["name"], &row["mode"], &row["account"]),
+        (&json!("web shop"), &json!("live"), &object["account"])
+    );
+    let table = app.run(&["keys", "list"]).expect_success().stdout;
+    assert!(table.contains("web shop") && table.contains(id), "{table}");
+    assert!(!table.contains(secret));
+
+    app.run(&["keys", "update", id, "--rpm", "100"])
+        .expect_success();
+    let shown = app
+        .run(&["keys", "show", id, "--json"])
+        .expect_success()
+        .json();
+    assert_eq!(shown["id"], id);
+    assert!(shown.to_string().contains("100"), "{shown}");
+
+    app.run(&["keys", "revoke", id]).expect_success();
+    let shown = app
+        .run(&["keys", "show", id, "--json"])
+        .expect_success()
+        .json();
+    assert!(!shown["revoked_at"].is_null(), "{shown}");
+    app.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_is_credited_and_debited_once_per_reference() {
+    let app = App::start().await;
+    let account = app
+        .run(&["accounts", "create", "--json", "--name", "Studio Nord"])
+        .expect_success()
+        .json();
+    let id = account["id"].as_str().unwrap();
+    let key = app.create_key(&["--account", id]);
+    let balance = async || app.balance(&key).await;
+    app.run(&[
+        "accounts",
+        "credit",
+        id,
+        "10",
+        "--note",
+        "invoice 1",
+        "--reference",
+        "inv-1",
+    ])
+    .expect_success();
+    assert_eq!(balance().await, json!(10));
+    // The same reference again is the same credit.
+    let again = app.run(&[
+        "accounts",
+        "credit",
+        id,
+        "10",
+        "--note",
+        "invoice 1",
+        "--reference",
+        "inv-1",
+    ]);
+    assert_eq!(balance().await, json!(10), "{again:?}");
+    app.run(&[
+        "accounts",
+        "debit",
+        id,
+        "2.5",
+        "--note",
+        "correction",
+        "--reference",
+        "cor-1",
+    ])
+    .expect_success();
+    assert_eq!(balance().await, json!(7.5));
+    // Nobody is debited below zero.
+    let refused = app.run(&[
+        "accounts",
+        "debit",
+        id,
+        "100",
+        "--note",
+        "too much",
+        "--reference",
+        "cor-2",
+    ]);
+    assert!(
+        !refused.status.success() && refused.stderr.contains("7.5"),
+        "{refused:?}"
+    );
+    assert_eq!(balance().await, json!(7.5));
+    let list = app
+        .run(&["accounts", "list", "--json"])
+        .expect_success()
+        .json();
+    assert_eq!(find(&list, id)["name"], "Studio Nord");
+    let table = app.run(&["accounts", "list"]).expect_success().stdout;
+    assert!(
+        table.contains("Studio Nord") && table.contains("7.5"),
+        "{table}"
+    );
+    app.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mistakes_go_to_stderr_with_an_exit_code() {
+    let app = App::start().await;
+    for arguments in [
+        &["keys", "revoke", "key_00000000000000000000000000000000"][..],
+        &["keys", "revoke", "nonsense"],
+        &["keys", "create", "--name", "x", "--credit", "-1"],
+        &["keys", "create", "--name", "x", "--credit", "1.0000000001"],
+        &[
+            "keys",
+            "create",
+            "--name",
+            "x",
+            "--account",
+            "acc_00000000000000000000000000000000",
+        ],
+        &["keys", "create", "--name", "x", "--models", "dall-e-9"],
+        &[
+            "accounts",
+            "credit",
+            "acc_00000000000000000000000000000000",
+            "1",
+            "--note",
+            "n",
+            "--reference",
+            "r",
+        ],
+        &["usage", "--since", "yesterday-ish"],
+        &["keys", "create", "--nmae", "x"],
+        &["sevre"],
+    ] {
+        let output = app.run(arguments);
+        assert!(!output.status.success(), "{output:?}");
+        assert!(output.stdout.is_empty(), "{output:?}");
+        assert!(!output.stderr.trim().is_empty(), "{output:?}");
+        assert!(!output.stderr.contains("panicked"), "{output:?}");
+    }
+    let count = app
+        .database
+        .number("select count(*) from api_keys where name = 'x'")
+        .await;
+    assert_eq!(count, 0, "a refused command does nothing");
+    app.finish().await;
+}
+
+/// `reconcile` proves that entries, holds and balances agree, and finds what does not.
+#[tokio::test(flavor = "multi_thread")]
+async fn reconcile_finds_a_balance_that_is_wrong() {
+    let app = App::start().await;
+    let key = app.live_key("1");
+    app.run(&["reconcile"]).expect_success();
+    sqlx::query(
+        "update balances set balance_nano_usd = balance_nano_usd + 1 where account_id = $1",
+    )
+    .bind(&key.account)
+    .execute(app.database.pool())
+    .await
+    .unwrap();
+    let output = app.run(&["reconcile"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(
+        format!("{}{}", output.stdout, output.stderr).contains(&key.account),
+        "{output:?}"
+    );
+    sqlx::query(
+        "update balances set balance_nano_usd = balance_nano_usd - 1 where account_id = $1",
+    )
+    .bind(&key.account)
+    .execute(app.database.pool())
+    .await
+    .unwrap();
+    app.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn migrate_can_be_done_again() {
+    let app = App::start().await;
+    app.run(&["migrate"]).expect_success();
+    app.run(&["migrate"]).expect_success();
+    app.finish().await;
+}

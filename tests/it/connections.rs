@@ -1,0 +1,302 @@
+//! The edges of HTTP: paths, methods, bodies and their pace. Every refusal has the envelope.
+
+use std::time::Duration;
+
+use reqwest::Method;
+use serde_json::json;
+
+use crate::support::{App, raw::Raw};
+
+const GENERATIONS: &str = "/v1/images/generations";
+const PROMPT: &str = "a clockmaker asleep at his bench";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unknown_paths_and_methods_have_the_envelope() {
+    let app = App::start().await;
+    let key = app.live_key("1");
+    for (method, path, status) in [
+        (Method::GET, "/", 404),
+        (Method::GET, "/v1", 404),
+        (Method::POST, "/v1/images/generation", 404),
+        (Method::POST, "/images/generations", 404),
+        (Method::POST, "/v1/chat/completions", 404),
+        (Method::PUT, GENERATIONS, 405),
+        (Method::DELETE, GENERATIONS, 405),
+        (Method::POST, "/v1/models", 405),
+        (Method::DELETE, "/v1/models/dall-e-3", 405),
+        (Method::POST, "/v1/credits", 405),
+    ] {
+        let request = app
+            .client
+            .request(method.clone(), path)
+            .bearer_auth(&key.secret);
+        let answer = app.client.send(request).await;
+        assert_eq!(answer.status, status, "{method} {path}");
+        let problem = answer.problem();
+        assert_eq!(problem.kind, "invalid_request_error");
+        if status == 405 {
+            assert!(!answer.header("allow").is_empty(), "{method} {path}");
+        }
+    }
+    app.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_that_are_no_json_object_are_refused() {
+    let app = App::start().await;
+    let key = app.live_key("1");
+    for body in [
+        "",
+        "{",
+        "{\"prompt\": \"a clockmaker asleep at his bench\"",
+        "not json",
+        "[]",
+        "\"text\"",
+        "1",
+        "null",
+        "{\"prompt\": \"\u{0}\"}",
+        "{\"a\":1} trailing",
+    ] {
+        let request = app
+            .client
+            .request(Method::POST, GENERATIONS)
+            .bearer_auth(&key.secret)
+            .header("content-type", "application/json")
+            .body(body);
+        let problem = app.client.send(request).await.expect(400).problem();
+        assert_eq!(problem.kind, "invalid_request_error", "{body}");
+        assert!(
+            !problem.message.contains("clockmaker"),
+            "the body is repeated: {problem:?}"
+        );
+    }
+    let deep = format!("{}{}", "{\"provider\":".repeat(5000), "}".repeat(5000));
+    let request = app
+        .client
+        .request(Method::POST, GENERATIONS)
+        .bearer_auth(&key.secret)
+        .header("content-type", "application/json")
+        .body(deep);
+    app.client.send(request).await.expect(400).problem();
+    let request = app
+        .client
+        .request(Method::POST, GENERATIONS)
+        .bearer_auth(&key.secret)
+        .header("content-type", "application/json")
+        .body(b"{\"prompt\": \"\xff\xfe\"}".to_vec());
+    app.client.send(request).await.expect(400).problem();
+    app.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_json_is_taken() {
+    let app = App::start().await;
+    let key = app.live_key("1");
+    let body = json!({"model": "dall-e-2", "prompt": PROMPT, "size": "256x256"}).to_string();
+    for content_type in [
+        None,
+        Some("text/plain"),
+        Some("application/x-www-form-urlencoded"),
+        Some("multipart/form-data; boundary=x"),
+    ] {
+        let mut request = app
+            .client
+            .request(Method::POST, GENERATIONS)
+            .bearer_auth(&key.secret)
+            .body(body.clone());
+        if let Some(content_type) = content_type {
+            request = request.header("content-type", content_type);
+        }
+        let problem = app.client.send(request).await.expect(415).problem();
+        assert_eq!(problem.code(), "unsupported_content_type");
+        assert!(problem.message.contains("application/json"), "{problem:?}");
+    }
+    for content_type in [
+        "application/json",
+        "application/json; charset=utf-8",
+        "Application/JSON",
+    ] {
+        let request = app
+            .client
+            .request(Method::POST, GENERATIONS)
+            .bearer_auth(&key.secret)
+            .header("content-type", content_type)
+            .body(body.clone());
+        app.client.send(request).await.expect(200);
+    }
+    app.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_may_have_one_mebibyte() {
+    let app = App::start().await;
+    let key = app.live_key("1");
+    let body = |bytes: usize| {
+        let frame = json!({"model": "dall-e-2", "prompt": ""}).to_string().len();
+        json!({"model": "dall-e-2", "prompt": "x".repeat(bytes - frame)}).to_string()
+    };
+    let send = async |body: String| {
+        let request = app
+            .client
+            .request(Method::POST, GENERATIONS)
+            .bearer_auth(&key.secret)
+            .header("content-type", "application/json")
+            .body(body);
+        app.client.send(request).await
+    };
+    // As large as allowed: read, and refused for the prompt's length only.
+    let problem = send(body(1024 * 1024)).await.expect(400).problem();
+    assert_eq!(problem.code(), "string_above_max_length");
+    let problem = send(body(1024 * 1024 + 1)).await.expect(413).problem();
+    assert!(problem.message.contains("1048576"), "{problem:?}");
+    // Announced in chunks, without a length.
+    let chunks = futures_util::stream::iter(
+        (0..40).map(|_| Ok::<_, std::io::Error>(bytes::Bytes::from(vec![b' '; 32 * 1024]))),
+    );
+    let request = app
+        .client
+        .request(Method::POST, GENERATIONS)
+        .bearer_auth(&key.secret)
+        .header("content-type", "application/json")
+        .body(reqwest::Body::wrap_stream(chunks));
+    app.client.send(request).await.expect(413).problem();
+    app.finish().await;
+}
+
+/// A client that announces a body and does not send it does not keep a place for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_pauses_is_given_up() {
+    let app = App::builder()
+        .await
+        .set("limits.body_idle_timeout", "300ms")
+        .start()
+        .await;
+    let key = app.live_key("1");
+    let whole = Raw::post(
+        GENERATIONS,
+        &key.secret,
+        &json!({"model": "dall-e-2", "prompt": PROMPT}).to_string(),
+    );
+    let mut raw = Raw::connect(app.easel.port()).await;
+    raw.send(&whole[..whole.len() - 5]).await;
+    let answer = raw.read_to_end(Duration::from_secs(10)).await;
+    assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+    assert!(answer.contains("\"param\":null"), "{answer}");
+    app.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_that_pauses_is_given_up() {
+    let app = App::builder()
+        .await
+        .set("limits.header_timeout", "300ms")
+        .start()
+        .await;
+    let mut raw = Raw::connect(app.easel.port()).await;
+    raw.send("POST /v1/images/generations HTTP/1.1\r\nhost: easel\r\nx-slow: ")
+        .await;
+    let answer = raw.read_to_end(Duration::from_secs(10)).await;
+    assert!(
+        answer.is_empty() || answer.starts_with("HTTP/1.1 408"),
+        "{answer}"
+    );
+    app.finish().await;
+}
+
+/// A client that trickles its body is served, as long as it goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_body_is_read() {
+    let app = App::builder()
+        .await
+        .set("limits.body_idle_timeout", "2s")
+        .start()
+        .await;
+    let key = app.live_key("1");
+    let body = json!({"model": "dall-e-2", "prompt": PROMPT, "size": "256x256"}).to_string();
+    let pieces: Vec<bytes::Bytes> = body
+        .as_bytes()
+        .chunks(8)
+        .map(bytes::Bytes::copy_from_slice)
+        .collect();
+    let stream = futures_util::StreamExt::then(futures_util::stream::iter(pieces), async |piece| {
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        Ok::<_, std::io::Error>(piece)
+    });
+    let request = app
+        .client
+        .request(Method::POST, GENERATIONS)
+        .bearer_auth(&key.secret)
+        .header("content-type", "application/json")
+        .body(reqwest::Body::wrap_stream(stream));
+    app.client.send(request).await.expect(200);
+    app.finish().await;
+}
+
+/// A body that breaks off is not a request: nobody is called.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_breaks_off_costs_nothing() {
+    let app = App::start().await;
+    let key = app.live_key("1");
+    let whole = Raw::post(
+        GENERATIONS,
+        &key.secret,
+        &json!({"model": "dall-e-2", "prompt": PROMPT}).to_string(),
+    );
+    let mut raw = Raw::connect(app.easel.port()).await;
+    raw.send(&whole[..whole.len() - 5]).await;
+    drop(raw);
+    assert_eq!(app.balance(&key).await, json!(1));
+    assert!(app.openai.calls().is_empty());
+    app.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_is_used_again() {
+    let app = App::start().await;
+    let key = app.live_key("1");
+    let body = json!({"model": "dall-e-2", "prompt": PROMPT, "size": "256x256"}).to_string();
+    let mut raw = Raw::connect(app.easel.port()).await;
+    raw.send(&Raw::post(GENERATIONS, &key.secret, &body)).await;
+    raw.send(&Raw::post(GENERATIONS, &key.secret, &body).replacen(
+        "\r\n",
+        "\r\nconnection: close\r\n",
+        1,
+    ))
+    .await;
+    let answers = raw.read_to_end(Duration::from_secs(20)).await;
+    assert_eq!(
+        answers.matches("HTTP/1.1 200").count(),
+        2,
+        "{}",
+        &answers[..200]
+    );
+    app.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_needs_no_key() {
+    let app = App::start().await;
+    for path in ["/healthz", "/readyz"] {
+        app.client.get(path, None).await.expect(200);
+    }
+    app.finish().await;
+}
+
+/// Every answer has a request id of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_answer_has_its_own_request_id() {
+    let app = App::start().await;
+    let key = app.live_key("1");
+    let mut ids = std::collections::BTreeSet::new();
+    for path in [
+        "/v1/models",
+        "/v1/credits",
+        "/nowhere",
+        "/healthz",
+        "/v1/models",
+    ] {
+        ids.insert(app.get(&key, path).await.header("x-request-id").to_owned());
+    }
+    assert_eq!(ids.len(), 5);
+    app.finish().await;
+}

@@ -1,0 +1,215 @@
+//! Hosted pictures: the headers they come with, who may open a link and for how long.
+
+use std::{path::Path, time::Duration};
+
+use serde_json::json;
+
+use crate::support::{App, Key};
+
+async fn one_link(app: &App, key: &Key) -> String {
+    let request =
+        json!({"model": "dall-e-2", "prompt": "a hidden valley in spring", "size": "256x256"});
+    app.generate(key, &request).await.expect(200).link(0)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_picture_comes_with_safe_headers() {
+    let app = App::start().await;
+    let key = app.live_key("1");
+    let link = one_link(&app, &key).await;
+    let file = app.open_link(&link).await.expect(200);
+    assert_eq!(file.header("content-type"), "image/png");
+    assert_eq!(file.header("content-length"), file.bytes.len().to_string());
+    assert_eq!(file.header("x-content-type-options"), "nosniff");
+    assert!(file.header("content-disposition").starts_with("inline"));
+    assert!(
+        file.header("cache-control").contains("max-age="),
+        "{}",
+        file.header("cache-control")
+    );
+    // A link is the permission: no key is needed, and HEAD tells the same as GET.
+    let path = link.strip_prefix(&app.easel.origin()).unwrap();
+    let head = app
+        .client
+        .send(app.client.request(reqwest::Method::HEAD, path))
+        .await
+        .expect(200);
+    assert_eq!(head.header("content-length"), file.bytes.len().to_string());
+    assert!(head.bytes.is_empty());
+    app.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn links_begin_with_the_public_url() {
+    let app = App::builder()
+        .await
+        .set("public_url", "https://pictures.example.com/easel")
+        .start()
+        .await;
+    let key = app.live_key("1");
+    let link = one_link(&app, &key).await;
+    assert!(
+        link.starts_with("https://pictures.example.com/easel/files/img_"),
+        "{}",
+        link.split('?').next().unwrap()
+    );
+    app.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_link_is_forbidden() {
+    let app = App::start().await;
+    let key = app.live_key("1");
+    let link = one_link(&app, &key).await;
+    let other = one_link(&app, &key).await;
+    let (path, query) = link.split_once('?').unwrap();
+    let (other_path, _) = other.split_once('?').unwrap();
+    let expires = query
+        .split('&')
+        .find_map(|pair| pair.strip_prefix("expires="))
+        .unwrap();
+    let signature = query
+        .split('&')
+        .find_map(|pair| pair.strip_prefix("signature="))
+        .unwrap();
+    let later = format!("{}", expires.parse::<i64>().unwrap() + 3600);
+    let mut broken = signature.to_owned();
+    broken.replace_range(..1, if signature.starts_with('A') { "B" } else { "A" });
+    for (case, changed) in [
+        ("another picture", format!("{other_path}?{query}")),
+        (
+            "another format",
+            format!("{}?{query}", path.replace(".png", ".jpeg")),
+        ),
+        (
+            "a later end",
+            format!("{path}?expires={later}&signature={signature}"),
+        ),
+        (
+            "another signature",
+            format!("{path}?expires={expires}&signature={broken}"),
+        ),
+        ("no signature", format!("{path}?expires={expires}")),
+        ("no query", path.to_owned()),
+        (
+            "nonsense",
+            format!("{path}?expires=tomorrow&signature=please"),
+        ),
+    ] {
+        let answer = app.open_link(&changed).await;
+        assert!(
+            matches!(answer.status, 403 | 404),
+            "{case}: {}",
+            answer.status
+        );
+        if case != "another format" {
+            assert_eq!(answer.status, 403, "{case}");
+        }
+        answer.problem();
+    }
+    app.open_link(&link).await.expect(200);
+    app.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_that_are_no_pictures_are_not_found_or_forbidden() {
+    let app = App::start().await;
+    for path in [
+        "/files/",
+        "/files/../easel.toml",
+        "/files/img_1.png",
+        "/files/%2e%2e%2feasel.toml?expires=1&signature=x",
+        "/files/x.exe?expires=9999999999&signature=x",
+    ] {
+        let answer = app.client.get(path, None).await;
+        assert!(
+            matches!(answer.status, 403 | 404),
+            "{path}: {}",
+            answer.status
+        );
+        answer.problem();
+    }
+    app.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_expires() {
+    let app = App::builder()
+        .await
+        .set("images.url_ttl", "1s")
+        .start()
+        .await;
+    let key = app.live_key("1");
+    let link = one_link(&app, &key).await;
+    app.open_link(&link).await.expect(200);
+    let problem = until(Duration::from_secs(10), async || {
+        let answer = app.open_link(&link).await;
+        (answer.status == 410).then(|| answer.problem())
+    })
+    .await;
+    assert!(!problem.message.contains("signature="), "{problem:?}");
+    app.finish().await;
+}
+
+/// A picture that nobody can fetch any more is deleted: the store does not grow for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn pictures_that_are_over_are_swept_from_the_disk() {
+    let app = App::builder()
+        .await
+        .set("images.url_ttl", "1s")
+        .set("images.replay_ttl", "1s")
+        .set("images.sweep_interval", "1s")
+        .start()
+        .await;
+    let key = app.live_key("1");
+    one_link(&app, &key).await;
+    let store = app.directory().join("data/images");
+    assert_eq!(files_below(&store), 1);
+    until(Duration::from_secs(15), async || {
+        (files_below(&store) == 0).then_some(())
+    })
+    .await;
+    app.finish().await;
+}
+
+/// Every replica, and the process after a restart, agrees on the links: the secret is in the database.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_does_not_break_links() {
+    let mut app = App::start().await;
+    let key = app.live_key("1");
+    let link = one_link(&app, &key).await;
+    app.restart().await;
+    let path = link
+        .split_once("/files/")
+        .map(|(_, rest)| format!("/files/{rest}"))
+        .unwrap();
+    app.client.get(&path, None).await.expect(200);
+    app.finish().await;
+}
+
+fn files_below(directory: &Path) -> usize {
+    let Ok(entries) = std::fs::read_dir(directory) else {
+        return 0;
+    };
+    entries
+        .map(|entry| {
+            let path = entry.unwrap().path();
+            if path.is_dir() { files_below(&path) } else { 1 }
+        })
+        .sum()
+}
+
+/// Asks again until there is an answer.
+async fn until<T>(within: Duration, ask: impl AsyncFn() -> Option<T>) -> T {
+    let begun = std::time::Instant::now();
+    loop {
+        if let Some(answer) = ask().await {
+            return answer;
+        }
+        assert!(
+            begun.elapsed() < within,
+            "it did not happen within {within:?}"
+        );
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}

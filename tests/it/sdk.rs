@@ -1,0 +1,109 @@
+//! The official SDKs against the real binary. The assertions live in the scripts under `tests/sdk`;
+//! a script that fails prints what it saw.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use serde_json::json;
+
+use crate::support::App;
+
+fn python() -> PathBuf {
+    let interpreter = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/.venv/bin/python");
+    assert!(
+        interpreter.exists(),
+        "the Python SDK is not installed: start the tests with `tests/run`"
+    );
+    interpreter
+}
+
+fn node() -> PathBuf {
+    let modules = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sdk/node/node_modules/openai");
+    assert!(
+        modules.exists(),
+        "the Node SDK is not installed: start the tests with `tests/run`"
+    );
+    PathBuf::from("node")
+}
+
+/// Runs one script with the addresses and keys it needs.
+async fn run(interpreter: PathBuf, script: &str) {
+    let builder = App::builder().await;
+    let authority = builder.openai().authority();
+    let app = builder
+        .set("providers.openai.timeout", "5s")
+        .set("providers.openai.result_hosts", json!([authority]))
+        .start()
+        .await;
+    let mut command = Command::new(interpreter);
+    command
+        .arg(
+            Path::new(env!("CARGO_MANIFEST_DIR"))
+                .join("tests/sdk")
+                .join(script),
+        )
+        .env_remove("OPENAI_API_KEY")
+        .env_remove("OPENAI_BASE_URL")
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .env("EASEL_BASE_URL", format!("{}/v1", app.easel.origin()))
+        .env("EASEL_KEY", &app.live_key("100").secret)
+        .env("EASEL_TEST_KEY", &app.test_key("100").secret)
+        .env("EASEL_POOR_KEY", &app.live_key("0.001").secret)
+        .env(
+            "EASEL_BOUND_KEY",
+            &app.create_key(&["--credit", "1", "--models", "dall-e-2"])
+                .secret,
+        )
+        .env(
+            "EASEL_LIMITED_KEY",
+            &app.create_key(&["--credit", "1", "--rpm", "1"]).secret,
+        );
+    let output = tokio::task::spawn_blocking(move || command.output())
+        .await
+        .unwrap()
+        .expect("the interpreter starts");
+    assert!(
+        output.status.success(),
+        "{script} failed\n--- stdout\n{}\n--- stderr\n{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    app.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn python_images() {
+    run(python(), "python/images.py").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn python_images_async() {
+    run(python(), "python/images_async.py").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn python_errors() {
+    run(python(), "python/errors.py").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn python_models() {
+    run(python(), "python/models.py").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn node_images() {
+    run(node(), "node/images.mjs").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn node_errors() {
+    run(node(), "node/errors.mjs").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn node_models() {
+    run(node(), "node/models.mjs").await;
+}

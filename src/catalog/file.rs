@@ -20,18 +20,27 @@ struct CatalogFile {
     model: Vec<Spanned<ModelFile>>,
 }
 
+/// `[[model]]`
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ModelFile {
+    /// `maker/model`; unique, and what `/v1/models` lists.
     id: String,
+    /// For people.
     name: String,
+    /// Other names it is found by; unique over all ids and aliases.
     #[serde(default)]
     aliases: Vec<String>,
+    /// When it came out, in Unix seconds.
     created: i64,
+    /// Who made it.
     owned_by: String,
     status: StatusFile,
+    /// The day its maker switches it off, `"2026-12-01"`; required when it has.
     shutdown_date: Option<NaiveDate>,
+    /// What it takes.
     rules: Rules,
+    /// Who serves it, best first.
     #[serde(default)]
     routes: Vec<RouteFile>,
 }
@@ -44,19 +53,26 @@ enum StatusFile {
     Retired,
 }
 
+/// `[[model.routes]]`
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RouteFile {
+    /// A `[providers.NAME]` of the configuration.
     provider: String,
+    /// What that provider calls the model.
     upstream_model: String,
+    /// How many pictures one call can bring; 1 unless said.
     #[serde(default = "one")]
     images_per_call: NonZeroU8,
+    /// Whether the provider streams partial pictures itself.
     #[serde(default)]
     streams: bool,
+    /// How parameters change on the way.
     #[serde(default)]
     translation: Translation,
+    /// Our margin on this route, instead of the provider's.
     markup_basis_points: Option<u32>,
-    /// Optional only so that its absence can be told with the model's name.
+    /// What it costs. Optional only so that its absence can be told with the model's name.
     price: Option<PriceFile>,
 }
 
@@ -70,14 +86,18 @@ pub(super) struct Stanza {
     pub(super) model: Model,
 }
 
-/// Reads the models of a file; the error says line and reason.
-pub(super) fn parse(text: &str) -> Result<Vec<Stanza>, String> {
-    let file: CatalogFile = toml::from_str(text).map_err(|error| {
-        let problem = explain(&error);
-        match error.span() {
-            Some(span) => format!("line {}: {problem}", line_of(text, span.start)),
-            None => problem,
-        }
+/// What is wrong with a file, and on which line.
+#[derive(Debug)]
+pub(super) struct Fault {
+    pub(super) line: usize,
+    pub(super) problem: String,
+}
+
+/// Reads the models of a file.
+pub(super) fn parse(text: &str) -> Result<Vec<Stanza>, Fault> {
+    let file: CatalogFile = toml::from_str(text).map_err(|error| Fault {
+        line: line_of(text, error.span().map_or(0, |span| span.start)),
+        problem: explain(&error),
     })?;
     file.model
         .into_iter()
@@ -87,7 +107,10 @@ pub(super) fn parse(text: &str) -> Result<Vec<Stanza>, String> {
             let id = file.id.clone();
             file.build()
                 .map(|model| Stanza { line, model })
-                .map_err(|problem| format!("line {line}: model '{id}': {problem}"))
+                .map_err(|problem| Fault {
+                    line,
+                    problem: format!("model '{id}': {problem}"),
+                })
         })
         .collect()
 }

@@ -39,14 +39,23 @@ const GPT_IMAGE_ONLY: &[Parameter] = &[
     Parameter::Svg,
 ];
 
-/// Why a catalog did not load. Names the file, the model or line, and what is wrong.
+/// Why a catalog did not load. Shown as `file:line: what is wrong`.
 #[derive(Debug, thiserror::Error)]
-#[error("{file}: {problem}")]
+#[error("{}: {problem}", place(file, *line))]
 pub struct CatalogError {
     /// The file at fault.
     pub file: String,
-    /// Where in it, and what is wrong.
+    /// The line in it, if it could be read at all.
+    pub line: Option<usize>,
+    /// What is wrong there.
     pub problem: String,
+}
+
+fn place(file: &str, line: Option<usize>) -> String {
+    match line {
+        Some(line) => format!("{file}:{line}"),
+        None => file.to_owned(),
+    }
 }
 
 /// All models.
@@ -120,6 +129,7 @@ impl Catalog {
 fn read_directory(directory: &Path) -> Result<Vec<(String, String)>, CatalogError> {
     let failed = |path: &Path, error: std::io::Error| CatalogError {
         file: path.display().to_string(),
+        line: None,
         problem: format!("cannot be read: {error}"),
     };
     let mut paths = fs::read_dir(directory)
@@ -167,9 +177,10 @@ impl Building {
         let layer = self.models.iter().map(|placed| placed.layer + 1).max();
         let layer = layer.unwrap_or_default();
         for (file, text) in files {
-            let stanzas = file::parse(&text).map_err(|problem| CatalogError {
+            let stanzas = file::parse(&text).map_err(|fault| CatalogError {
                 file: file.clone(),
-                problem,
+                line: Some(fault.line),
+                problem: fault.problem,
             })?;
             for Stanza { line, model } in stanzas {
                 let placed = Placed {
@@ -202,9 +213,10 @@ impl Building {
                 let earlier = &self.models[earlier];
                 return Err(CatalogError {
                     file: placed.file.clone(),
+                    line: Some(placed.line),
                     problem: format!(
-                        "line {}: model '{}': the name '{name}' is taken by model '{}' ({}, line {})",
-                        placed.line, placed.model.id, earlier.model.id, earlier.file, earlier.line
+                        "model '{}': the name '{name}' is taken by model '{}' ({}:{})",
+                        placed.model.id, earlier.model.id, earlier.file, earlier.line
                     ),
                 });
             }

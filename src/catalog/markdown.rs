@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::{load::Catalog, model::Status};
 
 impl Catalog {
-    /// A Markdown table of every model: id, status, price of the first route. Ends with a newline.
+    /// A Markdown table of every model: names, status, price of the first route. Ends with a newline.
     pub fn markdown_table(&self) -> String {
         let mut table = "| model | status | price in USD |\n|---|---|---|\n".to_owned();
         for model in self.models() {
@@ -20,9 +20,13 @@ impl Catalog {
             let price = model
                 .routes
                 .first()
-                .map(|route| route.price.to_words())
+                .map(|route| route.price.to_string())
                 .unwrap_or_default();
-            writeln!(table, "| `{}` | {status} | {price} |", model.id)
+            let names: Vec<String> = std::iter::once(&model.id)
+                .chain(&model.aliases)
+                .map(|name| format!("`{name}`"))
+                .collect();
+            writeln!(table, "| {} | {status} | {price} |", names.join(", "))
                 .expect("writing into a String cannot fail");
         }
         table

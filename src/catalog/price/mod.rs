@@ -16,6 +16,8 @@ mod render;
 mod table;
 mod tokens;
 
+use std::fmt;
+
 use serde::Deserialize;
 
 use self::{
@@ -240,10 +242,12 @@ impl Price {
     pub fn to_json(&self, markup_basis_points: u32) -> serde_json::Value {
         render::json(&self.kind, markup_basis_points)
     }
+}
 
-    /// The price in a few words, for tables that people read.
-    pub(super) fn to_words(&self) -> String {
-        render::words(&self.kind)
+/// The published price in a few words, for tables that people read.
+impl fmt::Display for Price {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&render::words(&self.kind))
     }
 }
 

@@ -76,13 +76,19 @@ fn per_token_json(price: &PerToken, usd: Usd) -> Json {
         .into_iter()
         .map(|(name, rate)| json!({ "tokens": name, "price": usd.json(rate) }))
         .collect();
+    // A bound must not be mistaken for a price.
+    let (tokens, amount) = if price.estimated {
+        ("max_tokens", "max_price")
+    } else {
+        ("tokens", "price")
+    };
     let output_tokens: Vec<Json> = price
         .listing()
         .into_iter()
         .map(|row| {
             let mut listed = key(row.size, row.max_pixels, row.quality);
-            listed.insert("tokens".to_owned(), json!(row.tokens));
-            listed.insert("price".to_owned(), usd.json(row.price));
+            listed.insert(tokens.to_owned(), json!(row.tokens));
+            listed.insert(amount.to_owned(), usd.json(row.price));
             Json::Object(listed)
         })
         .collect();
@@ -144,23 +150,30 @@ pub(super) fn words(kind: &Kind) -> String {
                 price.first, price.next
             )
         }
-        Kind::Token(price) => {
-            let rates: Vec<String> = rates(&price.rates)
-                .into_iter()
-                .map(|(name, rate)| format!("{} ${rate}", name.replace('_', " ")))
-                .collect();
-            let pictures = grouped(
-                price
-                    .listing()
-                    .into_iter()
-                    .map(|row| (row.quality, row.size, row.max_pixels, row.price)),
-            );
-            format!(
-                "per million tokens: {}; a picture: {pictures}",
-                rates.join(", ")
-            )
-        }
+        Kind::Token(price) => per_token_words(price),
     }
+}
+
+fn per_token_words(price: &PerToken) -> String {
+    let rates: Vec<String> = rates(&price.rates)
+        .into_iter()
+        .map(|(name, rate)| format!("{} ${rate}", name.replace('_', " ")))
+        .collect();
+    // The first size stands for the others: the full table is in `/v1/models`.
+    let listing = price.listing();
+    let size = listing.first().and_then(|row| row.size);
+    let pictures = grouped(
+        listing
+            .iter()
+            .filter(|row| row.size == size)
+            .map(|row| (row.quality, None, row.max_pixels, row.price)),
+    );
+    let what = size.map_or("a picture".to_owned(), |size| size.to_string());
+    let at_most = if price.estimated { " at most" } else { "" };
+    format!(
+        "per million tokens {}; {what}{at_most} {pictures}",
+        rates.join(", ")
+    )
 }
 
 type Cell = (Option<Quality>, Option<ImageSize>, Option<u64>, NanoUsd);

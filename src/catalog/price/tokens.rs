@@ -101,12 +101,20 @@ impl Rates {
 #[serde(deny_unknown_fields)]
 pub(in crate::catalog) struct PerTokenFile {
     rates: Rates,
+    /// Output tokens by size and quality; either this or `patches`.
     output_tokens: Option<Vec<TokenRow>>,
+    /// Output tokens by formula.
     patches: Option<Vec<PatchLevel>>,
+    /// Whether those are bounds of our own rather than what a picture takes.
+    #[serde(default)]
+    estimated: bool,
+    /// What a partial picture takes.
     #[serde(default)]
     partial_image_tokens: u64,
+    /// The most text that comes with a picture, thinking included.
     #[serde(default)]
     max_text_out_tokens: u64,
+    /// The most tokens an input image counts as.
     #[serde(default)]
     input_image_tokens: u64,
 }
@@ -169,6 +177,8 @@ enum OutputTokens {
 pub(super) struct PerToken {
     pub(super) rates: Rates,
     output: OutputTokens,
+    /// Whether the output tokens are bounds of our own rather than what a picture takes.
+    pub(super) estimated: bool,
     partial_image_tokens: u64,
     max_text_out_tokens: u64,
     input_image_tokens: u64,
@@ -203,6 +213,7 @@ impl PerToken {
         let price = Self {
             rates: file.rates,
             output,
+            estimated: file.estimated,
             partial_image_tokens: file.partial_image_tokens,
             max_text_out_tokens: file.max_text_out_tokens,
             input_image_tokens: file.input_image_tokens,

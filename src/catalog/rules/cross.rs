@@ -102,7 +102,7 @@ impl CrossRule {
                 alternatives(allowed),
             );
             let value = resolved(request, self.parameter)
-                .map_or_else(|| "given".to_owned(), |value| value.to_string());
+                .map_or_else(|| "an object".to_owned(), |value| value.to_string());
             return Err(Violation::combination(self.parameter, &value, &reason));
         }
         Ok(())

@@ -9,6 +9,8 @@ mod parameter;
 mod size;
 mod violation;
 
+use std::num::NonZeroU8;
+
 use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
 
@@ -43,7 +45,7 @@ pub enum Unsupported {
 #[serde(deny_unknown_fields)]
 pub struct Rules {
     prompt: PromptRule,
-    n: IntegerRule<std::num::NonZeroU8>,
+    n: IntegerRule<NonZeroU8>,
     size: SizeRule,
     quality: Option<WordRule<Quality>>,
     response_format: WordRule<ResponseFormat>,
@@ -60,8 +62,20 @@ pub struct Rules {
     svg: Option<SvgRule>,
     safety_identifier: Option<TextRule>,
     user: Option<TextRule>,
+    input_images: Option<InputImages>,
     #[serde(default)]
     cross: Vec<CrossRule>,
+}
+
+/// What pictures a model takes in, for edits and references.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InputImages {
+    /// How many at most.
+    pub max: NonZeroU8,
+    /// Whether a mask can say where to edit.
+    #[serde(default)]
+    pub mask: bool,
 }
 
 impl Rules {
@@ -86,7 +100,7 @@ impl Rules {
             prompt: check.required(Parameter::Prompt, &self.prompt)?,
             n: check
                 .required(Parameter::N, &self.n)?
-                .map_or(std::num::NonZeroU8::MIN, |set| set.value),
+                .map_or(NonZeroU8::MIN, |set| set.value),
             size: check.required(Parameter::Size, &self.size)?,
             quality: check
                 .optional(Parameter::Quality, self.quality.as_ref())?
@@ -162,6 +176,11 @@ impl Rules {
             .map(|(parameter, rule)| (parameter.as_str().to_owned(), described(parameter, rule)))
             .collect();
         Json::Object(parameters)
+    }
+
+    /// What pictures the model takes in; `None` when it paints from text alone.
+    pub fn input_images(&self) -> Option<InputImages> {
+        self.input_images
     }
 
     /// Whether the model takes this parameter at all.

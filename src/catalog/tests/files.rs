@@ -69,35 +69,35 @@ fn unknown_keys_are_refused_with_line_and_the_nearest_known_one() {
     check(
         "owned_by =",
         "ownedby =",
-        "a.toml: line 6: unknown key 'ownedby', did you mean 'owned_by'? (known: id, name, aliases, \
+        "a.toml:6: unknown key 'ownedby', did you mean 'owned_by'? (known: id, name, aliases, \
          created, owned_by, status, shutdown_date, rules, routes)",
     );
     check(
         "max_chars",
         "max_char",
-        "a.toml: line 10: unknown key 'max_char', did you mean 'max_chars'? (known: max_chars)",
+        "a.toml:10: unknown key 'max_char', did you mean 'max_chars'? (known: max_chars)",
     );
     check(
         "{ quality = \"low\", price",
         "{ qualty = \"low\", price",
-        "a.toml: line 20: unknown key 'qualty', did you mean 'quality'? (known: sizes, max_pixels, \
+        "a.toml:20: unknown key 'qualty', did you mean 'quality'? (known: sizes, max_pixels, \
          quality, price)",
     );
     check(
         "upstream_model =",
         "upstream_modle =",
-        "a.toml: line 18: unknown key 'upstream_modle', did you mean 'upstream_model'? (known: \
+        "a.toml:18: unknown key 'upstream_modle', did you mean 'upstream_model'? (known: \
          provider, upstream_model, images_per_call, streams, translation, markup_basis_points, price)",
     );
     check(
         "",
         "[[modle]]\n",
-        "a.toml: line 23: unknown key 'modle', did you mean 'model'? (known: model)",
+        "a.toml:23: unknown key 'modle', did you mean 'model'? (known: model)",
     );
     check(
         "price.per_image",
         "price.per_imge",
-        "a.toml: line 19: unknown word 'per_imge', did you mean 'per_image'? (known: per_image, \
+        "a.toml:19: unknown word 'per_imge', did you mean 'per_image'? (known: per_image, \
          per_megapixel, per_token)",
     );
 }
@@ -107,40 +107,40 @@ fn wrong_values_are_refused_with_their_line() {
     check(
         "\"0.01\"",
         "\"0.0000000001\"",
-        "a.toml: line 20: '0.0000000001' is not an amount in USD: use plain decimals such as 12.50, at \
+        "a.toml:20: '0.0000000001' is not an amount in USD: use plain decimals such as 12.50, at \
          most nine digits after the point",
     );
     check(
         "\"0.01\"",
         "0.01",
-        "a.toml: line 20: invalid type: floating point '0.01', expected a string",
+        "a.toml:20: invalid type: floating point '0.01', expected a string",
     );
     check(
         "[\"low\", \"high\"]",
         "[\"low\", \"higher\"]",
-        "a.toml: line 13: 'higher' is not one of auto, standard, hd, low, medium, high, xhigh, max",
+        "a.toml:13: 'higher' is not one of auto, standard, hd, low, medium, high, xhigh, max",
     );
     check(
         "\"128x64\"], default",
         "\"128*64\"], default",
-        "a.toml: line 12: '128*64' is not one of auto, WIDTHxHEIGHT in pixels",
+        "a.toml:12: '128*64' is not one of auto, WIDTHxHEIGHT in pixels",
     );
     check(
         "max = 4",
         "max = 400",
-        "a.toml: line 11: invalid value: integer '400', expected a nonzero u8",
+        "a.toml:11: invalid value: integer '400', expected a nonzero u8",
     );
-    check("created = 1", "", "a.toml: line 1: missing key 'created'");
+    check("created = 1", "", "a.toml:1: missing key 'created'");
     check(
         "\"active\"",
         "\"actve\"",
-        "a.toml: line 7: unknown word 'actve', did you mean 'active'? (known: active, deprecated, \
+        "a.toml:7: unknown word 'actve', did you mean 'active'? (known: active, deprecated, \
          retired)",
     );
     check(
         "status = \"active\"",
         "status = \"retired\"\nshutdown_date = \"yesterday\"",
-        "a.toml: line 8: input contains invalid characters",
+        "a.toml:8: input contains invalid characters",
     );
 }
 
@@ -150,38 +150,38 @@ fn a_model_without_a_price_does_not_load() {
     check(
         price,
         "",
-        "a.toml: line 1: model 'maker/model': route of provider 'maker': no 'price': a model without a \
+        "a.toml:1: model 'maker/model': route of provider 'maker': no 'price': a model without a \
          price is not served",
     );
     let routes = &STANZA[STANZA.find("[[model.routes]]").unwrap()..];
     check(
         routes,
         "",
-        "a.toml: line 1: model 'maker/model': no [[model.routes]], so nobody serves it",
+        "a.toml:1: model 'maker/model': no [[model.routes]], so nobody serves it",
     );
     check(
         ", \"128x64\"], price",
         "], price",
-        "a.toml: line 1: model 'maker/model': route of provider 'maker': no price for size 128x64 and \
+        "a.toml:1: model 'maker/model': route of provider 'maker': no price for size 128x64 and \
          quality high",
     );
     check(
         "\"high\"], default = \"low\"",
         "\"high\"]",
-        "a.toml: line 1: model 'maker/model': route of provider 'maker': no price for size 64x64 and \
+        "a.toml:1: model 'maker/model': route of provider 'maker': no price for size 64x64 and \
          quality none",
     );
     check(
         "[\"64x64\", \"128x64\"], default = \"64x64\"",
         "[\"64x64\", \"auto\"], default = \"auto\"",
-        "a.toml: line 1: model 'maker/model': route of provider 'maker': no price for size auto and \
+        "a.toml:1: model 'maker/model': route of provider 'maker': no price for size auto and \
          quality high",
     );
     check(
         "default = \"64x64\" }",
         "default = \"64x64\", ratios = { values = [\"1:1\"], tolerance_percent = 2, min_pixels = 1, \
          max_pixels = 9 } }",
-        "a.toml: line 1: model 'maker/model': route of provider 'maker': no price for size of any \
+        "a.toml:1: model 'maker/model': route of provider 'maker': no price for size of any \
          pixels and quality high",
     );
 }
@@ -191,41 +191,41 @@ fn rules_that_contradict_themselves_are_refused() {
     check(
         "default = \"64x64\"",
         "default = \"65x64\"",
-        "a.toml: line 1: model 'maker/model': rule 'size': the default '65x64' is not among '64x64' and \
+        "a.toml:1: model 'maker/model': rule 'size': the default '65x64' is not among '64x64' and \
          '128x64'",
     );
     check(
         "default = \"low\"",
         "default = \"max\"",
-        "a.toml: line 1: model 'maker/model': rule 'quality': the default 'max' is not among the values \
+        "a.toml:1: model 'maker/model': rule 'quality': the default 'max' is not among the values \
          'low' and 'high'",
     );
     check(
         "min = 1, max = 4",
         "min = 5, max = 4",
-        "a.toml: line 1: model 'maker/model': rule 'n': min 5 is above max 4",
+        "a.toml:1: model 'maker/model': rule 'n': min 5 is above max 4",
     );
     check(
         "[\"url\", \"b64_json\"]",
         "[\"url\", \"url\"]",
-        "a.toml: line 1: model 'maker/model': rule 'response_format': 'url' is listed twice",
+        "a.toml:1: model 'maker/model': rule 'response_format': 'url' is listed twice",
     );
     check(
         "[[model.routes]]",
         "cross = [{ parameter = \"quality\", is = [\"low\"], needs = { style = [\"vivid\"] } }]\n\
          [[model.routes]]",
-        "a.toml: line 1: model 'maker/model': a cross-field rule of 'quality' speaks of 'style', for \
+        "a.toml:1: model 'maker/model': a cross-field rule of 'quality' speaks of 'style', for \
          which there is no rule",
     );
     check(
         "\"active\"",
         "\"active\"\nshutdown_date = \"2027-01-01\"",
-        "a.toml: line 1: model 'maker/model': an active model has no 'shutdown_date'",
+        "a.toml:1: model 'maker/model': an active model has no 'shutdown_date'",
     );
     check(
         "\"active\"",
         "\"retired\"",
-        "a.toml: line 1: model 'maker/model': a retired model needs its 'shutdown_date'",
+        "a.toml:1: model 'maker/model': a retired model needs its 'shutdown_date'",
     );
 }
 
@@ -236,8 +236,8 @@ fn names_are_unique_over_ids_and_aliases() {
         &STANZA
             .replace("maker/model", "maker/other")
             .replace("[\"model\"]", "[\"Model\"]"),
-        "a.toml: line 23: model 'maker/other': the name 'Model' is taken by model 'maker/model' \
-         (a.toml, line 1)",
+        "a.toml:23: model 'maker/other': the name 'Model' is taken by model 'maker/model' \
+         (a.toml:1)",
     );
     let sandbox_begins = include_str!("../../../config/models/sandbox.toml")
         .lines()
@@ -248,15 +248,15 @@ fn names_are_unique_over_ids_and_aliases() {
         "[\"model\"]",
         "[\"sandbox\"]",
         &format!(
-            "a.toml: line 1: model 'maker/model': the name 'sandbox' is taken by model 'easel/sandbox' \
-             (config/models/sandbox.toml, line {sandbox_begins})"
+            "a.toml:1: model 'maker/model': the name 'sandbox' is taken by model 'easel/sandbox' \
+             (config/models/sandbox.toml:{sandbox_begins})"
         ),
     );
     let twice = load(&[("a.toml", STANZA), ("b.toml", STANZA)]);
     assert_eq!(
         twice.unwrap_err(),
-        "b.toml: line 1: model 'maker/model': the name 'maker/model' is taken by model 'maker/model' \
-         (a.toml, line 1)"
+        "b.toml:1: model 'maker/model': the name 'maker/model' is taken by model 'maker/model' \
+         (a.toml:1)"
     );
 }
 

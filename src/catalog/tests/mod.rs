@@ -4,6 +4,7 @@ mod files;
 mod next_providers;
 mod prices;
 mod rules;
+mod shown;
 
 use std::sync::LazyLock;
 

@@ -26,8 +26,15 @@ fn model(id: &str, rest: &str) -> Model {
     let text = format!("[[model]]\nid = \"{id}\"{RULES}{rest}");
     match file::parse(&text) {
         Ok(mut stanzas) => stanzas.remove(0).model,
-        Err(problem) => panic!("{problem}"),
+        Err(fault) => panic!("{fault:?}"),
     }
+}
+
+/// `line: problem` of a stanza that does not load.
+fn fault(rest: &str) -> Option<String> {
+    file::parse(&format!("[[model]]\nid = \"x\"{RULES}{rest}"))
+        .err()
+        .map(|fault| format!("{}: {}", fault.line, fault.problem))
 }
 
 fn size(text: &str) -> ImageSize {
@@ -109,12 +116,15 @@ fn flux_2_is_priced_by_begun_megapixels_in_and_out() {
         "black-forest-labs/flux-2-pro",
         r#"
 size = { values = ["1024x1024", "auto"], default = "auto", free = { multiple_of = 32, min_edge = 256, max_edge = 2048, min_pixels = 65536, max_pixels = 4194304, max_ratio = "8:1" } }
+input_images = { max = 8 }
 [[model.routes]]
 provider = "replicate"
 upstream_model = "black-forest-labs/flux-2-pro"
 price.per_megapixel = { first = "0.03", next = "0.015", input = "0.015", megapixel = 1048576 }
 "#,
     );
+    let inputs = flux.rules.input_images().unwrap();
+    assert_eq!((inputs.max.get(), inputs.mask), (8, false));
     let price = &flux.routes[0].price;
     let largest = |asked: &str, inputs: &[ImageSize]| {
         let request = request(&flux, asked);
@@ -201,10 +211,9 @@ price.per_image = [{ price = "0.003" }]
         "values = [\"512x512\"",
         "values = [\"256x256\", \"512x512\"",
     );
-    let text = format!("[[model]]\nid = \"x\"{RULES}{unsayable}");
     assert_eq!(
-        file::parse(&text).map(|_| ()).unwrap_err(),
-        "line 1: model 'x': route of provider 'replicate': the translation has no way to say size \
+        fault(&unsayable).unwrap(),
+        "1: model 'x': route of provider 'replicate': the translation has no way to say size \
          256x256"
     );
 }
@@ -323,34 +332,31 @@ price.per_token = {{ rates = {{ text_in = "{rate}", text_in_cached = "1", image_
         (
             "1.0005",
             table,
-            Some(
-                "line 16: '1.0005' USD per million tokens is not a whole number of nano-USD per token",
-            ),
+            Some("16: '1.0005' USD per million tokens is not a whole number of nano-USD per token"),
         ),
         (
             "0.5",
             table,
             Some(
-                "line 1: model 'x': route of provider 'p': 'text_in_cached' is above the rate of tokens not cached",
+                "1: model 'x': route of provider 'p': 'text_in_cached' is above the rate of tokens not cached",
             ),
         ),
         (
             "1.5",
             "partial_image_tokens = 1",
             Some(
-                "line 1: model 'x': route of provider 'p': a price per token has either 'output_tokens' or 'patches'",
+                "1: model 'x': route of provider 'p': a price per token has either 'output_tokens' or 'patches'",
             ),
         ),
         (
             "1.5",
             r#"output_tokens = [{ sizes = ["512x512"], tokens = 1 }]"#,
             Some(
-                "line 1: model 'x': route of provider 'p': no output tokens for size 1024x1024 and quality none",
+                "1: model 'x': route of provider 'p': no output tokens for size 1024x1024 and quality none",
             ),
         ),
     ] {
-        let text = format!("[[model]]\nid = \"x\"{RULES}{}", rest(rate, rows));
-        let found = file::parse(&text).err();
+        let found = fault(&rest(rate, rows));
         assert_eq!(found.as_deref(), expected, "{rate} {rows}");
     }
 }

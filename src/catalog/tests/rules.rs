@@ -419,7 +419,7 @@ fn messages_say_what_value_and_what_instead() {
         (
             "gpt-image-2.6-flare",
             "svg=gpt-6",
-            "Invalid value for 'svg': given. It needs 'output_format' to be 'svg', but that is 'png' by \
+            "Invalid value for 'svg': an object. It needs 'output_format' to be 'svg', but that is 'png' by \
              default.",
         ),
     ] {

@@ -20,13 +20,16 @@
 
 mod account;
 mod error;
+mod history;
 mod hold;
 mod limits;
+mod reconcile;
 mod repo;
 mod settle;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod usage;
 
 use chrono::{DateTime, Utc};
 use sqlx::PgPool;
@@ -34,8 +37,13 @@ use sqlx::PgPool;
 pub use self::{
     account::{Account, AccountSummary, Balance, Entry, EntryKind, NewEntry},
     error::LedgerError,
+    history::{
+        AttemptRecord, Generation, GenerationError, GenerationFilter, GenerationStatus, ImageRecord,
+    },
     hold::{Hold, NewHold},
+    reconcile::Discrepancy,
     settle::{Attempt, Ending, Picture, Settlement},
+    usage::{UsageFilter, UsageGroup, UsageRow},
 };
 use crate::{clock::Clock, ids::ReplicaId};
 

@@ -12,8 +12,13 @@ use crate::{
     postgres::testing::TestDatabase,
 };
 
+mod accounts;
+mod history;
 mod holding;
+mod interleaving;
+mod reconciling;
 mod settling;
+mod sweeping;
 
 /// A database with one account that has one live key.
 struct Books {
@@ -92,7 +97,7 @@ impl Books {
         hold(&self.ledger, self.new_hold(amount)).await.unwrap()
     }
 
-    /// Asserts what the account has and holds, and that the books add up.
+    /// Asserts what the account has and holds, and that all books add up.
     async fn check(&self, balance: &str, held: &str) {
         let found = self.ledger.balance(self.account, Mode::Live).await.unwrap();
         let expected = Balance {
@@ -100,6 +105,23 @@ impl Books {
             held: usd(held),
         };
         assert_eq!(found, expected);
+        assert_eq!(self.ledger.reconcile().await.unwrap(), []);
+    }
+
+    /// Runs statements that the ledger would not.
+    async fn tamper(&self, sql: &'static str) {
+        sqlx::raw_sql(sql)
+            .execute(&self.database.pool)
+            .await
+            .unwrap();
+    }
+
+    /// The only number of a query.
+    async fn count(&self, sql: &'static str) -> i64 {
+        sqlx::query_scalar(sql)
+            .fetch_one(&self.database.pool)
+            .await
+            .unwrap()
     }
 }
 

@@ -10,9 +10,12 @@
 //! refuses U+0000, and one client's NUL must not fail the whole batch it is committed with.
 
 pub(super) mod accounts;
+pub(super) mod history;
 pub(super) mod holds;
+pub(super) mod reconcile;
 pub(super) mod replicas;
 pub(super) mod settlements;
+pub(super) mod usage;
 
 use std::{fmt::Display, str::FromStr};
 

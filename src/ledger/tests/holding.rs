@@ -167,10 +167,7 @@ async fn requests_per_minute_are_exact_under_concurrency_and_free_up() {
     );
     books.clock.advance(TimeDelta::seconds(1));
     assert_eq!(limit_of(&hold(&books.ledger, new(1)).await), None);
-    let rows = sqlx::query_scalar::<_, i64>("select count(*) from key_seconds")
-        .fetch_one(&books.database.pool)
-        .await
-        .unwrap();
+    let rows = books.count("select count(*) from key_seconds").await;
     assert_eq!(rows, 1, "what is older than a minute is forgotten");
 }
 

@@ -2,13 +2,6 @@
 
 use super::*;
 
-async fn count(books: &Books, sql: &'static str) -> i64 {
-    sqlx::query_scalar(sql)
-        .fetch_one(&books.database.pool)
-        .await
-        .unwrap()
-}
-
 #[tokio::test]
 async fn a_capture_charges_what_came_and_returns_the_rest() {
     let books = Books::with("1").await;
@@ -76,8 +69,8 @@ async fn a_settlement_may_be_repeated() {
         settle(&books.ledger, &released).await.unwrap();
     }
     books.check("0.93", "0").await;
-    assert_eq!(count(&books, "select count(*) from images").await, 2);
-    assert_eq!(count(&books, "select count(*) from attempts").await, 2);
+    assert_eq!(books.count("select count(*) from images").await, 2);
+    assert_eq!(books.count("select count(*) from attempts").await, 2);
 }
 
 #[tokio::test]
@@ -96,7 +89,7 @@ async fn another_settlement_of_an_ended_hold_writes_nothing() {
         );
     }
     books.check("0.96", "0").await;
-    assert_eq!(count(&books, "select count(*) from images").await, 1);
+    assert_eq!(books.count("select count(*) from images").await, 1);
 }
 
 #[tokio::test]

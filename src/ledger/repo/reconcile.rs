@@ -1,0 +1,182 @@
+//! What `easel reconcile` checks, one statement a check. Each finds the rows that do not agree.
+
+use sqlx::PgConnection;
+
+use crate::ledger::{error::LedgerError, reconcile::Discrepancy};
+
+/// A finding, as every check returns it.
+struct Finding {
+    subject: String,
+    found: String,
+}
+
+/// Runs every check on this connection, whose transaction is one snapshot.
+pub(in crate::ledger) async fn check(
+    connection: &mut PgConnection,
+) -> Result<Vec<Discrepancy>, LedgerError> {
+    let mut all = Vec::new();
+    let mut report = |check: &'static str, findings: Result<Vec<Finding>, sqlx::Error>| {
+        let findings = findings.map_err(LedgerError::during("reconcile the books"))?;
+        all.extend(findings.into_iter().map(|finding| Discrepancy {
+            check,
+            subject: finding.subject,
+            found: finding.found,
+        }));
+        Ok::<(), LedgerError>(())
+    };
+    report(
+        "a balance is the sum of its entries",
+        balances(connection).await,
+    )?;
+    report("held is the sum of the open holds", held(connection).await)?;
+    report(
+        "each entry follows from the one before",
+        chain(connection).await,
+    )?;
+    report(
+        "a captured hold has one charge, the sum of its images",
+        captures(connection).await,
+    )?;
+    report("a charge has a captured hold", charges(connection).await)?;
+    report("an image belongs to a capture", images(connection).await)?;
+    report(
+        "a generation and its hold are in the same state",
+        states(connection).await,
+    )?;
+    Ok(all)
+}
+
+async fn balances(connection: &mut PgConnection) -> Result<Vec<Finding>, sqlx::Error> {
+    sqlx::query_as!(
+        Finding,
+        r#"select b.account_id || ' ' || b.mode as "subject!",
+               format('balance %s USD, entries add up to %s USD; %s entries counted, %s there, the last is number %s',
+                   trim_scale(usd(b.balance_nano_usd)), trim_scale(coalesce(e.total, 0) / 1000000000), b.entries,
+                   coalesce(e.lines, 0), coalesce(e.last, 0)) as "found!"
+           from balances b
+           left join (
+               select account_id, mode, sum(amount_nano_usd) as total, count(*) as lines, max(sequence) as last
+               from ledger_entries group by account_id, mode
+           ) e on e.account_id = b.account_id and e.mode = b.mode
+           where b.balance_nano_usd <> coalesce(e.total, 0) or b.entries <> coalesce(e.lines, 0)
+               or b.entries <> coalesce(e.last, 0)
+           order by 1 limit 1000"#,
+    )
+    .fetch_all(connection)
+    .await
+}
+
+async fn held(connection: &mut PgConnection) -> Result<Vec<Finding>, sqlx::Error> {
+    sqlx::query_as!(
+        Finding,
+        r#"select b.account_id || ' ' || b.mode as "subject!",
+               format('%s USD held, open holds add up to %s USD, balance %s USD', trim_scale(usd(b.held_nano_usd)),
+                   trim_scale(coalesce(h.total, 0) / 1000000000), trim_scale(usd(b.balance_nano_usd))) as "found!"
+           from balances b
+           left join (
+               select account_id, mode, sum(amount_nano_usd) as total from holds where status = 'open'
+               group by account_id, mode
+           ) h on h.account_id = b.account_id and h.mode = b.mode
+           where b.held_nano_usd <> coalesce(h.total, 0) or b.held_nano_usd < 0
+               or b.balance_nano_usd < b.held_nano_usd
+           order by 1 limit 1000"#,
+    )
+    .fetch_all(connection)
+    .await
+}
+
+async fn chain(connection: &mut PgConnection) -> Result<Vec<Finding>, sqlx::Error> {
+    sqlx::query_as!(
+        Finding,
+        r#"select account_id || ' ' || mode || ' number ' || sequence as "subject!",
+               format('%s USD after an entry of %s USD on %s USD; the number before is %s',
+                   trim_scale(usd(balance_after_nano_usd)), trim_scale(usd(amount_nano_usd)),
+                   trim_scale(usd(balance_before)), number_before) as "found!"
+           from (
+               select account_id, mode, sequence, amount_nano_usd, balance_after_nano_usd,
+                   lag(balance_after_nano_usd, 1, 0::bigint) over entries as balance_before,
+                   lag(sequence, 1, 0::bigint) over entries as number_before
+               from ledger_entries window entries as (partition by account_id, mode order by sequence)
+           ) line
+           where balance_after_nano_usd <> balance_before + amount_nano_usd or sequence <> number_before + 1
+           order by 1 limit 1000"#,
+    )
+    .fetch_all(connection)
+    .await
+}
+
+async fn captures(connection: &mut PgConnection) -> Result<Vec<Finding>, sqlx::Error> {
+    sqlx::query_as!(
+        Finding,
+        r#"select h.generation_id as "subject!",
+               format('captured %s USD, charged %s USD, the generation says %s USD for %s images, its %s images %s USD',
+                   trim_scale(usd(h.captured_nano_usd)),
+                   coalesce(trim_scale(usd(-e.amount_nano_usd))::text, 'no'),
+                   trim_scale(usd(g.cost_nano_usd)), g.images_delivered,
+                   coalesce(i.images, 0), trim_scale(coalesce(i.cost, 0) / 1000000000)) as "found!"
+           from holds h
+           join generations g on g.id = h.generation_id
+           left join ledger_entries e on e.generation_id = h.generation_id
+               and e.account_id = h.account_id and e.mode = h.mode and e.kind = 'charge'
+           left join (
+               select generation_id, count(*) as images, sum(cost_nano_usd) as cost,
+                   sum(upstream_cost_nano_usd) as upstream_cost
+               from images group by generation_id
+           ) i on i.generation_id = h.generation_id
+           where h.status = 'captured' and (
+               e.generation_id is null or -e.amount_nano_usd <> h.captured_nano_usd
+               or h.captured_nano_usd > h.amount_nano_usd
+               or i.generation_id is null or i.cost <> h.captured_nano_usd
+               or g.cost_nano_usd <> h.captured_nano_usd or g.images_delivered <> i.images
+               or g.upstream_cost_nano_usd <> i.upstream_cost
+           )
+           order by 1 limit 1000"#,
+    )
+    .fetch_all(connection)
+    .await
+}
+
+async fn charges(connection: &mut PgConnection) -> Result<Vec<Finding>, sqlx::Error> {
+    sqlx::query_as!(
+        Finding,
+        r#"select e.account_id || ' ' || e.mode || ' number ' || e.sequence as "subject!",
+               format('charges %s, whose hold is %s', e.generation_id, coalesce(h.status, 'missing')) as "found!"
+           from ledger_entries e left join holds h on h.generation_id = e.generation_id
+           where e.kind = 'charge' and h.status is distinct from 'captured'
+           order by 1 limit 1000"#,
+    )
+    .fetch_all(connection)
+    .await
+}
+
+async fn images(connection: &mut PgConnection) -> Result<Vec<Finding>, sqlx::Error> {
+    sqlx::query_as!(
+        Finding,
+        r#"select i.id as "subject!",
+               format('of %s, whose hold is %s', i.generation_id, coalesce(h.status, 'missing')) as "found!"
+           from images i left join holds h on h.generation_id = i.generation_id
+           where h.status is distinct from 'captured'
+           order by 1 limit 1000"#,
+    )
+    .fetch_all(connection)
+    .await
+}
+
+async fn states(connection: &mut PgConnection) -> Result<Vec<Finding>, sqlx::Error> {
+    sqlx::query_as!(
+        Finding,
+        r#"select g.id as "subject!",
+               format('the generation is %s, the hold %s', g.status, coalesce(h.status, 'missing'))
+                   || case when (h.account_id, h.mode, h.key_id) = (g.account_id, g.mode, g.key_id) then ''
+                       else ', of another account, mode or key' end as "found!"
+           from generations g left join holds h on h.generation_id = g.id
+           where h.generation_id is null
+               or (h.account_id, h.mode, h.key_id) <> (g.account_id, g.mode, g.key_id)
+               or g.status <> case h.status
+                   when 'open' then 'in_progress' when 'captured' then 'completed'
+                   when 'released' then 'failed' else 'abandoned' end
+           order by 1 limit 1000"#,
+    )
+    .fetch_all(connection)
+    .await
+}

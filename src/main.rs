@@ -1,3 +1,7 @@
 //! Parses arguments, nothing else.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    easel::cli::main(std::env::args_os())
+}

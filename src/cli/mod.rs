@@ -1,1 +1,173 @@
-//! Commands, one file each.
+//! Commands, one file each: arguments, wiring, start order, exit codes; nothing about how anything works.
+//!
+//! Exit codes: 0, 1 for an error (printed once, to stderr, with its causes), 2 for a wrong command line.
+
+mod check;
+mod migrate;
+mod output;
+mod serve;
+
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+};
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+use secrecy::ExposeSecret;
+use sqlx::PgPool;
+
+use crate::{
+    catalog::Catalog,
+    clock::Clock,
+    config::{Config, Environment},
+    postgres::{self, private::PrivateServer},
+    telemetry,
+};
+
+/// One OpenAI-compatible endpoint for every image model.
+#[derive(Debug, Parser)]
+#[command(name = "easel", version)]
+struct Cli {
+    /// The configuration file [default: what `EASEL_CONFIG` names, or easel.toml if it is there]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the gateway
+    Serve,
+    /// Load configuration and catalog and show what would be served
+    Check(check::Arguments),
+    /// Bring the database up to this version; serve does it too
+    Migrate,
+}
+
+/// Runs the command line `arguments`, the program's name first.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(refusal) => {
+            // Also the way of --help and --version; a closed pipe is nothing to complain about.
+            refusal.print().ok();
+            return u8::try_from(refusal.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from);
+        }
+    };
+    run(cli).unwrap_or_else(|error| {
+        output::error(&error);
+        ExitCode::FAILURE
+    })
+}
+
+fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    let config = Config::load(cli.config.as_deref(), &Environment::of_process())?;
+    telemetry::init(&config.log)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("could not start the runtime")?;
+    runtime.block_on(async {
+        match cli.command {
+            Command::Serve => serve::run(config).await,
+            Command::Check(arguments) => check::run(&config, &arguments),
+            Command::Migrate => migrate::run(config).await,
+        }
+    })
+}
+
+/// What commands work with: the configuration, and the database that a running `serve` uses.
+#[derive(Debug)]
+pub struct Context {
+    /// The configuration.
+    pub config: Config,
+    /// The models.
+    pub catalog: Arc<Catalog>,
+    /// The database, migrated.
+    pub pool: PgPool,
+    /// The time.
+    pub clock: Clock,
+    /// The private server, if that is where the database is.
+    server: Option<PrivateServer>,
+}
+
+impl Context {
+    /// Opens the database as `serve` does: the configured one, or the private server, which is joined
+    /// when it runs and started otherwise; then migrates it.
+    ///
+    /// # Errors
+    /// What is wrong with the catalog or the database.
+    ///
+    /// # Cancel safety
+    /// Dropped before it returns, a private server that it started is told to stop.
+    pub async fn open(config: Config) -> anyhow::Result<Self> {
+        let catalog = Arc::new(load_catalog(&config)?);
+        let (options, server) = match &config.database.url {
+            Some(url) => (postgres::options_from_url(url.expose_secret())?, None),
+            None => {
+                let server = PrivateServer::start(&config.database, &config.data_dir).await?;
+                (server.connect_options(), Some(server))
+            }
+        };
+        let pool = postgres::connect(options, config.database.max_connections).await?;
+        postgres::migrate(&pool).await?;
+        Ok(Self {
+            config,
+            catalog,
+            pool,
+            clock: Clock::system(),
+            server,
+        })
+    }
+
+    /// Runs `work` with an open context and closes it again, whatever `work` said.
+    ///
+    /// # Errors
+    /// What opening, `work` or closing said; the first of them.
+    pub async fn with<T>(
+        config: Config,
+        work: impl AsyncFnOnce(&Self) -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        let context = Self::open(config).await?;
+        let outcome = work(&context).await;
+        let closed = context.close().await;
+        let value = outcome?;
+        closed?;
+        Ok(value)
+    }
+
+    /// Closes the connections and leaves the private server, which stops when nobody else uses it.
+    ///
+    /// # Errors
+    /// When the private server does not stop.
+    pub async fn close(self) -> anyhow::Result<()> {
+        // What still holds a connection then is cut off.
+        tokio::time::timeout(CLOSE_PATIENCE, self.pool.close())
+            .await
+            .ok();
+        if let Some(server) = self.server {
+            server.stop().await?;
+        }
+        Ok(())
+    }
+}
+
+const CLOSE_PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// The models, and whether the configured default is one of them.
+fn load_catalog(config: &Config) -> anyhow::Result<Catalog> {
+    let catalog = Catalog::load(config.models_dir.as_deref())?;
+    if let Some(name) = &config.default_model
+        && !name.is_empty()
+        && catalog.find(name).is_none()
+    {
+        let file = config.file.as_deref().map(Path::display);
+        let place = file.map(|file| format!("{file}: ")).unwrap_or_default();
+        anyhow::bail!("{place}default_model: there is no model '{name}' in the catalog");
+    }
+    Ok(catalog)
+}

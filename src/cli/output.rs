@@ -1,0 +1,50 @@
+//! What commands print: tables for people, JSON for programs, errors once.
+
+use std::io::{self, Write};
+
+use comfy_table::{ContentArrangement, Table, presets};
+use serde::Serialize;
+
+/// Prints a line to stdout, at once, also into a pipe.
+pub(super) fn line(text: impl AsRef<str>) {
+    let mut stdout = io::stdout().lock();
+    // Whoever closed the pipe has read enough.
+    writeln!(stdout, "{}", text.as_ref())
+        .and_then(|()| stdout.flush())
+        .ok();
+}
+
+/// Prints `value` as one JSON document.
+pub(super) fn json(value: &impl Serialize) -> anyhow::Result<()> {
+    line(serde_json::to_string_pretty(value)?);
+    Ok(())
+}
+
+/// Prints rows under their titles; nothing but the titles when there are none.
+pub(super) fn table<Row>(titles: &[&str], rows: impl IntoIterator<Item = Row>)
+where
+    Row: IntoIterator<Item = String>,
+{
+    let mut table = Table::new();
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Disabled)
+        .set_header(titles);
+    for row in rows {
+        table.add_row(row);
+    }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    line(table.trim_fmt());
+}
+
+/// Prints a warning to stderr.
+pub(super) fn warning(text: impl AsRef<str>) {
+    writeln!(io::stderr().lock(), "warning: {}", text.as_ref()).ok();
+}
+
+/// Prints an error with its causes to stderr.
+pub(super) fn error(error: &anyhow::Error) {
+    writeln!(io::stderr().lock(), "error: {error:#}").ok();
+}

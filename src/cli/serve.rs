@@ -1,0 +1,216 @@
+//! `easel serve`: the order in which everything starts and, backwards, stops.
+
+mod first_key;
+mod replica;
+mod signals;
+mod tasks;
+
+use std::{collections::BTreeMap, process::ExitCode, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use secrecy::ExposeSecret;
+use tokio::{
+    net::{TcpListener, TcpSocket},
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use self::{replica::Replica, signals::Signals, tasks::Tasks};
+use super::{Context, output};
+use crate::{
+    api::{
+        self, App, Limits,
+        server::{self, ServerSettings},
+    },
+    config::{Config, OnDisconnect, local_url},
+    gateway::{Gateway, GatewaySettings, ProviderSlot, Rooms},
+    images::{ImageStore, Links},
+    keys::Keys,
+    ledger::Ledger,
+    postgres::{private::ServeLock, secrets},
+    providers::registry,
+};
+
+pub(super) async fn run(config: Config) -> anyhow::Result<ExitCode> {
+    let mut signals = Signals::listen()?;
+    raise_file_limit();
+    // Replicas share a PostgreSQL, but nobody shares a private one.
+    let _claim = match config.database.url {
+        None => Some(ServeLock::acquire(&config.data_dir)?),
+        Some(_) => None,
+    };
+    let context = tokio::select! {
+        context = Context::open(config) => context?,
+        () = signals.next() => return Ok(ExitCode::SUCCESS),
+    };
+    let outcome = serve(&context, &mut signals).await;
+    let closed = context.close().await;
+    outcome?;
+    closed?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn serve(context: &Context, signals: &mut Signals) -> anyhow::Result<()> {
+    let replica = Replica::claim(&context.config.data_dir)?;
+    let ledger = Ledger::new(context.pool.clone(), context.clock.clone(), replica.id());
+    ledger.beat().await?;
+    if let Some(predecessor) = replica.predecessor() {
+        ledger.sweep_replica(predecessor).await?;
+    }
+    let listener = bind(&context.config)?;
+    let address = listener.local_addr().context("no address to listen on")?;
+    let config = context.config.clone().bound_to(address);
+    let keys = Keys::new(context.pool.clone(), context.clock.clone());
+    let store = ImageStore::open(config.images.store.clone(), config.images.max_size_bytes)
+        .await
+        .with_context(|| format!("[images] store: {}", config.images.store.display()))?;
+    let rooms = Rooms {
+        catalog: Arc::clone(&context.catalog),
+        providers: providers(&config)?,
+        ledger: ledger.clone(),
+        store: store.clone(),
+        links: links(&config, context).await?,
+        clock: context.clock.clone(),
+    };
+    let gateway = Gateway::new(
+        rooms,
+        GatewaySettings {
+            default_model: config.default_model.clone(),
+            url_ttl: config.images.url_ttl,
+            replay_ttl: config.images.replay_ttl,
+            max_in_flight: config.limits.max_in_flight,
+        },
+    );
+    let app = App {
+        gateway: Arc::clone(&gateway),
+        keys: keys.clone(),
+        ledger: ledger.clone(),
+        clock: context.clock.clone(),
+        limits: Limits {
+            json_body_bytes: config.limits.json_body_bytes,
+            body_idle_timeout: config.limits.body_idle_timeout,
+        },
+    };
+    let tasks = Tasks::start(&config, &ledger, &store, &context.clock);
+
+    first_key::print_if_there_is_none(&keys, &ledger, address).await?;
+    output::line(format!("easel listening on {}", local_url(address)));
+    info!(%address, public_url = config.public_url, "serving");
+
+    let settings = ServerSettings {
+        max_connections: config.limits.max_connections,
+        header_timeout: config.limits.header_timeout,
+        drain_timeout: config.shutdown.drain_timeout,
+    };
+    until_drained(listener, app, settings, &gateway, signals).await;
+    tasks.stop().await;
+    // What is still held, if the drain was cut short, is free for others to release.
+    ledger.stop().await?;
+    Ok(())
+}
+
+/// Serves until the first signal; then lets what is in flight finish, until it has, or the time is over,
+/// or a second signal comes.
+async fn until_drained(
+    listener: TcpListener,
+    app: App,
+    settings: ServerSettings,
+    gateway: &Gateway,
+    signals: &mut Signals,
+) {
+    let stop = CancellationToken::new();
+    let mut serving = std::pin::pin!(server::serve(
+        listener,
+        api::router(app),
+        settings,
+        stop.clone()
+    ));
+    tokio::select! {
+        // It serves until it is told to stop.
+        _ = &mut serving => {}
+        () = signals.next() => {}
+    }
+    info!(in_flight = gateway.in_flight(), "draining");
+    stop.cancel();
+    let drained = async {
+        let (answered, settled) =
+            tokio::join!(serving, timeout(settings.drain_timeout, gateway.drain()));
+        answered && settled.is_ok()
+    };
+    tokio::select! {
+        drained = drained => {
+            if !drained {
+                warn!(in_flight = gateway.in_flight(), "the drain took too long and was cut short");
+            }
+        }
+        () = signals.next() => {
+            warn!(in_flight = gateway.in_flight(), "a second signal cut the drain short");
+        }
+    }
+}
+
+/// Connections that may wait to be accepted: all of a burst, as far as the system allows.
+const BACKLOG: u32 = 4096;
+
+fn bind(config: &Config) -> anyhow::Result<TcpListener> {
+    let address = config.listen;
+    let bound = || {
+        let socket = if address.is_ipv4() {
+            TcpSocket::new_v4()?
+        } else {
+            TcpSocket::new_v6()?
+        };
+        // Connections of a predecessor that has just ended do not block the address.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    bound().with_context(|| format!("could not listen on {address}"))
+}
+
+fn providers(config: &Config) -> anyhow::Result<BTreeMap<String, ProviderSlot>> {
+    let switches = registry::build(&config.providers, config.images.max_size_bytes)
+        .map_err(anyhow::Error::msg)?;
+    let slots = switches.into_iter().filter_map(|(name, switch)| {
+        let section = config.providers.get(&name)?;
+        let slot = ProviderSlot {
+            switch,
+            markup_basis_points: section.markup_basis_points,
+            retry_after_send: section.retry_after_send,
+            cancel_on_disconnect: section.on_disconnect == OnDisconnect::Cancel,
+        };
+        Some((name, slot))
+    });
+    Ok(slots.collect())
+}
+
+async fn links(config: &Config, context: &Context) -> anyhow::Result<Links> {
+    let secret = secrets::secret(&context.pool, "file-links").await?;
+    let secret = secret.expose_secret();
+    let secret: [u8; 32] = secret
+        .try_into()
+        .context("the secret of the links is not 32 bytes long")?;
+    Ok(Links::new(&config.public_url, secret))
+}
+
+/// Each connection is a file; the usual soft limit of 1024 is there for programs that use `select`.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let limit = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        info!(?current, %error, "the limit of open files stays");
+    }
+}
+
+/// How long a hosted picture lives: as long as a link or a retry may ask for it after its settlement,
+/// which may come a whole attempt after its first byte.
+fn picture_lifetime(config: &Config) -> Duration {
+    let attempt = config.providers.values().map(|provider| provider.timeout);
+    let attempt = attempt.max().unwrap_or_default();
+    config.images.url_ttl.max(config.images.replay_ttl) + attempt + Duration::from_mins(1)
+}

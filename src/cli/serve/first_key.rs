@@ -1,0 +1,61 @@
+//! The newcomer's key: made when there is none at all, and shown once.
+
+use std::net::SocketAddr;
+
+use secrecy::ExposeSecret;
+
+use crate::{
+    cli::output,
+    config::local_url,
+    keys::{KeyLimits, Keys, Mode, NewKey, UnsupportedParameters},
+    ledger::{Ledger, NewEntry},
+    money::NanoUsd,
+};
+
+/// 100 USD of play money.
+const PLAY_MONEY: NanoUsd = NanoUsd::from_nano(100_000_000_000);
+
+/// Makes a test key on an account of its own and prints it with a line that works. (Replicas that meet on
+/// an empty database may each make one; it is play money.)
+pub(super) async fn print_if_there_is_none(
+    keys: &Keys,
+    ledger: &Ledger,
+    address: SocketAddr,
+) -> anyhow::Result<()> {
+    if !keys.list(None).await?.is_empty() {
+        return Ok(());
+    }
+    let account = ledger.create_account("first").await?;
+    ledger
+        .credit(&NewEntry {
+            account: account.id,
+            mode: Mode::Test,
+            amount: PLAY_MONEY,
+            note: Some("play money of the first start".to_owned()),
+            reference: None,
+        })
+        .await?;
+    let (_, secret) = keys
+        .create(NewKey {
+            account: account.id,
+            name: "first".to_owned(),
+            mode: Mode::Test,
+            models: None,
+            limits: KeyLimits::default(),
+            unsupported_parameters: UnsupportedParameters::Reject,
+            expires_at: None,
+        })
+        .await?;
+    let (secret, url) = (secret.expose_secret(), local_url(address));
+    output::line(format!(
+        r#"There was no API key yet, so here is a test key, shown only now:
+
+    {secret}
+
+It comes with {PLAY_MONEY} USD of play money, and the built-in sandbox paints for it. Try:
+
+    curl {url}/v1/images/generations -H "Authorization: Bearer {secret}" -H "Content-Type: application/json" -d '{{"model": "dall-e-3", "prompt": "a lighthouse at dusk"}}'
+"#
+    ));
+    Ok(())
+}

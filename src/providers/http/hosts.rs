@@ -174,7 +174,8 @@ fn parse_entry(entry: &str) -> Option<Listed> {
 }
 
 /// How a name is looked up; tests bring their own.
-pub(super) type Lookup = fn(String) -> BoxFuture<'static, std::io::Result<Vec<SocketAddr>>>;
+pub(in crate::providers) type Lookup =
+    fn(String) -> BoxFuture<'static, std::io::Result<Vec<SocketAddr>>>;
 
 /// The machine's own resolver.
 pub(super) fn system_lookup(host: String) -> BoxFuture<'static, std::io::Result<Vec<SocketAddr>>> {

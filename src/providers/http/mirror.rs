@@ -9,7 +9,7 @@ use reqwest::{StatusCode, Url, header};
 
 use super::{
     AnswerBody, Attempt, HttpClient, cause, client_builder,
-    hosts::{CheckedResolver, Refusal, system_lookup},
+    hosts::{CheckedResolver, Refusal},
 };
 use crate::providers::{ErrorKind, ProviderError};
 
@@ -82,7 +82,7 @@ impl HttpClient {
         let client = client_builder(self.connect_timeout)
             .dns_resolver(Arc::new(CheckedResolver {
                 hosts: Arc::clone(&self.hosts),
-                lookup: system_lookup,
+                lookup: self.lookup,
             }))
             .build()
             .map_err(|error| {

@@ -14,7 +14,12 @@ mod mirror;
 mod retry_after;
 mod witness;
 
-use std::{error::Error as _, num::NonZeroU8, sync::OnceLock, time::Duration};
+use std::{
+    error::Error as _,
+    num::NonZeroU8,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use reqwest::{
@@ -28,7 +33,11 @@ use tokio::{
 };
 
 pub(super) use self::{body::AnswerBody, retry_after::retry_after};
-use self::{deadline::Deadline, hosts::ResultHosts, witness::Witness};
+use self::{
+    deadline::Deadline,
+    hosts::{Lookup, ResultHosts, system_lookup},
+    witness::Witness,
+};
 use super::{ErrorKind, PictureEvent, PictureSink, ProviderError};
 use crate::config::ProviderConfig;
 
@@ -45,7 +54,8 @@ pub(super) struct HttpClient {
     client: reqwest::Client,
     /// For result links; made when the first one comes, since most providers never send any.
     mirror: OnceLock<reqwest::Client>,
-    hosts: std::sync::Arc<ResultHosts>,
+    hosts: Arc<ResultHosts>,
+    lookup: Lookup,
     base_url: Url,
     headers: HeaderMap,
     timeout: Duration,
@@ -107,7 +117,8 @@ impl HttpClient {
             name: name.to_owned(),
             client,
             mirror: OnceLock::new(),
-            hosts: std::sync::Arc::new(hosts),
+            hosts: Arc::new(hosts),
+            lookup: system_lookup,
             base_url,
             headers,
             timeout: config.timeout,
@@ -117,6 +128,13 @@ impl HttpClient {
             max_in_flight: config.max_in_flight,
             in_flight: Semaphore::new(config.max_in_flight.min(Semaphore::MAX_PERMITS)),
         })
+    }
+
+    /// With names of result links looked up in another way.
+    #[cfg(test)]
+    pub(super) fn with_lookup(mut self, lookup: Lookup) -> Self {
+        self.lookup = lookup;
+        self
     }
 
     /// What the provider is called in the configuration.

@@ -1,0 +1,304 @@
+//! Answers and errors as files, what we make of them as snapshots beside them, and the promise that it does
+//! not matter how the network cuts them.
+
+use std::{fmt::Write as _, fs, num::NonZeroU8, path::Path};
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use reqwest::header::HeaderMap;
+use serde_json::{Value, json};
+
+use super::{
+    answer::{AnswerReader, Event},
+    error::ErrorBody,
+};
+use crate::providers::{PictureEvent, ProviderError, json::MAX_DEPTH};
+
+const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/providers/openai/fixtures");
+const PROMPT: &str = "An otter that reads the evening newspaper aloud";
+
+fn fixtures(kind: &str) -> Vec<(String, Vec<u8>)> {
+    let mut found = fs::read_dir(Path::new(FIXTURES).join(kind))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "json")
+        })
+        .map(|path| {
+            let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+            (name, fs::read(&path).unwrap())
+        })
+        .collect::<Vec<_>>();
+    found.sort();
+    assert!(!found.is_empty());
+    found
+}
+
+/// What came out of an answer, whatever the pieces it came in.
+fn read<'a>(chunks: impl IntoIterator<Item = &'a [u8]>, n: u8) -> Value {
+    let mut reader = AnswerReader::new(NonZeroU8::new(n).unwrap());
+    let mut pictures = Vec::new();
+    let mut picture = None;
+    let mut failure = None;
+    'chunks: for chunk in chunks {
+        reader.push(Bytes::copy_from_slice(chunk));
+        loop {
+            match reader.next() {
+                Ok(Some(Event::Picture(PictureEvent::Begin(encoding)))) => {
+                    assert!(picture.is_none(), "pictures are not interleaved");
+                    picture = Some((format!("{encoding:?}"), Vec::new()));
+                }
+                Ok(Some(Event::Picture(PictureEvent::Data(data)))) => {
+                    assert!(!data.is_empty());
+                    picture.as_mut().unwrap().1.extend_from_slice(&data);
+                }
+                Ok(Some(Event::Picture(PictureEvent::End))) => {
+                    let (encoding, content) = picture.take().unwrap();
+                    pictures.push(json!({ encoding: String::from_utf8_lossy(&content) }));
+                }
+                Ok(Some(Event::Link(link))) => pictures.push(json!({ "Link": link })),
+                Ok(None) => break,
+                Err(error) => {
+                    failure = Some(error.to_string());
+                    break 'chunks;
+                }
+            }
+        }
+    }
+    let done = reader.is_done();
+    let outcome = reader.finish();
+    json!({
+        "pictures": pictures,
+        "torso": picture.is_some(),
+        "failure": failure,
+        "done": done,
+        "report": format!("{:?}", outcome.report),
+        "error": outcome.error.map(|error| format!("{error:?}")),
+    })
+}
+
+fn snapshot(name: &str, value: &Value) {
+    insta::with_settings!({
+        snapshot_path => "fixtures/snapshots",
+        prepend_module_to_snapshot => false,
+        omit_expression => true,
+    }, {
+        insta::assert_json_snapshot!(name, value);
+    });
+}
+
+#[test]
+fn answers_become_pictures_and_reports() {
+    let answers = fixtures("answers")
+        .into_iter()
+        .map(|(name, answer)| {
+            let outcome = read([&*answer], 6);
+            assert_eq!(read(answer.chunks(1), 6), outcome, "{name}, byte by byte");
+            (name, outcome)
+        })
+        .collect();
+    snapshot("answers", &Value::Object(answers));
+}
+
+/// The error of a file whose name begins with its status.
+fn error_of(name: &str, body: &[u8]) -> ProviderError {
+    let status = name.split('_').next().unwrap().parse().unwrap();
+    let now = "2026-11-20T10:00:00Z".parse().unwrap();
+    ErrorBody::read(body).into_error(status, &HeaderMap::new(), PROMPT, now)
+}
+
+#[test]
+fn errors_become_kinds() {
+    let errors = fixtures("errors")
+        .into_iter()
+        .map(|(name, body)| {
+            let error = error_of(&name, &body);
+            let shown = format!("{error:?}");
+            for secret in [PROMPT, "newspaper", "org-abc", "SJh4", "cloudflare"] {
+                assert!(!shown.contains(secret), "{name} shows {secret}: {shown}");
+            }
+            let value = json!({
+                "kind": format!("{:?}", error.kind),
+                "message": error.message,
+                "code": error.code,
+                "type": error.error_type,
+                "param": error.param,
+                "status": error.upstream_status,
+                "maybe_charged": error.maybe_charged,
+            });
+            (name, value)
+        })
+        .collect();
+    snapshot("errors", &Value::Object(errors));
+}
+
+#[test]
+fn a_message_that_quotes_the_prompt_is_replaced() {
+    let now = "2026-11-20T10:00:00Z".parse().unwrap();
+    for (message, prompt, passes) in [
+        ("Invalid size.", "a", true),
+        ("'a' is too short - 'prompt'", "a", false),
+        ("the word \"cat\" is not allowed", "cat", false),
+        ("the category is not allowed", "cat", true),
+        ("a purple cat is not allowed", "a purple cat", false),
+        ("too long: An otter that reads the evening…", PROMPT, false),
+        ("the evening is too long", PROMPT, true),
+        (
+            "Größe: ein großer, sehr müder Bär ist zu groß",
+            "Ein großer, sehr müder Bär ist traurig",
+            false,
+        ),
+    ] {
+        let body = json!({ "error": { "message": message } }).to_string();
+        let error =
+            ErrorBody::read(body.as_bytes()).into_error(400, &HeaderMap::new(), prompt, now);
+        assert_eq!(error.message == message, passes, "{message}");
+    }
+    let long = json!({ "error": { "message": "x".repeat(100_000) } }).to_string();
+    let error = ErrorBody::read(long.as_bytes()).into_error(400, &HeaderMap::new(), PROMPT, now);
+    assert_eq!(error.message.len(), 1000);
+}
+
+#[test]
+fn what_is_no_answer_is_said() {
+    for (answer, failure) in [
+        ("<html>", Some("it is not JSON")),
+        ("[]", Some("it is not an object")),
+        ("\"text\"", Some("it is not an object")),
+        (
+            r#"{"data":[{"b64_json":"data:image/svg+xml,<svg"}]}"#,
+            Some("it has a data URL that is not base64"),
+        ),
+        (
+            r#"{"data":[{"url":"data:image/png;base64"}]}"#,
+            Some("it has a data URL that is not base64"),
+        ),
+        (r#"{"data":[{"b64_json":"AAAA"#, None),
+    ] {
+        for outcome in [
+            read([answer.as_bytes()], 1),
+            read(answer.as_bytes().chunks(1), 1),
+        ] {
+            assert_eq!(outcome["failure"].as_str(), failure, "{answer}");
+            assert_eq!(outcome["done"], false, "{answer}");
+        }
+    }
+}
+
+#[test]
+fn hostile_answers_stay_small() {
+    let megabytes = "x".repeat(1 << 20);
+    let deep = |depth: u32| {
+        let brackets = usize::try_from(depth).unwrap();
+        format!("{{\"a\":{}{}}}", "[".repeat(brackets), "]".repeat(brackets))
+    };
+    assert_eq!(read([deep(MAX_DEPTH - 1).as_bytes()], 1)["done"], true);
+    assert_eq!(
+        read([deep(MAX_DEPTH).as_bytes()], 1)["failure"],
+        "it is nested deeper than 64 levels"
+    );
+    // Nothing but pictures may be long: what is kept of the rest is bounded.
+    let answer = format!(
+        r#"{{"{megabytes}":1,"size":"{megabytes}","created":{},"error":{{"message":"{megabytes}","code":"{megabytes}"}},
+            "data":[{{"revised_prompt":"{megabytes}","url":"https://a/{megabytes}"}}]}}"#,
+        "1".repeat(1 << 20),
+    );
+    let outcome = read(answer.as_bytes().chunks(4096), 1);
+    assert_eq!(outcome["done"], true);
+    assert_eq!(outcome["pictures"], json!([{ "Link": "" }]));
+    assert!(outcome.to_string().len() < 20_000);
+    // Elements beyond the number asked for are counted, no more.
+    let many = format!(
+        "{{\"data\":[{}{{}}]}}",
+        r#"{"b64_json":"AAAA","revised_prompt":"p"},"#.repeat(10_000)
+    );
+    let outcome = read([many.as_bytes()], 2);
+    assert_eq!(outcome["pictures"].as_array().unwrap().len(), 2);
+    let report = outcome["report"].as_str().unwrap();
+    assert!(report.contains("announced: 10000"), "{report}");
+    assert!(report.len() < 1000, "{report}");
+}
+
+/// A string's JSON with some of its characters escaped that need not be.
+fn escaped(text: &str, escapes: &[u8]) -> String {
+    let mut out = String::from("\"");
+    for (character, choice) in text.chars().zip(escapes.iter().cycle()) {
+        match (choice % 7, character) {
+            (0, '/') => out.push_str("\\/"),
+            (1, character) => {
+                for unit in character.encode_utf16(&mut [0; 2]) {
+                    write!(out, "\\u{unit:04X}").unwrap();
+                }
+            }
+            (_, '"' | '\\') => {
+                out.push('\\');
+                out.push(character);
+            }
+            _ => out.push(character),
+        }
+    }
+    out.push('"');
+    out
+}
+
+prop_compose! {
+    fn item()(
+        picture in "[A-Za-z0-9+/]{1,60}={0,2}",
+        prompt in prop::option::of("\\PC{0,20}"),
+        shape in 0_u8..5,
+        escapes in prop::collection::vec(any::<u8>(), 1..20),
+    ) -> (String, Option<String>) {
+        let content = match shape {
+            0 => format!("data:image/png;base64,{picture}"),
+            _ => picture.clone(),
+        };
+        let prompt = prompt
+            .map_or("null".to_owned(), |prompt| escaped(&prompt, &escapes));
+        let value = escaped(&content, &escapes);
+        let json = match shape {
+            1 => format!(r#"{{"url":{value},"b64_json":null,"revised_prompt":{prompt}}}"#),
+            2 => format!(r#"{{"revised_prompt":{prompt},"x":[1,{{}}],"b64_json":{value}}}"#),
+            _ => format!(r#"{{ "b64_json" : {value} , "url" : "" }}"#),
+        };
+        let expected = if shape == 1 { format!("Link {picture}") } else { format!("Base64 {picture}") };
+        (json, Some(expected))
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_cutting_gives_the_same(
+        items in prop::collection::vec(item(), 1..5),
+        usage_first: bool,
+        cuts in prop::collection::vec(1_usize..50, 1..30),
+    ) {
+        let data = items.iter().map(|(json, _)| json.as_str()).collect::<Vec<_>>().join(",");
+        let usage = r#""usage":{"input_tokens":9,"output_tokens":272}"#;
+        let answer = if usage_first {
+            format!("{{{usage},\"data\":[{data}]}}")
+        } else {
+            format!("{{\"data\":[{data}],{usage}}}")
+        };
+        let whole = read([answer.as_bytes()], 10);
+        let seen = whole["pictures"].as_array().unwrap().iter()
+            .map(|picture| {
+                let (kind, content) = picture.as_object().unwrap().iter().next().unwrap();
+                Some(format!("{kind} {}", content.as_str().unwrap()))
+            })
+            .collect::<Vec<_>>();
+        let expected = items.into_iter().map(|(_, expected)| expected).collect::<Vec<_>>();
+        prop_assert_eq!(seen, expected);
+        let mut rest = answer.as_bytes();
+        let mut chunks = Vec::new();
+        for cut in cuts.iter().cycle() {
+            if rest.is_empty() {
+                break;
+            }
+            let (chunk, tail) = rest.split_at((*cut).min(rest.len()));
+            chunks.push(chunk);
+            rest = tail;
+        }
+        prop_assert_eq!(read(chunks, 10), whole);
+    }
+}

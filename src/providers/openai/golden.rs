@@ -11,8 +11,15 @@ use serde_json::{Value, json};
 use super::{
     answer::{AnswerReader, Event},
     error::ErrorBody,
+    request,
 };
-use crate::providers::{PictureEvent, ProviderError, json::MAX_DEPTH};
+use crate::{
+    catalog::{
+        Catalog, ImageRequest, Parameter, ParameterKind, Params, SvgOptions, Translation,
+        Unsupported,
+    },
+    providers::{PictureEvent, ProviderError, json::MAX_DEPTH},
+};
 
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/providers/openai/fixtures");
 const PROMPT: &str = "An otter that reads the evening newspaper aloud";
@@ -86,6 +93,95 @@ fn snapshot(name: &str, value: &Value) {
     }, {
         insta::assert_json_snapshot!(name, value);
     });
+}
+
+/// What a client writes, as the catalog takes it.
+fn params(written: &Value) -> Params {
+    let written = written.as_object().unwrap().iter();
+    written
+        .filter(|(name, _)| *name != "model")
+        .map(|(name, value)| {
+            let parameter = Parameter::from_name(name).unwrap();
+            let value = match parameter.kind() {
+                ParameterKind::Text => {
+                    crate::catalog::Value::Text(value.as_str().unwrap().to_owned())
+                }
+                ParameterKind::Integer => crate::catalog::Value::Integer(value.as_i64().unwrap()),
+                ParameterKind::Flag => crate::catalog::Value::Flag(value.as_bool().unwrap()),
+                ParameterKind::Svg => crate::catalog::Value::Svg(SvgOptions {
+                    model: value["model"].as_str().unwrap().to_owned(),
+                    effort: value["reasoning"]["effort"].as_str().map(str::to_owned),
+                }),
+            };
+            (parameter, value)
+        })
+        .collect()
+}
+
+/// The request that goes out for what a client wrote, with the model's own rules and route.
+fn translate(catalog: &Catalog, written: &Value) -> Value {
+    let model = catalog.find(written["model"].as_str().unwrap()).unwrap();
+    let (request, _) = model
+        .rules
+        .check(&params(written), Unsupported::Reject)
+        .unwrap_or_else(|violation| panic!("{written}: {violation:?}"));
+    let route = &model.routes[0];
+    body(&request, &route.upstream_model, &route.translation)
+}
+
+fn body(request: &ImageRequest, upstream_model: &str, translation: &Translation) -> Value {
+    request::body(request, request.n, upstream_model, translation)
+        .unwrap()
+        .into()
+}
+
+#[test]
+fn requests_become_openai_s() {
+    let catalog = Catalog::load(None).unwrap();
+    let requests = fixtures("requests")
+        .into_iter()
+        .map(|(name, written)| {
+            let written = serde_json::from_slice::<Value>(&written).unwrap();
+            (name, translate(&catalog, &written))
+        })
+        .collect();
+    snapshot("requests", &Value::Object(requests));
+}
+
+#[test]
+fn a_translation_changes_names_words_and_sizes() {
+    let catalog = Catalog::load(None).unwrap();
+    let written = json!({
+        "model": "gpt-image-2", "prompt": "An otter", "size": "1536x1024", "quality": "high",
+        "output_format": "jpeg", "output_compression": 80, "user": "u-1",
+    });
+    let rules = &catalog.find("gpt-image-2").unwrap().rules;
+    let (request, _) = rules.check(&params(&written), Unsupported::Reject).unwrap();
+    let translation = |toml: &str| toml::from_str::<Translation>(toml).unwrap();
+    let says = |toml: &str| body(&request, "painter-1", &translation(toml));
+    assert_eq!(
+        says(
+            r#"
+            response_format = "url"
+            names = { output_format = "format", user = "end_user" }
+            words = { quality = { high = "hq" }, output_format = { jpeg = "jpg" } }
+            size = { table = [["1536x1024", { aspect_ratio = "3:2", megapixels = 1.5 }]] }
+            fixed = { safe = true, quality_preset = "none" }
+            "#
+        ),
+        json!({
+            "model": "painter-1", "prompt": "An otter", "n": 1, "response_format": "url",
+            "format": "jpg", "end_user": "u-1", "quality": "hq", "output_compression": 80,
+            "aspect_ratio": "3:2", "megapixels": 1.5, "safe": true, "quality_preset": "none",
+        })
+    );
+    let unsayable = translation(r#"size = { table = [["1024x1024", { aspect_ratio = "1:1" }]] }"#);
+    let error = request::body(&request, request.n, "painter-1", &unsayable).unwrap_err();
+    assert_eq!(
+        error.message,
+        "size 1536x1024 cannot be asked of this provider"
+    );
+    assert_eq!(error.param.as_deref(), Some("size"));
 }
 
 #[test]

@@ -63,7 +63,7 @@ impl OpenAi {
             call.n,
             &call.route.upstream_model,
             &call.route.translation,
-        );
+        )?;
         let body = serde_json::to_vec(&body).map_err(|_| {
             // Maps of strings and numbers always serialise.
             ProviderError::new(

@@ -134,5 +134,7 @@ pub(super) fn answer(status: u16, headers: &[&str], body: &str) -> Script {
 pub(super) fn head(status: u16, headers: &[&str]) -> Step {
     let lines = headers.join("\r\n");
     let end = if headers.is_empty() { "" } else { "\r\n" };
-    Step::Send(format!("HTTP/1.1 {status} X\r\nconnection: close\r\n{lines}{end}\r\n"))
+    Step::Send(format!(
+        "HTTP/1.1 {status} X\r\nconnection: close\r\n{lines}{end}\r\n"
+    ))
 }

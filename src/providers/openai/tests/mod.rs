@@ -485,7 +485,10 @@ async fn connections_serve_again() {
 #[tokio::test]
 async fn a_connection_that_was_closed_meanwhile_is_replaced() {
     let body = r#"{"data":[{"b64_json":"AAAA"}]}"#;
-    let text = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    let text = format!(
+        "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
     // Says nothing of closing, and closes.
     let fake = Fake::always(vec![Step::Send(text)]).await;
     let provider = OpenAi::new("painter", &config(fake.base_url()), MAX_PICTURE_BYTES).unwrap();

@@ -368,7 +368,7 @@ mod tests {
         ) {
             let format = OutputFormat::ALL[format];
             let spec = Spec {
-                prompt, index, of, compression, transparent, frame_count, frame_duration_ms,
+                prompt, index, of, transparent, compression, frame_count, frame_duration_ms,
                 ..spec(width, height, format)
             };
             let file = picture(&spec).unwrap();

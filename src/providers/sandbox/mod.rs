@@ -2,7 +2,7 @@
 //!
 //! Newcomers see it first, test keys run every model through it, and our own tests lean on it. Its
 //! pictures have the format, size and transparency that were asked for and show prompt, model and
-//! size; the same request gives the same bytes. Prompts can ask it to fail, see [`directive`].
+//! size; the same request gives the same bytes. Prompts can ask it to fail: the words are in `directive`.
 //!
 //! Memory is bounded by painting only as many pictures at once as there are processors; a finished
 //! file waits for its reader, an unencoded one never does.
@@ -13,6 +13,8 @@ mod encode;
 mod paint;
 mod scene;
 mod svg;
+#[cfg(test)]
+mod tests;
 mod text;
 
 use std::{sync::Arc, thread, time::Duration};
@@ -29,12 +31,14 @@ use self::{directive::Directive, scene::Spec};
 use super::{
     Call, Encoding, ErrorKind, PictureEvent, PictureSink, Provider, ProviderError, Report,
 };
-use crate::catalog::{Background, ImageSize, OutputFormat, Quality, SizeChoice};
+use crate::catalog::{
+    Background, ImageRequest, ImageSize, OutputFormat, Quality, SizeChoice, TokenUsage,
+};
 
 /// The longest side we paint, in pixels: the longest that every format can carry (WebP's limit).
 const MAX_SIDE: u32 = 16_383;
-/// The largest picture we paint: twice 3840x2160, the largest that any model's rules let through.
-const MAX_PIXELS: u64 = 2 * 3840 * 2160;
+/// The largest picture we paint, as large as the sandbox's own model allows: 64 MiB of pixels.
+const MAX_PIXELS: u64 = 4096 * 4096;
 /// Pictures are handed on in pieces of this size, in bytes.
 const CHUNK: usize = 64 * 1024;
 
@@ -108,6 +112,7 @@ impl Sandbox {
         {
             return Err(refusal);
         }
+        report.usage = usage_of(call, size, &report);
         Ok(report)
     }
 
@@ -193,6 +198,26 @@ fn resolve_quality(call: &Call, asked: Quality) -> Quality {
         | Quality::Xhigh
         | Quality::Max => asked,
     }
+}
+
+/// The tokens that a model priced per token would report: text at four characters a token and six more
+/// a picture, pictures by the numbers the catalog knows beforehand. `None` where tokens do not matter.
+fn usage_of(call: &Call, size: ImageSize, report: &Report) -> Option<TokenUsage> {
+    let mut painted = ImageRequest::clone(&call.request);
+    painted.size.value = SizeChoice::Exact(size);
+    // No picture comes early, so none of these tokens were spent.
+    painted.partial_images = None;
+    if let (Some(setting), Some(quality)) = (&mut painted.quality, report.quality) {
+        setting.value = quality;
+    }
+    let each = call.route.price.usage_bound(&painted).ok().flatten()?;
+    let pictures = u64::try_from(report.announced).ok()?;
+    let words = u64::try_from(painted.prompt.chars().count().div_ceil(4)).ok()?;
+    Some(TokenUsage {
+        input_text: words.saturating_add(pictures.saturating_mul(6)),
+        output_image: each.output_image.saturating_mul(pictures),
+        ..TokenUsage::default()
+    })
 }
 
 /// Picture `index` of a call. Frames as `contracts/openai-images.md`, section 1.1, has them by default.

@@ -1,23 +1,23 @@
 //! The answer of a generation: `OpenAI`'s JSON with the pictures read from the store as it is sent.
 //!
 //! Everything around the pictures is known and settled before the first byte goes out (I6), so the answer
-//! has a length, and memory holds one chunk of one picture.
+//! has a length, and memory holds one chunk of one picture (see [`super::pictures`]).
 
 use axum::{
     body::Body,
     response::{IntoResponse, Response},
 };
-use bytes::Bytes;
-use futures_util::{StreamExt, TryStreamExt, stream};
 use http::{HeaderName, HeaderValue, header};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::App;
+use super::{
+    App,
+    pictures::{self, Piece},
+};
 use crate::{
     catalog::{Background, ImageSize, OutputFormat, Quality, ResponseFormat},
-    gateway::{DeliveredPicture, FailedPicture, Generation, Usage},
-    images::{self, ImageStore},
+    gateway::{FailedPicture, Generation, Usage},
     money::NanoUsd,
 };
 
@@ -130,18 +130,16 @@ fn with_links(generation: &Generation) -> Response {
     Body::from(body).into_response()
 }
 
-/// A piece of the body: text that is ready, or a picture to be read when its turn comes.
-enum Piece {
-    Text(String),
-    Picture(DeliveredPicture),
-}
-
 fn with_pictures(app: &App, generation: &Generation) -> Response {
     let mut pieces = vec![Piece::Text(head(generation))];
     for (index, picture) in generation.pictures.iter().enumerate() {
         let comma = if index == 0 { "" } else { "," };
         pieces.push(Piece::Text(format!("{comma}{{\"b64_json\":\"")));
-        pieces.push(Piece::Picture(picture.clone()));
+        pieces.push(Piece::Picture {
+            id: picture.id,
+            format: picture.format,
+            size_bytes: picture.size_bytes,
+        });
         let revised = picture.revised_prompt.as_ref();
         let revised = revised.map_or_else(String::new, |revised| {
             format!(",\"revised_prompt\":{}", Value::from(revised.as_str()))
@@ -149,40 +147,7 @@ fn with_pictures(app: &App, generation: &Generation) -> Response {
         pieces.push(Piece::Text(format!("\"{revised}}}")));
     }
     pieces.push(Piece::Text(tail(generation)));
-
-    let length: u64 = pieces
-        .iter()
-        .map(|piece| match piece {
-            Piece::Text(text) => u64::try_from(text.len()).unwrap_or(u64::MAX),
-            Piece::Picture(picture) => images::encoded_len(picture.size_bytes),
-        })
-        .sum();
-    let store = app.gateway.rooms().store.clone();
-    let body = stream::iter(pieces)
-        .then(move |piece| read(store.clone(), piece))
-        .try_flatten();
-    let mut response = Body::from_stream(body).into_response();
-    response
-        .headers_mut()
-        .insert(header::CONTENT_LENGTH, HeaderValue::from(length));
-    response
-}
-
-type Chunks = stream::BoxStream<'static, std::io::Result<Bytes>>;
-
-async fn read(store: ImageStore, piece: Piece) -> std::io::Result<Chunks> {
-    let picture = match piece {
-        Piece::Text(text) => return Ok(stream::once(async { Ok(Bytes::from(text)) }).boxed()),
-        Piece::Picture(picture) => picture,
-    };
-    // A picture that was settled a moment ago and cannot be read breaks the connection: no client takes
-    // a torso for an answer, and the generation can be fetched again.
-    let (_, chunks) = store
-        .read(picture.id, picture.format)
-        .await
-        .map_err(std::io::Error::other)?
-        .ok_or_else(|| std::io::Error::other("a picture is gone from the store"))?;
-    Ok(images::encode_base64(chunks).boxed())
+    pictures::body(app, pieces)
 }
 
 /// The answer up to the first picture.

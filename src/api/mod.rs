@@ -12,9 +12,11 @@ mod extract;
 mod files;
 mod generations;
 mod health;
+mod history;
 mod middleware;
 mod models;
 mod params;
+mod pictures;
 mod router;
 pub mod server;
 

@@ -7,18 +7,26 @@ use axum::{
 };
 use http::{Method, Uri};
 
-use super::{ApiError, App, credits, files, generations, health, middleware, models};
+use super::{ApiError, App, credits, files, generations, health, history, middleware, models};
 
 /// Every endpoint, with what every exchange goes through around it.
 pub fn router(app: App) -> Router {
     Router::new()
-        .route("/v1/images/generations", post(generations::create))
+        .route(
+            "/v1/images/generations",
+            post(generations::create).get(history::list),
+        )
         // Some clients write it so, and a redirect would lose their POST.
-        .route("/v1/images/generations/", post(generations::create))
+        .route(
+            "/v1/images/generations/",
+            post(generations::create).get(history::list),
+        )
+        .route("/v1/images/generations/{id}", get(history::show))
         .route("/v1/models", get(models::list))
         // Ids contain slashes.
         .route("/v1/models/{*id}", get(models::show))
         .route("/v1/credits", get(credits::credits))
+        .route("/v1/usage", get(credits::usage))
         .route("/files/{name}", get(files::get))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))

@@ -200,6 +200,11 @@ impl Gateway {
         &self.rooms
     }
 
+    /// What the operator has decided.
+    pub fn settings(&self) -> &GatewaySettings {
+        &self.settings
+    }
+
     /// A name for a generation that begins now.
     fn new_generation() -> GenerationId {
         GenerationId::new()

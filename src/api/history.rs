@@ -1,0 +1,247 @@
+//! `GET /v1/images/generations` and `GET /v1/images/generations/{id}`: what became of earlier requests of
+//! the same account, with their pictures as fresh links or as base64.
+
+use axum::{
+    Json,
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use chrono::TimeDelta;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::{
+    ApiError, App,
+    auth::Authenticated,
+    extract::{PathText, Queried},
+    pictures::{self, Piece},
+};
+use crate::{
+    catalog::{ResponseFormat, Violation},
+    ids::GenerationId,
+    images::PictureFormat,
+    keys::ApiKey,
+    ledger::{Generation, GenerationError, GenerationFilter, ImageRecord},
+    money::NanoUsd,
+};
+
+const DEFAULT_PAGE: u32 = 20;
+const LONGEST_PAGE: u32 = 100;
+
+/// Which generations to list.
+#[derive(Deserialize)]
+pub(super) struct Filter {
+    limit: Option<u32>,
+    after: Option<String>,
+    idempotency_key: Option<String>,
+    user: Option<String>,
+}
+
+/// How to show the pictures.
+#[derive(Deserialize)]
+pub(super) struct Shape {
+    response_format: Option<String>,
+}
+
+/// A page of generations, newest first.
+#[derive(Serialize)]
+pub(super) struct Page {
+    object: &'static str,
+    data: Vec<GenerationJson>,
+    has_more: bool,
+}
+
+/// A generation as its account sees it.
+#[derive(Serialize)]
+pub(super) struct GenerationJson {
+    id: GenerationId,
+    object: &'static str,
+    status: &'static str,
+    model: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    provider: Option<String>,
+    created: i64,
+    cost: NanoUsd,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    idempotency_key: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<GenerationError>,
+    /// The pictures that are still kept.
+    data: Vec<PictureJson>,
+}
+
+#[derive(Serialize)]
+struct PictureJson {
+    url: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    revised_prompt: Option<String>,
+    /// Unix seconds until which the link opens.
+    expires_at: i64,
+}
+
+/// `GET /v1/images/generations`
+pub(super) async fn list(
+    State(app): State<App>,
+    Authenticated(key): Authenticated,
+    Queried(filter): Queried<Filter>,
+) -> Result<Json<Page>, ApiError> {
+    let limit = filter.limit.unwrap_or(DEFAULT_PAGE);
+    if !(1..=LONGEST_PAGE).contains(&limit) {
+        return Err(invalid(
+            "limit",
+            format!("Invalid value for 'limit': {limit}. Expected 1 to {LONGEST_PAGE}."),
+        ));
+    }
+    let after = filter
+        .after
+        .map(|after| after.parse())
+        .transpose()
+        .map_err(|error| invalid("after", format!("Invalid value for 'after': {error}.")))?;
+    let wanted = GenerationFilter {
+        mode: Some(key.mode),
+        after,
+        user: filter.user,
+        idempotency_key: filter.idempotency_key,
+    };
+    // One more than asked tells whether there are more.
+    let mut found = app
+        .ledger
+        .generations(key.account, &wanted, limit.saturating_add(1))
+        .await?;
+    let page = usize::try_from(limit).unwrap_or(usize::MAX);
+    let has_more = found.len() > page;
+    found.truncate(page);
+    let data = found
+        .into_iter()
+        .map(|generation| {
+            let mut shown = describe(&generation);
+            shown.data = links(&app, &generation);
+            shown
+        })
+        .collect();
+    Ok(Json(Page {
+        object: "list",
+        data,
+        has_more,
+    }))
+}
+
+/// `GET /v1/images/generations/{id}`
+pub(super) async fn show(
+    State(app): State<App>,
+    Authenticated(key): Authenticated,
+    PathText(id): PathText,
+    Queried(shape): Queried<Shape>,
+) -> Result<Response, ApiError> {
+    let format = match shape.response_format.as_deref() {
+        None => ResponseFormat::Url,
+        Some(word) => word.parse().map_err(|_| {
+            invalid(
+                "response_format",
+                format!(
+                    "Invalid value for 'response_format': '{}'. Supported values are: 'url', 'b64_json'.",
+                    super::error::excerpt(word)
+                ),
+            )
+        })?,
+    };
+    let generation = find(&app, &key, &id).await?;
+    let mut shown = describe(&generation);
+    Ok(match format {
+        ResponseFormat::Url => {
+            shown.data = links(&app, &generation);
+            Json(shown).into_response()
+        }
+        ResponseFormat::B64Json => as_base64(&app, &shown, &generation),
+    })
+}
+
+/// The generation, if it is of this key's account and mode; another's is as unknown as none.
+async fn find(app: &App, key: &ApiKey, id: &str) -> Result<Generation, ApiError> {
+    let unknown = || ApiError::NoGeneration(super::error::excerpt(id));
+    let parsed = id.parse().map_err(|_| unknown())?;
+    app.ledger
+        .generation(key.account, parsed)
+        .await?
+        .filter(|generation| generation.mode == key.mode)
+        .ok_or_else(unknown)
+}
+
+fn describe(generation: &Generation) -> GenerationJson {
+    GenerationJson {
+        id: generation.id,
+        object: "image.generation",
+        status: generation.status.as_str(),
+        model: generation.model.clone(),
+        provider: generation.provider.clone(),
+        created: generation.created_at.timestamp(),
+        cost: generation.cost,
+        user: generation.user.clone(),
+        idempotency_key: generation.idempotency_key.clone(),
+        error: generation.error.clone(),
+        data: Vec::new(),
+    }
+}
+
+/// The pictures that are still kept.
+fn kept<'a>(
+    app: &App,
+    generation: &'a Generation,
+) -> impl Iterator<Item = (&'a ImageRecord, PictureFormat)> {
+    let now = app.clock.now();
+    generation
+        .images
+        .iter()
+        .filter(move |image| image.expires_at > now)
+        .filter_map(|image| Some((image, PictureFormat::from_extension(&image.format)?)))
+}
+
+fn links(app: &App, generation: &Generation) -> Vec<PictureJson> {
+    let gateway = &app.gateway;
+    let ttl = TimeDelta::from_std(gateway.settings().url_ttl).unwrap_or(TimeDelta::MAX);
+    let newest = app.clock.now().checked_add_signed(ttl);
+    kept(app, generation)
+        .map(|(image, format)| {
+            let expires_at = newest.map_or(image.expires_at, |newest| newest.min(image.expires_at));
+            PictureJson {
+                url: gateway.rooms().links.sign(image.id, format, expires_at),
+                revised_prompt: image.revised_prompt.clone(),
+                expires_at: expires_at.timestamp(),
+            }
+        })
+        .collect()
+}
+
+fn as_base64(app: &App, shown: &GenerationJson, generation: &Generation) -> Response {
+    let text = serde_json::to_string(shown).expect("plain fields always serialise");
+    // `data` is the last field and empty: the pictures go between its brackets.
+    let head = text.trim_end_matches("]}").to_owned();
+    let mut pieces = vec![Piece::Text(head)];
+    for (index, (image, format)) in kept(app, generation).enumerate() {
+        let comma = if index == 0 { "" } else { "," };
+        pieces.push(Piece::Text(format!("{comma}{{\"b64_json\":\"")));
+        pieces.push(Piece::Picture {
+            id: image.id,
+            format,
+            size_bytes: image.size_bytes,
+        });
+        let mut rest = json!({"expires_at": image.expires_at.timestamp()});
+        if let Some(revised) = &image.revised_prompt {
+            rest["revised_prompt"] = Value::from(revised.as_str());
+        }
+        let rest = rest.to_string();
+        pieces.push(Piece::Text(format!("\",{}", rest.trim_start_matches('{'))));
+    }
+    pieces.push(Piece::Text("]}".to_owned()));
+    pictures::body(app, pieces)
+}
+
+fn invalid(parameter: &str, message: String) -> ApiError {
+    ApiError::Parameter(Violation {
+        parameter: parameter.to_owned(),
+        code: "invalid_value",
+        message,
+    })
+}

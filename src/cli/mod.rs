@@ -12,18 +12,19 @@ use std::{
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
+    time::Duration,
 };
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use secrecy::ExposeSecret;
-use sqlx::PgPool;
+use sqlx::{ConnectOptions, PgPool, postgres::PgConnectOptions};
 
 use crate::{
     catalog::Catalog,
     clock::Clock,
     config::{Config, Environment},
-    postgres::{self, private::PrivateServer},
+    postgres::{self, PostgresError, private::PrivateServer},
     telemetry,
 };
 
@@ -73,7 +74,8 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         .context("could not start the runtime")?;
     runtime.block_on(async {
         match cli.command {
-            Command::Serve => serve::run(config).await,
+            // Boxed: by far the largest, and every command would carry its size.
+            Command::Serve => Box::pin(serve::run(config)).await,
             Command::Check(arguments) => check::run(&config, &arguments),
             Command::Migrate => migrate::run(config).await,
         }
@@ -106,22 +108,28 @@ impl Context {
     /// Dropped before it returns, a private server that it started is told to stop.
     pub async fn open(config: Config) -> anyhow::Result<Self> {
         let catalog = Arc::new(load_catalog(&config)?);
-        let (options, server) = match &config.database.url {
-            Some(url) => (postgres::options_from_url(url.expose_secret())?, None),
-            None => {
-                let server = PrivateServer::start(&config.database, &config.data_dir).await?;
-                (server.connect_options(), Some(server))
-            }
+        let (options, server) = if let Some(url) = &config.database.url {
+            (postgres::options_from_url(url.expose_secret())?, None)
+        } else {
+            let server = PrivateServer::start(&config.database, &config.data_dir).await?;
+            (server.connect_options(), Some(server))
         };
-        let pool = postgres::connect(options, config.database.max_connections).await?;
-        postgres::migrate(&pool).await?;
-        Ok(Self {
-            config,
-            catalog,
-            pool,
-            clock: Clock::system(),
-            server,
-        })
+        match migrated_pool(options, config.database.max_connections).await {
+            Ok(pool) => Ok(Self {
+                config,
+                catalog,
+                pool,
+                clock: Clock::system(),
+                server,
+            }),
+            Err(error) => {
+                if let Some(server) = server {
+                    // The first error is the one to tell.
+                    server.stop().await.ok();
+                }
+                Err(error)
+            }
+        }
     }
 
     /// Runs `work` with an open context and closes it again, whatever `work` said.
@@ -156,7 +164,21 @@ impl Context {
     }
 }
 
-const CLOSE_PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
+/// How long connections in use may take to come back when the pool closes.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
+
+async fn migrated_pool(options: PgConnectOptions, max_connections: u32) -> anyhow::Result<PgPool> {
+    let pool = match postgres::connect(options.clone(), max_connections).await {
+        // A pool tries for a while, so that a database may start beside us, and then knows no cause.
+        Err(PostgresError::Connect(sqlx::Error::PoolTimedOut)) => {
+            options.connect().await.map_err(PostgresError::Connect)?;
+            postgres::connect(options, max_connections).await
+        }
+        pool => pool,
+    }?;
+    postgres::migrate(&pool).await?;
+    Ok(pool)
+}
 
 /// The models, and whether the configured default is one of them.
 fn load_catalog(config: &Config) -> anyhow::Result<Catalog> {
@@ -170,4 +192,28 @@ fn load_catalog(config: &Config) -> anyhow::Result<Catalog> {
         anyhow::bail!("{place}default_model: there is no model '{name}' in the catalog");
     }
     Ok(catalog)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_file_may_stand_anywhere_on_the_line() {
+        for line in [
+            &["easel", "--config", "a.toml", "check", "--json"][..],
+            &["easel", "check", "--config", "a.toml", "--json"],
+            &["easel", "check", "--json", "--config=a.toml"],
+        ] {
+            let cli = Cli::try_parse_from(line).unwrap();
+            assert_eq!(cli.config.as_deref(), Some(Path::new("a.toml")), "{line:?}");
+        }
+    }
 }

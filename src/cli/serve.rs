@@ -40,9 +40,18 @@ pub(super) async fn run(config: Config) -> anyhow::Result<ExitCode> {
         None => Some(ServeLock::acquire(&config.data_dir)?),
         Some(_) => None,
     };
+    let mut opening = std::pin::pin!(Context::open(config));
     let context = tokio::select! {
-        context = Context::open(config) => context?,
-        () = signals.next() => return Ok(ExitCode::SUCCESS),
+        context = &mut opening => context?,
+        () = signals.next() => {
+            // A database that is half started is stopped best when it is up; who cannot wait, says so.
+            let context = tokio::select! {
+                context = opening => context?,
+                () = signals.next() => return Ok(ExitCode::SUCCESS),
+            };
+            context.close().await?;
+            return Ok(ExitCode::SUCCESS);
+        }
     };
     let outcome = serve(&context, &mut signals).await;
     let closed = context.close().await;

@@ -46,5 +46,37 @@ pub(super) fn warning(text: impl AsRef<str>) {
 
 /// Prints an error with its causes to stderr.
 pub(super) fn error(error: &anyhow::Error) {
-    writeln!(io::stderr().lock(), "error: {error:#}").ok();
+    writeln!(io::stderr().lock(), "error: {}", chain(error)).ok();
+}
+
+/// The error and its causes; a cause that the error before it has already told is left out.
+fn chain(error: &anyhow::Error) -> String {
+    let mut told = String::new();
+    for cause in error.chain() {
+        let cause = cause.to_string();
+        if told.is_empty() {
+            told = cause;
+        } else if !told.ends_with(&cause) {
+            told.push_str(": ");
+            told.push_str(&cause);
+        }
+    }
+    told
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::anyhow;
+
+    use super::*;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let cause = anyhow!("connection refused");
+        let error = cause
+            .context("talking: connection refused")
+            .context("no database");
+        assert_eq!(chain(&error), "no database: talking: connection refused");
+        assert_eq!(chain(&anyhow!("alone")), "alone");
+    }
 }

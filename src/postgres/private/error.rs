@@ -19,7 +19,11 @@ pub enum PrivateServerError {
     )]
     NoPrograms,
     /// `[database] postgres_bin` names a wrong place.
-    #[error("[database] postgres_bin: there are no programs postgres and initdb in {}", .0.display())]
+    #[error(
+        "[database] postgres_bin: there are no programs postgres and initdb in {}: name the directory that \
+         has them, leave the key out to have them looked for, or use a server that runs already (DATABASE_URL)",
+        .0.display()
+    )]
     WrongDirectory(PathBuf),
     /// Only old ones were found.
     #[error("PostgreSQL {found} in {} is too old: Easel needs {} or newer", directory.display(), super::programs::OLDEST)]

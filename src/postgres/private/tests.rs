@@ -219,7 +219,8 @@ async fn failures_say_what_to_do() {
     assert_eq!(
         refused(&wrong).await,
         format!(
-            "[database] postgres_bin: there are no programs postgres and initdb in {}",
+            "[database] postgres_bin: there are no programs postgres and initdb in {}: name the directory that has \
+             them, leave the key out to have them looked for, or use a server that runs already (DATABASE_URL)",
             empty.path().display()
         )
     );

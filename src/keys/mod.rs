@@ -6,6 +6,8 @@
 mod error;
 mod repo;
 mod secret;
+#[cfg(test)]
+mod tests;
 
 use std::{fmt, str::FromStr};
 
@@ -180,7 +182,7 @@ pub struct NewKey {
 }
 
 /// What shall be different about a key; `None` leaves it, an inner `None` takes the bound away.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct KeyUpdate {
     /// A name for people.
     pub name: Option<String>,

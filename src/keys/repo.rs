@@ -4,7 +4,10 @@ use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, PgPool};
 
 use super::{ApiKey, KeyError, KeyLimits, secret::SecretHash};
-use crate::ids::{AccountId, KeyId};
+use crate::{
+    ids::{AccountId, KeyId},
+    postgres::clean,
+};
 
 /// A row of `api_keys` without the hash.
 struct KeyRow {
@@ -34,7 +37,7 @@ pub(super) async fn insert(
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
         key.id.to_string(),
         key.account.to_string(),
-        key.name,
+        clean(&key.name),
         key.mode.as_str(),
         hash.as_slice(),
         key.hint,
@@ -148,7 +151,7 @@ pub(super) async fn update(connection: &mut PgConnection, key: &ApiKey) -> Resul
              max_in_flight = $6, unsupported_parameters = $7, expires_at = $8
          where id = $1",
         key.id.to_string(),
-        key.name,
+        clean(&key.name),
         key.models.as_deref(),
         limit_to_sql(key.limits.requests_per_minute),
         limit_to_sql(key.limits.images_per_minute),

@@ -1,4 +1,4 @@
-//! The ledger against a real PostgreSQL: every state a hold can reach, and every race for it.
+//! The ledger against a real `PostgreSQL`: every state a hold can reach, and every race for it.
 
 use std::time::Duration;
 
@@ -172,7 +172,7 @@ fn picture(index: u8, cost: &str) -> Picture {
         upstream_cost: usd(cost),
         cost: usd(cost),
         revised_prompt: None,
-        kept_for: Duration::from_secs(3600),
+        kept_for: Duration::from_hours(1),
     }
 }
 

@@ -11,7 +11,7 @@ use super::PostgresError;
 /// The migrations of this build.
 pub(super) static MIGRATOR: Migrator = sqlx::migrate!("./migrations");
 
-/// `server_version_num` of PostgreSQL 14, the oldest still maintained in 2026-11 that Easel promises.
+/// `server_version_num` of `PostgreSQL` 14, the oldest still maintained in 2026-11 that Easel promises.
 const OLDEST: i32 = 140_000;
 
 /// Brings the database up to this build. Safe to call from every replica at once.

@@ -1,6 +1,6 @@
 //! Pool, migrations, transactions, and the private server.
 //!
-//! Knows how to reach PostgreSQL and nothing of what the tables mean. The one idea: a transaction is
+//! Knows how to reach `PostgreSQL` and nothing of what the tables mean. The one idea: a transaction is
 //! run by [`run_tx`], whose body may run twice, so retrying a serialization failure or a deadlock is
 //! decided here and nowhere else.
 
@@ -9,6 +9,8 @@ pub mod private;
 pub mod secrets;
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 
 use std::{
     marker::PhantomData,
@@ -19,6 +21,7 @@ use std::{
 use futures_util::future::BoxFuture;
 use sqlx::{
     Connection, PgConnection, PgPool,
+    error::DatabaseError,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
@@ -65,6 +68,16 @@ const PING_AFTER: Duration = Duration::from_secs(5);
 /// # Errors
 /// [`PostgresError::Url`], which does not repeat the URL.
 pub fn options_from_url(url: &str) -> Result<PgConnectOptions, PostgresError> {
+    // The driver would take any scheme, and find nobody on the port of another kind of database.
+    if !["postgres://", "postgresql://"]
+        .iter()
+        .any(|scheme| url.starts_with(scheme))
+    {
+        let reason = "it does not begin with postgres://";
+        return Err(PostgresError::Url(sqlx::Error::Configuration(
+            reason.into(),
+        )));
+    }
     url.parse().map_err(PostgresError::Url)
 }
 
@@ -102,6 +115,12 @@ pub async fn connect(
         .connect_with(options.application_name("easel"))
         .await
         .map_err(PostgresError::Connect)
+}
+
+/// The text without U+0000, which `PostgreSQL` cannot keep. For text that came from outside: a NUL must
+/// not fail the statement it is written with, least of all one that writes a batch.
+pub fn clean(text: &str) -> String {
+    text.replace('\0', "")
 }
 
 /// An error type of a room whose work runs in transactions.
@@ -192,7 +211,7 @@ impl DerefMut for Tx<'_, '_> {
 
 /// `serialization_failure`, `deadlock_detected`: nothing was done, and the next try may succeed.
 fn is_lost_race(error: &sqlx::Error) -> bool {
-    let code = error.as_database_error().and_then(|error| error.code());
+    let code = error.as_database_error().and_then(DatabaseError::code);
     matches!(code.as_deref(), Some("40001" | "40P01"))
 }
 

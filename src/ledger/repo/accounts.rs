@@ -99,7 +99,7 @@ pub(in crate::ledger) async fn read_balance(
 }
 
 /// Locks balances and reads them. The rows come in the canonical order, which is also the order in which
-/// PostgreSQL locks them, and each is read as it is *after* its lock was waited for (READ COMMITTED
+/// `PostgreSQL` locks them, and each is read as it is *after* its lock was waited for (READ COMMITTED
 /// returns the locked version of the row), so for these columns lock and read are one statement.
 /// Accounts that do not exist are absent.
 pub(in crate::ledger) async fn lock_balances(

@@ -7,6 +7,7 @@ use sqlx::PgPool;
 use super::{clean, decode};
 use crate::{
     ids::AccountId,
+    keys::Mode,
     ledger::{
         error::LedgerError,
         history::{AttemptRecord, Generation, GenerationError, GenerationFilter, ImageRecord},
@@ -29,7 +30,7 @@ pub(in crate::ledger) async fn find(
     let before = filter
         .after
         .map_or_else(|| NEWEST.to_owned(), |after| after.to_string());
-    let mode = filter.mode.map(|mode| mode.as_str());
+    let mode = filter.mode.map(Mode::as_str);
     let user = filter.user.as_deref().map(clean);
     let found = if let Some(key) = filter.idempotency_key.as_deref().map(clean) {
         sqlx::query_scalar!(

@@ -6,8 +6,13 @@
 //! account's money is changed by one transaction at a time. Functions here take the caller's connection;
 //! the service opens the transaction.
 //!
-//! Statements take arrays, one is a batch of one. Text that came from outside passes [`clean`]: PostgreSQL
-//! refuses U+0000, and one client's NUL must not fail the whole batch it is committed with.
+//! Statements take arrays, one is a batch of one. Text that came from outside passes [`clean`]: one client's
+//! NUL must not fail the whole batch it is committed with.
+
+#![expect(
+    clippy::as_conversions,
+    reason = "in the arguments of `query!`, `as` names the type of an array and converts nothing"
+)]
 
 pub(super) mod accounts;
 pub(super) mod history;
@@ -20,14 +25,10 @@ pub(super) mod usage;
 use std::{fmt::Display, str::FromStr};
 
 use super::error::LedgerError;
+use crate::postgres::clean;
 
 /// Reads an id or word that we wrote ourselves.
 fn decode<T: FromStr<Err: Display>>(column: &'static str, text: &str) -> Result<T, LedgerError> {
     text.parse()
         .map_err(|error| LedgerError::Inconsistent(format!("{column}: {error}")))
-}
-
-/// The text without U+0000, which PostgreSQL cannot keep.
-fn clean(text: &str) -> String {
-    text.replace('\0', "")
 }

@@ -4,6 +4,7 @@ use sqlx::PgPool;
 
 use super::{clean, decode};
 use crate::{
+    keys::Mode,
     ledger::{
         error::LedgerError,
         usage::{UsageFilter, UsageGroup, UsageRow},
@@ -11,7 +12,7 @@ use crate::{
     money::NanoUsd,
 };
 
-/// One statement for every grouping and filter: it is not a hot one, and PostgreSQL plans it anew for the
+/// One statement for every grouping and filter: it is not a hot one, and `PostgreSQL` plans it anew for the
 /// filters that are set.
 pub(in crate::ledger) async fn sum(
     pool: &PgPool,
@@ -46,7 +47,7 @@ pub(in crate::ledger) async fn sum(
         filter.account.map(|account| account.to_string()),
         filter.key.map(|key| key.to_string()),
         filter.model.as_deref().map(clean),
-        filter.mode.map(|mode| mode.as_str()),
+        filter.mode.map(Mode::as_str),
         filter.since,
         filter.until,
     )

@@ -105,7 +105,7 @@ async fn sweepers_and_settlements_at_once_end_each_hold_once() {
     let captured = settled
         .into_iter()
         .flat_map(Result::unwrap)
-        .filter(Result::is_ok)
+        .flatten()
         .count();
     assert_eq!(swept + u64::try_from(captured).unwrap(), 300);
     assert_eq!(

@@ -1,0 +1,169 @@
+//! Keys against a real `PostgreSQL`.
+
+use chrono::{TimeDelta, TimeZone};
+use secrecy::ExposeSecret;
+
+use super::*;
+use crate::{ids::ReplicaId, ledger::Ledger, postgres::testing::TestDatabase};
+
+struct Ring {
+    /// Dropped last.
+    database: TestDatabase,
+    clock: Clock,
+    keys: Keys,
+    account: AccountId,
+}
+
+async fn ring() -> Ring {
+    let database = TestDatabase::new().await;
+    let clock = Clock::manual(Utc.with_ymd_and_hms(2026, 11, 20, 12, 0, 0).unwrap());
+    let ledger = Ledger::new(database.pool.clone(), clock.clone(), ReplicaId::new());
+    let account = ledger.create_account("acme").await.unwrap().id;
+    let keys = Keys::new(database.pool.clone(), clock.clone());
+    Ring {
+        database,
+        clock,
+        keys,
+        account,
+    }
+}
+
+impl Ring {
+    fn new_key(&self) -> NewKey {
+        NewKey {
+            account: self.account,
+            name: "ci".to_owned(),
+            mode: Mode::Test,
+            models: Some(vec!["openai/dall-e-3".to_owned()]),
+            limits: KeyLimits {
+                requests_per_minute: Some(60),
+                images_per_minute: None,
+                max_in_flight: Some(u32::MAX),
+            },
+            unsupported_parameters: UnsupportedParameters::Drop,
+            expires_at: None,
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_secret_opens_its_key_and_is_kept_nowhere() {
+    let ring = ring().await;
+    let (key, secret) = ring.keys.create(ring.new_key()).await.unwrap();
+    let found = ring.keys.authenticate(&secret).await.unwrap().unwrap();
+    assert_eq!(found.id, key.id);
+    assert_eq!(found.models, key.models);
+    assert_eq!(found.limits.requests_per_minute, Some(60));
+    assert_eq!(
+        found.limits.max_in_flight,
+        Some(i32::MAX.unsigned_abs()),
+        "as large as the column"
+    );
+    assert_eq!(found.unsupported_parameters, UnsupportedParameters::Drop);
+    let body = secret.expose_secret().trim_start_matches("ek_test_");
+    let kept: bool = sqlx::query_scalar(
+        "select exists (select from api_keys k where k::text like '%' || $1 || '%')",
+    )
+    .bind(body)
+    .fetch_one(&ring.database.pool)
+    .await
+    .unwrap();
+    assert!(!kept);
+}
+
+#[tokio::test]
+async fn a_wrong_secret_opens_nothing() {
+    let ring = ring().await;
+    let (_, secret) = ring.keys.create(ring.new_key()).await.unwrap();
+    let right = secret.expose_secret();
+    let mut near = right.to_owned();
+    let last = near.pop().unwrap();
+    near.push(if last == 'a' { 'b' } else { 'a' });
+    for wrong in [
+        near,
+        right.replace("ek_test_", "ek_live_"),
+        right.to_lowercase(),
+        format!(" {right}"),
+        String::new(),
+    ] {
+        if wrong == *right {
+            continue;
+        }
+        let found = ring.keys.authenticate(&SecretString::from(wrong)).await;
+        assert!(found.unwrap().is_none());
+    }
+}
+
+#[tokio::test]
+async fn a_revoked_key_opens_nothing_and_stays_revoked() {
+    let ring = ring().await;
+    let (key, secret) = ring.keys.create(ring.new_key()).await.unwrap();
+    let revoked = ring.keys.revoke(key.id).await.unwrap();
+    assert_eq!(revoked.revoked_at, Some(ring.clock.now()));
+    assert_eq!(ring.keys.authenticate(&secret).await.unwrap(), None);
+    ring.clock.advance(TimeDelta::hours(1));
+    assert_eq!(ring.keys.revoke(key.id).await.unwrap(), revoked);
+    let missing = ring.keys.revoke(KeyId::new()).await;
+    assert!(matches!(missing, Err(KeyError::NotFound(_))), "{missing:?}");
+}
+
+#[tokio::test]
+async fn a_key_expires_to_the_instant() {
+    let ring = ring().await;
+    let mut new = ring.new_key();
+    new.expires_at = Some(ring.clock.now() + TimeDelta::seconds(60));
+    let (_, secret) = ring.keys.create(new).await.unwrap();
+    ring.clock.advance(TimeDelta::milliseconds(59_999));
+    assert!(ring.keys.authenticate(&secret).await.unwrap().is_some());
+    ring.clock.advance(TimeDelta::milliseconds(1));
+    assert_eq!(ring.keys.authenticate(&secret).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn an_update_changes_what_it_names() {
+    let ring = ring().await;
+    let (before, _) = ring.keys.create(ring.new_key()).await.unwrap();
+    let end = ring.clock.now() + TimeDelta::days(1);
+    let update = KeyUpdate {
+        name: Some("other".to_owned()),
+        models: Some(None),
+        requests_per_minute: Some(None),
+        images_per_minute: Some(Some(5)),
+        expires_at: Some(Some(end)),
+        ..KeyUpdate::default()
+    };
+    let after = ring.keys.update(before.id, &update).await.unwrap();
+    assert_eq!(ring.keys.find(before.id).await.unwrap().unwrap(), after);
+    assert_eq!((after.name.as_str(), &after.models), ("other", &None));
+    assert_eq!(
+        (
+            after.limits.requests_per_minute,
+            after.limits.images_per_minute
+        ),
+        (None, Some(5))
+    );
+    assert_eq!(after.expires_at, Some(end));
+    assert_eq!(after.unsupported_parameters, before.unsupported_parameters);
+    let missing = ring.keys.update(KeyId::new(), &update).await;
+    assert!(matches!(missing, Err(KeyError::NotFound(_))), "{missing:?}");
+}
+
+#[tokio::test]
+async fn keys_belong_to_accounts() {
+    let ring = ring().await;
+    let mut stranger = ring.new_key();
+    stranger.account = AccountId::new();
+    let refused = ring.keys.create(stranger).await.map(|(key, _)| key);
+    assert!(
+        matches!(refused, Err(KeyError::NoAccount(_))),
+        "{refused:?}"
+    );
+    let (key, _) = ring.keys.create(ring.new_key()).await.unwrap();
+    let ids = async |account| {
+        let keys = ring.keys.list(account).await.unwrap();
+        keys.iter().map(|key| key.id).collect::<Vec<_>>()
+    };
+    assert_eq!(ids(None).await, [key.id]);
+    assert_eq!(ids(Some(ring.account)).await, [key.id]);
+    assert_eq!(ids(Some(AccountId::new())).await, []);
+}

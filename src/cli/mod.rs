@@ -2,10 +2,15 @@
 //!
 //! Exit codes: 0, 1 for an error (printed once, to stderr, with its causes), 2 for a wrong command line.
 
+mod accounts;
 mod check;
+mod keys;
 mod migrate;
 mod output;
+mod reconcile;
 mod serve;
+mod usage;
+mod values;
 
 use std::{
     ffi::OsString,
@@ -24,6 +29,8 @@ use crate::{
     catalog::Catalog,
     clock::Clock,
     config::{Config, Environment},
+    ids::ReplicaId,
+    ledger::Ledger,
     postgres::{self, PostgresError, private::PrivateServer},
     telemetry,
 };
@@ -45,6 +52,14 @@ enum Command {
     Serve,
     /// Load configuration and catalog and show what would be served
     Check(check::Arguments),
+    /// API keys
+    Keys(keys::Arguments),
+    /// Who pays
+    Accounts(accounts::Arguments),
+    /// What was used
+    Usage(usage::Arguments),
+    /// Prove that entries, holds and balances agree
+    Reconcile(reconcile::Arguments),
     /// Bring the database up to this version; serve does it too
     Migrate,
 }
@@ -77,6 +92,24 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             // Boxed: by far the largest, and every command would carry its size.
             Command::Serve => Box::pin(serve::run(config)).await,
             Command::Check(arguments) => check::run(&config, &arguments),
+            Command::Keys(arguments) => {
+                Context::with(config, async |context| keys::run(context, arguments).await).await
+            }
+            Command::Accounts(arguments) => {
+                Context::with(config, async |context| {
+                    accounts::run(context, arguments).await
+                })
+                .await
+            }
+            Command::Usage(arguments) => {
+                Context::with(config, async |context| usage::run(context, arguments).await).await
+            }
+            Command::Reconcile(arguments) => {
+                Context::with(config, async |context| {
+                    reconcile::run(context, &arguments).await
+                })
+                .await
+            }
             Command::Migrate => migrate::run(config).await,
         }
     })
@@ -130,6 +163,11 @@ impl Context {
                 Err(error)
             }
         }
+    }
+
+    /// The books, for commands. They hold nothing, so they are nobody's replica.
+    fn ledger(&self) -> Ledger {
+        Ledger::new(self.pool.clone(), self.clock.clone(), ReplicaId::new())
     }
 
     /// Runs `work` with an open context and closes it again, whatever `work` said.

@@ -14,6 +14,12 @@ pub(super) fn line(text: impl AsRef<str>) {
         .ok();
 }
 
+/// Prints text that ends its own lines.
+pub(super) fn text(text: &str) {
+    let mut stdout = io::stdout().lock();
+    write!(stdout, "{text}").and_then(|()| stdout.flush()).ok();
+}
+
 /// Prints `value` as one JSON document.
 pub(super) fn json(value: &impl Serialize) -> anyhow::Result<()> {
     line(serde_json::to_string_pretty(value)?);

@@ -5,15 +5,11 @@ use std::net::SocketAddr;
 use secrecy::ExposeSecret;
 
 use crate::{
-    cli::output,
+    cli::{keys::PLAY_MONEY, output},
     config::local_url,
     keys::{KeyLimits, Keys, Mode, NewKey, UnsupportedParameters},
     ledger::{Ledger, NewEntry},
-    money::NanoUsd,
 };
-
-/// 100 USD of play money.
-const PLAY_MONEY: NanoUsd = NanoUsd::from_nano(100_000_000_000);
 
 /// Makes a test key on an account of its own and prints it with a line that works. (Replicas that meet on
 /// an empty database may each make one; it is play money.)

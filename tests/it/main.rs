@@ -10,6 +10,7 @@ mod commands;
 mod configuration;
 mod connections;
 mod disconnect;
+mod failover;
 mod generations;
 mod keys;
 mod links;

@@ -1,4 +1,4 @@
-//! `GET /v1/models`: OpenAI's shape, with rules, prices and providers beside it.
+//! `GET /v1/models`: `OpenAI`'s shape, with rules, prices and providers beside it.
 
 use serde_json::{Value, json};
 

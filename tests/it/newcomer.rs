@@ -33,7 +33,7 @@ impl Home {
         Easel::serve(self.path(), &[], ENVIRONMENT).await
     }
 
-    /// PostgreSQL's own note of its process, if there is one.
+    /// `PostgreSQL`'s own note of its process, if there is one.
     fn postmaster(&self) -> Option<Postmaster> {
         let file = find(self.path(), "postmaster.pid")?;
         let text = std::fs::read_to_string(file).ok()?;
@@ -234,7 +234,7 @@ async fn commands_reach_the_private_database() {
     assert!(home.postmaster().is_none());
 }
 
-/// A directory that only its owner may enter, such as /root: started as root, PostgreSQL's user cannot.
+/// A directory that only its owner may enter, such as /root: started as root, `PostgreSQL`'s user cannot.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_private_home_directory_works_or_says_what_to_do() {
     let home = Home::new();

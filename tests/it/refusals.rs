@@ -26,10 +26,10 @@ async fn check(app: &App, key: &Key, request: Value, code: &str, param: &str, me
 
 fn with(model: &str, extra: Value) -> Value {
     let mut request = json!({"model": model, "prompt": PROMPT});
-    request
-        .as_object_mut()
-        .unwrap()
-        .extend(extra.as_object().unwrap().clone());
+    let Value::Object(extra) = extra else {
+        panic!("parameters are an object: {extra}")
+    };
+    request.as_object_mut().unwrap().extend(extra);
     request
 }
 
@@ -214,8 +214,8 @@ async fn numbers_have_a_range_and_a_type() {
         ("dall-e-2", json!({"n": 11}), "integer_above_max_value", "n"),
         (
             "dall-e-2",
-            json!({"n": 99_999_999_999_999_999_999_u128 as f64}),
-            "invalid_type",
+            json!({"n": u64::MAX}),
+            "integer_above_max_value",
             "n",
         ),
         ("dall-e-2", json!({"n": 0}), "integer_below_min_value", "n"),

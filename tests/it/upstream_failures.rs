@@ -184,6 +184,26 @@ async fn answers_that_cannot_be_used() {
     }
 }
 
+/// Servers that speak the dialect are careless about content types; a page is never a picture.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_counts_for_what_it_is() {
+    let app = App::start().await;
+    let key = app.live_key("1");
+    for content_type in ["text/plain", "application/octet-stream"] {
+        app.openai.next(Behaviour::ContentType(content_type));
+        app.generate(&key, &dall_e_3()).await.expect(200);
+    }
+    let seen_error = fails(
+        &app,
+        &key,
+        Behaviour::ContentType("text/html; charset=utf-8"),
+        &dall_e_3(),
+    )
+    .await;
+    assert_eq!(seen_error, seen(502, "upstream_error", Some("false")));
+    app.finish().await;
+}
+
 /// A status that nobody documented is undecided: no success.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unknown_success_is_none() {

@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 /// How long `serve` may take to say where it listens. Generous: the machine runs other tests too.
-const START_WITHIN: Duration = Duration::from_secs(60);
+const START_WITHIN: Duration = Duration::from_mins(1);
 
 /// How long a drained process may take to end after SIGTERM.
 const STOP_WITHIN: Duration = Duration::from_secs(20);
@@ -45,6 +45,10 @@ fn inherited(name: &str) -> std::ffi::OsString {
 
 /// What a finished command said.
 #[derive(Debug)]
+#[expect(
+    dead_code,
+    reason = "the arguments are there to be shown when a test fails"
+)]
 pub(crate) struct Output {
     pub(crate) arguments: Vec<String>,
     pub(crate) status: ExitStatus,
@@ -176,10 +180,6 @@ impl Easel {
 
     pub(crate) fn port(&self) -> u16 {
         self.port
-    }
-
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
     }
 
     pub(crate) fn stdout(&self) -> String {

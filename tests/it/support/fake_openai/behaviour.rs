@@ -25,8 +25,6 @@ pub(crate) enum Behaviour {
     AnswerAfter(Duration),
     /// A fixed answer of any kind.
     Reply(Reply),
-    /// A fixed answer, after a while.
-    ReplyAfter(Duration, Reply),
     /// Takes the request and never says a word.
     Never,
     /// The head and this many bytes of the right answer, then the connection breaks.
@@ -220,16 +218,12 @@ impl Behaviour {
         own_origin: &str,
     ) -> (u16, HeaderMap, Body) {
         match self {
-            Self::Answer => whole(right(accepted, own_origin, accepted.as_url)),
+            Self::Answer => whole(&right(accepted, own_origin, accepted.as_url)),
             Self::AnswerAfter(delay) => {
                 tokio::time::sleep(delay).await;
-                whole(right(accepted, own_origin, accepted.as_url))
+                whole(&right(accepted, own_origin, accepted.as_url))
             }
             Self::Reply(reply) => reply.into_response(),
-            Self::ReplyAfter(delay, reply) => {
-                tokio::time::sleep(delay).await;
-                reply.into_response()
-            }
             Self::Never => std::future::pending().await,
             Self::CutAfter(bytes) => {
                 let beginning = beginning(&right(accepted, own_origin, false), bytes);
@@ -271,31 +265,31 @@ impl Behaviour {
                     n,
                     ..accepted.clone()
                 };
-                whole(right(&fewer, own_origin, accepted.as_url))
+                whole(&right(&fewer, own_origin, accepted.as_url))
             }
             Self::BrokenPicture(index) => {
                 let mut answer = right(accepted, own_origin, false);
                 let picture = answer["data"][index]["b64_json"].as_str().unwrap();
                 let half = picture.len() / 8 * 4;
                 answer["data"][index]["b64_json"] = json!(picture[..half]);
-                whole(answer)
+                whole(&answer)
             }
-            Self::NotAPicture => whole(every_picture(
+            Self::NotAPicture => whole(&every_picture(
                 accepted,
                 own_origin,
                 &STANDARD.encode("this is no picture, only a sentence"),
             )),
-            Self::NotBase64 => whole(every_picture(
+            Self::NotBase64 => whole(&every_picture(
                 accepted,
                 own_origin,
                 "%%% not base64 at all %%%",
             )),
-            Self::Huge(bytes) => whole(every_picture(accepted, own_origin, &huge(bytes))),
+            Self::Huge(bytes) => whole(&every_picture(accepted, own_origin, &huge(bytes))),
             Self::Links(origin) => {
                 let origin = origin.unwrap_or_else(|| own_origin.to_owned());
-                whole(right(accepted, &origin, true))
+                whole(&right(accepted, &origin, true))
             }
-            Self::DeadLinks => whole(right(accepted, &format!("{own_origin}/gone"), true)),
+            Self::DeadLinks => whole(&right(accepted, &format!("{own_origin}/gone"), true)),
             Self::Status(status) => Reply::raw(
                 status,
                 "application/json",
@@ -348,7 +342,7 @@ fn beginning(answer: &Value, bytes: usize) -> Bytes {
     Bytes::from(text).slice(..bytes)
 }
 
-fn whole(answer: Value) -> (u16, HeaderMap, Body) {
+fn whole(answer: &Value) -> (u16, HeaderMap, Body) {
     let body = answer.to_string();
     (200, json_type(), Body::from(body))
 }

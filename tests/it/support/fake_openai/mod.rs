@@ -31,7 +31,7 @@ use tokio::{net::TcpListener, task::JoinSet};
 
 use self::rules::Refusal;
 pub(crate) use self::{
-    answer::{CREATED, REVISED_PROMPT, input_tokens},
+    answer::{REVISED_PROMPT, input_tokens},
     behaviour::{Behaviour, Reply},
 };
 use crate::support::pictures;

@@ -1,0 +1,349 @@
+//! A model with two routes: who is tried next, who is not, and what is held and charged for it.
+
+use serde_json::{Value, json};
+
+use crate::support::{App, Behaviour, FakeOpenAi, Key, Reply, usd};
+
+const PROMPT: &str = "two ferries and one harbour";
+
+/// The first route is the dearer one, so that hold and charge can be told apart.
+const MODEL: &str = r#"
+[[model]]
+id = "test/two-homes"
+name = "Two homes"
+aliases = ["two-homes"]
+created = 1795132800
+owned_by = "test"
+status = "active"
+
+[model.rules]
+prompt = { max_chars = 1000 }
+n = { min = 1, max = 4, default = 1 }
+size = { values = ["256x256", "512x512"], default = "256x256" }
+response_format = { values = ["url", "b64_json"], default = "b64_json" }
+
+[[model.routes]]
+provider = "openai"
+upstream_model = "dall-e-2"
+images_per_call = 10
+translation = { response_format = "b64_json", send_defaults = ["size"] }
+price = { per_image = [{ price = "0.030" }] }
+
+[[model.routes]]
+provider = "backup"
+upstream_model = "dall-e-2"
+images_per_call = 2
+translation = { response_format = "b64_json", send_defaults = ["size"] }
+price = { per_image = [{ price = "0.010" }] }
+"#;
+
+struct House {
+    app: App,
+    backup: FakeOpenAi,
+    key: Key,
+}
+
+impl House {
+    async fn start() -> Self {
+        Self::with(&[]).await
+    }
+
+    async fn with(settings: &[(&str, Value)]) -> Self {
+        let backup = FakeOpenAi::start().await;
+        let mut builder = App::builder().await;
+        let models = builder.directory().join("models");
+        std::fs::create_dir(&models).unwrap();
+        std::fs::write(models.join("test.toml"), MODEL).unwrap();
+        builder = builder
+            .set("models_dir", models.to_str().unwrap())
+            .set("providers.backup.adapter", "openai")
+            .set("providers.backup.base_url", backup.base_url())
+            .set(
+                "providers.backup.api_key",
+                crate::support::fake_openai::API_KEY,
+            );
+        for (key, value) in settings {
+            builder = builder.set(key, value.clone());
+        }
+        let app = builder.start().await;
+        let key = app.live_key("1");
+        Self { app, backup, key }
+    }
+
+    fn request(provider: &Value) -> Value {
+        json!({"model": "two-homes", "prompt": PROMPT, "provider": provider})
+    }
+
+    async fn finish(self) {
+        let calls = self.backup.calls();
+        assert!(calls.iter().all(|call| call.refused.is_none()), "{calls:?}");
+        let attempts = self
+            .app
+            .database
+            .number("select count(*) from attempts where provider = 'backup'")
+            .await;
+        assert_eq!(usize::try_from(attempts).unwrap(), calls.len());
+        self.app.finish().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_next_route_is_tried_where_that_is_safe() {
+    for (behaviour, name) in [
+        (Behaviour::Reply(Reply::rate_limited()), "rate limited"),
+        (Behaviour::Reply(Reply::server_error()), "broken"),
+        (Behaviour::Reply(Reply::overloaded()), "overloaded"),
+        (Behaviour::Reply(Reply::html(502)), "a proxy's page"),
+        (Behaviour::Reply(Reply::wrong_key()), "our key"),
+        (Behaviour::Reply(Reply::insufficient_quota()), "our quota"),
+        (
+            Behaviour::Reply(Reply::raw(200, "application/json", "{")),
+            "garbage",
+        ),
+        (Behaviour::NotAPicture, "no picture"),
+    ] {
+        let house = House::start().await;
+        house.app.openai.next(behaviour);
+        let answer = house
+            .app
+            .generate(&house.key, &House::request(&json!({})))
+            .await
+            .expect(200);
+        let body = answer.json();
+        assert_eq!(body["provider"], "backup", "{name}");
+        assert_eq!(
+            body["usage"]["cost"],
+            usd(10_000_000),
+            "the route that served is charged: {name}"
+        );
+        let held = house
+            .app
+            .database
+            .number("select amount_nano_usd from holds")
+            .await;
+        assert_eq!(held, 30_000_000, "the dearest candidate is held: {name}");
+        assert_eq!(
+            (house.app.openai.calls().len(), house.backup.calls().len()),
+            (1, 1),
+            "{name}"
+        );
+        house.finish().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_the_callers_stays_with_the_first_route() {
+    let house = House::start().await;
+    for reply in [
+        Reply::moderation_dalle(),
+        Reply::error(
+            400,
+            &json!({"message": "Invalid value: 'x'.", "type": "invalid_request_error", "param": "size", "code": "invalid_value"}),
+        ),
+    ] {
+        house.app.openai.next(Behaviour::Reply(reply));
+        house
+            .app
+            .refuse(&house.key, 400, &House::request(&json!({})))
+            .await;
+    }
+    assert!(
+        house.backup.calls().is_empty(),
+        "a refusal is not asked for elsewhere"
+    );
+    house.finish().await;
+}
+
+/// A request that was sent and not answered may be painted and charged: nobody else is asked.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sent_request_is_not_repeated_elsewhere() {
+    let house = House::with(&[("providers.openai.timeout", json!("500ms"))]).await;
+    house.app.openai.next(Behaviour::Never);
+    let answer = house
+        .app
+        .generate(&house.key, &House::request(&json!({})))
+        .await
+        .expect(504);
+    assert_eq!(answer.problem().code(), "upstream_timeout");
+    assert!(house.backup.calls().is_empty());
+    house.finish().await;
+}
+
+/// Unless the operator prefers that.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_may_prefer_to_ask_again() {
+    let house = House::with(&[
+        ("providers.openai.timeout", json!("500ms")),
+        ("providers.openai.retry_after_send", json!(true)),
+    ])
+    .await;
+    house.app.openai.next(Behaviour::Never);
+    let answer = house
+        .app
+        .generate(&house.key, &House::request(&json!({})))
+        .await
+        .expect(200);
+    assert_eq!(answer.json()["provider"], "backup");
+    assert_eq!(
+        house
+            .app
+            .database
+            .number("select count(*) from attempts where maybe_charged")
+            .await,
+        1
+    );
+    house.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_route_that_cannot_be_reached_is_passed_over() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let house = House::with(&[(
+        "providers.openai.base_url",
+        json!(format!("http://{free}/v1")),
+    )])
+    .await;
+    let answer = house
+        .app
+        .generate(&house.key, &House::request(&json!({})))
+        .await
+        .expect(200);
+    assert_eq!(answer.json()["provider"], "backup");
+    let attempts = house
+        .app
+        .database
+        .texts(
+            "select concat_ws(' ', provider, coalesce(error, 'ok')) from attempts order by number",
+        )
+        .await;
+    assert_eq!(attempts, ["openai transport", "backup ok"]);
+    let House { app, .. } = house;
+    app.finish_with_other_upstreams().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_most_telling_failure_is_told() {
+    let house = House::start().await;
+    house.app.openai.next(Behaviour::Reply(
+        Reply::rate_limited().with_header("retry-after", "9"),
+    ));
+    house.backup.next(Behaviour::Reply(Reply::wrong_key()));
+    let answer = house
+        .app
+        .generate(&house.key, &House::request(&json!({})))
+        .await
+        .expect(429);
+    assert_eq!(answer.problem().code(), "upstream_rate_limited");
+    assert_eq!(answer.header("retry-after"), "9");
+    house.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_client_chooses_among_the_routes() {
+    let house = House::start().await;
+    for (provider, served, held) in [
+        (json!({"order": ["backup", "openai"]}), "backup", 30_000_000),
+        (json!({"order": ["backup"]}), "backup", 30_000_000),
+        (json!({"only": ["backup"]}), "backup", 10_000_000),
+        (json!({"ignore": ["openai"]}), "backup", 10_000_000),
+        (json!({"max_price": {"image": 0.02}}), "backup", 10_000_000),
+        (
+            json!({"max_price": {"image": "0.030"}}),
+            "openai",
+            30_000_000,
+        ),
+        (json!({"only": ["openai"]}), "openai", 30_000_000),
+    ] {
+        let answer = house
+            .app
+            .generate(&house.key, &House::request(&provider))
+            .await
+            .expect(200);
+        assert_eq!(answer.json()["provider"], served, "{provider}");
+        let id = answer.header("x-generation-id");
+        let amount = house
+            .app
+            .database
+            .number(&format!(
+                "select amount_nano_usd from holds where generation_id = '{id}'"
+            ))
+            .await;
+        assert_eq!(amount, held, "{provider}");
+    }
+    for provider in [
+        json!({"max_price": {"image": 0.001}}),
+        json!({"only": ["backup"], "ignore": ["backup"]}),
+    ] {
+        let problem = house
+            .app
+            .refuse(&house.key, 400, &House::request(&provider))
+            .await;
+        assert_eq!(
+            (problem.code(), problem.param()),
+            ("no_route", "provider"),
+            "{provider}"
+        );
+        assert!(
+            problem.message.contains("openai") && problem.message.contains("backup"),
+            "for each route why: {problem:?}"
+        );
+    }
+    // No fallback wanted: the first failure is the last.
+    house
+        .app
+        .openai
+        .next(Behaviour::Reply(Reply::server_error()));
+    let request = House::request(&json!({"allow_fallbacks": false}));
+    house.app.generate(&house.key, &request).await.expect(502);
+    house.finish().await;
+}
+
+/// A route that brings two pictures a call is called twice for four; each call is an attempt.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_small_route_is_fanned_out() {
+    let house = House::start().await;
+    let mut request = House::request(&json!({"only": ["backup"]}));
+    request["n"] = json!(4);
+    let answer = house.app.generate(&house.key, &request).await.expect(200);
+    let body = answer.json();
+    assert_eq!(body["data"].as_array().unwrap().len(), 4);
+    assert_eq!(body["usage"]["cost"], usd(40_000_000));
+    assert_eq!(
+        house
+            .backup
+            .calls()
+            .iter()
+            .map(|call| call.body["n"].clone())
+            .collect::<Vec<_>>(),
+        [json!(2), json!(2)]
+    );
+    // Of a fan-out where one call fails, the other's pictures are returned.
+    house
+        .backup
+        .next(Behaviour::Reply(Reply::moderation_dalle()));
+    let body = house
+        .app
+        .generate(&house.key, &request)
+        .await
+        .expect(200)
+        .json();
+    assert_eq!(body["data"].as_array().unwrap().len(), 2);
+    assert_eq!(body["failed"].as_array().unwrap().len(), 2);
+    assert_eq!(body["failed"][0]["code"], "content_policy_violation");
+    assert_eq!(body["usage"]["cost"], usd(20_000_000));
+    // All refused: 400.
+    house
+        .backup
+        .next(Behaviour::Reply(Reply::moderation_dalle()));
+    house
+        .backup
+        .next(Behaviour::Reply(Reply::moderation_dalle()));
+    assert_eq!(
+        house.app.refuse(&house.key, 400, &request).await.code(),
+        "content_policy_violation"
+    );
+    house.finish().await;
+}

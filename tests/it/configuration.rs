@@ -91,7 +91,9 @@ fn check_refuses_a_model_without_a_price() {
     std::fs::write(
         directory.path().join("models/mine.toml"),
         "[[model]]\nid = \"mine/free\"\nname = \"Free\"\naliases = []\ncreated = 1\nowned_by = \"me\"\nstatus = \"active\"\n\
-         [model.rules]\nprompt = { max_chars = 10 }\n[[model.routes]]\nprovider = \"openai\"\nupstream_model = \"free\"\nimages_per_call = 1\n",
+         [model.rules]\nprompt = { max_chars = 10 }\n\
+         n = { min = 1, max = 1, default = 1 }\nsize = { values = [\"1x1\"], default = \"1x1\" }\n\
+         response_format = { values = [\"url\"], default = \"url\" }\n[[model.routes]]\nprovider = \"openai\"\nupstream_model = \"free\"\nimages_per_call = 1\n",
     )
     .unwrap();
     let output = check(directory.path(), "models_dir = \"models\"\n", &[]);

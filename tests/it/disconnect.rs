@@ -19,9 +19,7 @@ async fn post_and_leave(app: &App, key: &Key, request: &Value) {
         &request.to_string(),
     ))
     .await;
-    while app.openai.calls().is_empty() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    app.openai.wait_for_call().await;
     drop(raw);
 }
 

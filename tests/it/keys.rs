@@ -12,7 +12,8 @@ async fn requests_without_a_valid_key_are_401() {
     let key = app.live_key("1");
     let request = json!({"model": "dall-e-2", "prompt": PROMPT});
     let stranger = format!("ek_live_{}", "0".repeat(40));
-    let almost = format!("{}x", &key.secret[..key.secret.len() - 1]);
+    let (all_but_one, last) = key.secret.split_at(key.secret.len() - 1);
+    let almost = format!("{all_but_one}{}", if last == "x" { "y" } else { "x" });
     for secret in [
         None,
         Some(""),

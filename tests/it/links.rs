@@ -1,6 +1,9 @@
 //! Hosted pictures: the headers they come with, who may open a link and for how long.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use serde_json::json;
 
@@ -154,21 +157,29 @@ async fn a_link_expires() {
 /// A picture that nobody can fetch any more is deleted: the store does not grow for ever.
 #[tokio::test(flavor = "multi_thread")]
 async fn pictures_that_are_over_are_swept_from_the_disk() {
-    let app = App::builder()
-        .await
-        .set("images.url_ttl", "1s")
-        .set("images.replay_ttl", "1s")
-        .set("images.sweep_interval", "1s")
-        .start()
-        .await;
+    let mut app = App::start().await;
     let key = app.live_key("1");
     one_link(&app, &key).await;
+    let kept = one_link(&app, &key).await;
     let store = app.directory().join("data/images");
-    assert_eq!(files_below(&store), 1);
+    let pictures = files_below(&store);
+    assert_eq!(pictures.len(), 2);
+    let old = pictures
+        .iter()
+        .find(|picture| !kept.contains(picture.file_stem().unwrap().to_str().unwrap()))
+        .unwrap();
+    make_older(old, 3);
+    // A sweep comes every minute and at the start; nobody waits for a minute here.
+    app.restart().await;
     until(Duration::from_secs(15), async || {
-        (files_below(&store) == 0).then_some(())
+        (files_below(&store).len() == 1).then_some(())
     })
     .await;
+    let path = kept.split_once("/files/").unwrap().1;
+    app.client
+        .get(&format!("/files/{path}"), None)
+        .await
+        .expect(200);
     app.finish().await;
 }
 
@@ -187,16 +198,35 @@ async fn a_restart_does_not_break_links() {
     app.finish().await;
 }
 
-fn files_below(directory: &Path) -> usize {
-    let Ok(entries) = std::fs::read_dir(directory) else {
-        return 0;
-    };
+fn files_below(directory: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(directory).unwrap();
     entries
-        .map(|entry| {
+        .flat_map(|entry| {
             let path = entry.unwrap().path();
-            if path.is_dir() { files_below(&path) } else { 1 }
+            if path.is_dir() {
+                files_below(&path)
+            } else {
+                vec![path]
+            }
         })
-        .sum()
+        .collect()
+}
+
+/// Gives a picture the name and place of one that was made some hours before: its age is in its id, and
+/// it lies in the directory of its hour.
+fn make_older(picture: &Path, hours: u64) {
+    let extension = picture.extension().unwrap().to_str().unwrap();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let then = now - Duration::from_hours(hours);
+    let stamp = uuid::Timestamp::from_unix(uuid::NoContext, then.as_secs(), 0);
+    let id = uuid::Uuid::new_v7(stamp).simple();
+    let hour = chrono::DateTime::from_timestamp(i64::try_from(then.as_secs()).unwrap(), 0).unwrap();
+    let directory = picture
+        .parent()
+        .unwrap()
+        .with_file_name(hour.format("%Y%m%d%H").to_string());
+    std::fs::create_dir_all(&directory).unwrap();
+    std::fs::rename(picture, directory.join(format!("img_{id}.{extension}"))).unwrap();
 }
 
 /// Asks again until there is an answer.

@@ -18,9 +18,7 @@ async fn sigterm_lets_running_generations_finish() {
         .always(Behaviour::AnswerAfter(Duration::from_millis(800)));
     let request = json!({"model": "dall-e-3", "prompt": PROMPT, "response_format": "b64_json"});
     let stop = async {
-        while app.openai.calls().is_empty() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        app.openai.wait_for_call().await;
         app.easel.signal(Signal::TERM);
     };
     let (answer, ()) = tokio::join!(app.generate(&key, &request), stop);
@@ -40,9 +38,7 @@ async fn a_draining_process_takes_nothing_new() {
         .always(Behaviour::AnswerAfter(Duration::from_millis(1500)));
     let request = json!({"model": "dall-e-3", "prompt": PROMPT});
     let meanwhile = async {
-        while app.openai.calls().is_empty() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        app.openai.wait_for_call().await;
         app.easel.signal(Signal::TERM);
         tokio::time::sleep(Duration::from_millis(200)).await;
         // Refused at the door or with 503; never accepted and then lost.
@@ -80,9 +76,7 @@ async fn a_killed_process_leaves_no_hold() {
         .header("content-type", "application/json")
         .body(json!({"model": "dall-e-3", "prompt": PROMPT}).to_string());
     let crash = async {
-        while app.openai.calls().is_empty() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        app.openai.wait_for_call().await;
         app.easel.signal(Signal::KILL);
     };
     let (lost, ()) = tokio::join!(app.client.try_send(request), crash);

@@ -137,6 +137,17 @@ impl FakeOpenAi {
         calls.remove(0)
     }
 
+    /// Waits until a request has come.
+    pub(crate) async fn wait_for_call(&self) {
+        for _ in 0..4000 {
+            if !self.calls().is_empty() {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        panic!("nobody called the fake");
+    }
+
     /// How many of its own pictures were fetched by link.
     pub(crate) fn pictures_fetched(&self) -> u64 {
         self.state.pictures_fetched.load(Ordering::SeqCst)

@@ -25,6 +25,14 @@ const X_GENERATION_ID: HeaderName = HeaderName::from_static("x-generation-id");
 const X_ATTEMPTS: HeaderName = HeaderName::from_static("x-attempts");
 const X_DROPPED_PARAMETERS: HeaderName = HeaderName::from_static("x-dropped-parameters");
 
+/// Says which generation an answer belongs to and which upstream calls it took.
+pub(super) fn trace(headers: &mut http::HeaderMap, generation: &str, attempts: &str) {
+    insert_text(headers, X_GENERATION_ID, generation);
+    if !attempts.is_empty() {
+        insert_text(headers, X_ATTEMPTS, attempts);
+    }
+}
+
 /// The answer of a finished generation.
 pub(super) fn generation(app: &App, generation: Generation, dropped: &[String]) -> Response {
     record(&generation);
@@ -37,8 +45,7 @@ pub(super) fn generation(app: &App, generation: Generation, dropped: &[String]) 
         header::CONTENT_TYPE,
         HeaderValue::from_static("application/json"),
     );
-    headers.insert(X_ATTEMPTS, HeaderValue::from(generation.attempts));
-    insert_text(headers, X_GENERATION_ID, &generation.id.to_string());
+    trace(headers, &generation.id.to_string(), &generation.attempts);
     let dropped: Vec<&str> = generation
         .dropped
         .iter()

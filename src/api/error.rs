@@ -494,6 +494,14 @@ impl IntoResponse for ApiError {
             let value = if should_retry { "true" } else { "false" };
             headers.insert(X_SHOULD_RETRY, HeaderValue::from_static(value));
         }
+        if let Self::Gateway(GatewayError::Upstream {
+            generation,
+            attempts,
+            ..
+        }) = &self
+        {
+            super::answer::trace(headers, &generation.to_string(), attempts);
+        }
         if parts.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }

@@ -30,6 +30,7 @@ use crate::{
     ledger::Ledger,
     postgres::{private::ServeLock, secrets},
     providers::registry,
+    routing::{BreakerSettings, Health},
 };
 
 pub(super) async fn run(config: Config) -> anyhow::Result<ExitCode> {
@@ -77,6 +78,10 @@ async fn serve(context: &Context, signals: &mut Signals) -> anyhow::Result<()> {
     let rooms = Rooms {
         catalog: Arc::clone(&context.catalog),
         providers: providers(&config)?,
+        health: Health::new(BreakerSettings {
+            failures: config.routing.failures,
+            rest: config.routing.rest,
+        }),
         ledger: ledger.clone(),
         store: store.clone(),
         links: links(&config, context).await?,

@@ -56,6 +56,8 @@ pub struct Config {
     pub images: ImagesConfig,
     /// `[limits]`
     pub limits: LimitsConfig,
+    /// `[routing]`
+    pub routing: RoutingConfig,
     /// `[shutdown]`
     pub shutdown: ShutdownConfig,
     /// `[log]`
@@ -105,6 +107,15 @@ pub struct LimitsConfig {
     pub max_connections: usize,
     /// Generations at the same time.
     pub max_in_flight: usize,
+}
+
+/// `[routing]`
+#[derive(Debug, Clone)]
+pub struct RoutingConfig {
+    /// Failures in a row that make a route rest.
+    pub failures: u32,
+    /// Its first rest; every failed probe doubles it.
+    pub rest: Duration,
 }
 
 /// `[shutdown]`
@@ -274,6 +285,10 @@ fn read(root: &mut Section<'_>, environment: &Environment) -> Config {
         database: root.section("database", |section| database(section, environment)),
         images: root.section("images", |section| images(section, &data_dir)),
         limits: root.section("limits", limits),
+        routing: root.section("routing", |section| RoutingConfig {
+            failures: section.value("failures", AtLeastOne(3)).0,
+            rest: section.value("rest", Duration::from_secs(10)),
+        }),
         shutdown: root.section("shutdown", |section| ShutdownConfig {
             drain_timeout: section.value("drain_timeout", Duration::from_mins(2)),
         }),

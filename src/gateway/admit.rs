@@ -6,12 +6,12 @@ use tokio::time::{Duration, Instant};
 
 use super::{Gateway, GatewayError, GatewaySettings, Order, ProviderSlot, Rooms};
 use crate::{
-    catalog::{Catalog, ImageRequest, Model, PriceError, Route, Unsupported},
+    catalog::{Catalog, ImageRequest, Model, Route, Unsupported},
     ids::GenerationId,
     keys::{ApiKey, Mode, UnsupportedParameters},
     money::NanoUsd,
     providers::{Provider, registry::Switch},
-    routing::{self, Candidate},
+    routing::{self, Candidate, Condition},
 };
 
 /// The provider that paints for test keys.
@@ -30,8 +30,6 @@ pub(super) struct Admission {
     pub(super) dropped: Vec<&'static str>,
     /// In the order in which they are tried; never empty.
     pub(super) routes: Vec<Candidacy>,
-    /// The dearest route's largest price: the hold.
-    pub(super) largest_price: NanoUsd,
     pub(super) deadline: Instant,
 }
 
@@ -44,9 +42,27 @@ pub(super) struct Candidacy {
     pub(super) markup_basis_points: u32,
     pub(super) retry_after_send: bool,
     pub(super) cancel_on_disconnect: bool,
+    /// The most that the whole request can cost here.
+    pub(super) largest_price: NanoUsd,
 }
 
 impl Admission {
+    /// What the dearest route can cost: the hold.
+    pub(super) fn largest_price(&self) -> NanoUsd {
+        self.routes
+            .iter()
+            .map(|candidacy| candidacy.largest_price)
+            .max()
+            .unwrap_or(NanoUsd::ZERO)
+    }
+
+    /// Leaves only routes that this much money pays for. Returns whether any is left.
+    pub(super) fn afford(&mut self, available: NanoUsd) -> bool {
+        self.routes
+            .retain(|candidacy| candidacy.largest_price <= available);
+        !self.routes.is_empty()
+    }
+
     /// The end user as the request named them; `safety_identifier` wins (contracts/openai-images.md, 1.1).
     pub(super) fn end_user(&self) -> Option<String> {
         let named = |name: &Option<String>| name.clone().filter(|name| !name.is_empty());
@@ -70,11 +86,7 @@ pub(super) fn admit(
         .rules
         .check(&order.params, unsupported)
         .map_err(GatewayError::Violation)?;
-    let routes = find_routes(&rooms.providers, &order, &model, &request)?;
-    let mut largest_price = NanoUsd::ZERO;
-    for candidacy in &routes {
-        largest_price = largest_price.max(largest(candidacy, &request)?);
-    }
+    let routes = find_routes(rooms, &order, &model, &request)?;
     Ok(Admission {
         generation: Gateway::new_generation(),
         order,
@@ -85,7 +97,6 @@ pub(super) fn admit(
             .map(|parameter| parameter.as_str())
             .collect(),
         routes,
-        largest_price,
         deadline: Instant::now() + LONGEST_GENERATION,
     })
 }
@@ -122,11 +133,12 @@ pub(super) fn check_allowed(key: &ApiKey, model: &Model) -> Result<(), GatewayEr
 
 /// The routes this request may take, in the order in which they are tried.
 fn find_routes(
-    providers: &BTreeMap<String, ProviderSlot>,
+    rooms: &Rooms,
     order: &Order,
     model: &Model,
     request: &ImageRequest,
 ) -> Result<Vec<Candidacy>, GatewayError> {
+    let providers = &rooms.providers;
     for (field, name) in order.preferences.named_providers() {
         let known = |slot: &&String| slot.eq_ignore_ascii_case(name);
         let on_a_route = |route: &Arc<Route>| route.provider.eq_ignore_ascii_case(name);
@@ -139,28 +151,38 @@ fn find_routes(
         }
     }
 
+    let now = Instant::now();
     let mut open = Vec::with_capacity(model.routes.len());
-    let mut candidates = Vec::with_capacity(model.routes.len());
     for route in &model.routes {
-        let candidacy = candidacy(providers, order.key.mode, route);
-        let price_per_image = match &candidacy {
-            Ok(candidacy) => largest(candidacy, request)?
-                .fraction_half_up(1, u64::from(request.n.get()))
-                .map_err(internal)?,
-            Err(_) => NanoUsd::ZERO,
-        };
-        candidates.push((route.provider.as_str(), price_per_image));
-        open.push(candidacy);
+        let mut open_route = candidacy(providers, order.key.mode, route);
+        if let Ok(candidacy) = &mut open_route {
+            candidacy.largest_price = route
+                .price
+                .largest(request, candidacy.markup_basis_points)
+                .map_err(|error| GatewayError::Internal(Box::new(error)))?;
+        }
+        open.push(open_route);
     }
-    let candidates: Vec<Candidate<'_>> = candidates
-        .into_iter()
-        .zip(&open)
-        .map(|((provider, price_per_image), candidacy)| Candidate {
-            provider,
-            unavailable: candidacy.as_ref().err().map(String::as_str),
-            price_per_image,
-        })
-        .collect();
+    let mut candidates = Vec::with_capacity(open.len());
+    for (route, open_route) in model.routes.iter().zip(&open) {
+        let largest_price = open_route
+            .as_ref()
+            .map_or(NanoUsd::ZERO, |candidacy| candidacy.largest_price);
+        candidates.push(Candidate {
+            provider: &route.provider,
+            unavailable: open_route.as_ref().err().map(String::as_str),
+            price_per_image: largest_price
+                .fraction_half_up(1, u64::from(request.n.get()))
+                .map_err(|error| GatewayError::Internal(Box::new(error)))?,
+            condition: match order.key.mode {
+                Mode::Live => rooms
+                    .health
+                    .condition(&route.provider, &route.upstream_model, now),
+                // The sandbox is always well.
+                Mode::Test => Condition::UNKNOWN,
+            },
+        });
+    }
     let ranked = routing::rank(&candidates, &order.preferences).map_err(|refused| {
         if refused.by_preference {
             GatewayError::NoRoute(refused)
@@ -207,17 +229,6 @@ pub(super) fn candidacy(
             .unwrap_or(priced.markup_basis_points),
         retry_after_send: slot.retry_after_send,
         cancel_on_disconnect: slot.cancel_on_disconnect,
+        largest_price: NanoUsd::ZERO,
     })
-}
-
-fn largest(candidacy: &Candidacy, request: &ImageRequest) -> Result<NanoUsd, GatewayError> {
-    candidacy
-        .route
-        .price
-        .largest(request, candidacy.markup_basis_points)
-        .map_err(|error: PriceError| internal(error))
-}
-
-fn internal(error: impl std::error::Error + Send + Sync + 'static) -> GatewayError {
-    GatewayError::Internal(Box::new(error))
 }

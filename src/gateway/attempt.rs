@@ -4,7 +4,7 @@
 //! bounded. As soon as one picture has arrived the route has served: what is missing then is a failed
 //! picture of the answer, not a reason to go elsewhere.
 
-use std::num::NonZeroU8;
+use std::{num::NonZeroU8, time::Duration};
 
 use futures_util::{StreamExt, stream};
 use tokio::time::Instant;
@@ -18,9 +18,10 @@ use super::{
 };
 use crate::{
     images::StoredImage,
+    keys::Mode,
     ledger,
     providers::{Call, ErrorKind, ProviderError, Report},
-    routing::{self, Next},
+    routing::{self, Health, Next, Outcome},
 };
 
 /// Upstream calls of one request at the same time.
@@ -138,7 +139,14 @@ async fn call_route(
     stream::iter(calls)
         .map(|call| {
             let span = info_span!("attempt", provider.name = candidacy.provider_name);
-            call_once(rooms, candidacy, call, client_left).instrument(span)
+            call_once(
+                rooms,
+                admission.order.key.mode,
+                candidacy,
+                call,
+                client_left,
+            )
+            .instrument(span)
         })
         .buffered(MAX_PARALLEL_CALLS)
         .collect()
@@ -147,12 +155,20 @@ async fn call_route(
 
 async fn call_once(
     rooms: &Rooms,
+    mode: Mode,
     candidacy: &Candidacy,
     call: Call,
     client_left: &CancellationToken,
 ) -> (ledger::Attempt, ServedCall) {
     let started_at = rooms.clock.now();
     let clock = Instant::now();
+    let health = Patient {
+        health: &rooms.health,
+        // What a tester does to the sandbox says nothing about anybody else.
+        watched: mode == Mode::Live,
+        call: &call,
+    };
+    health.call_begins(clock);
     let mut collector = Collector::new(&rooms.store, usize::from(call.n.get()));
     let result = {
         let work = candidacy.provider.generate(&call, &mut collector);
@@ -188,6 +204,7 @@ async fn call_once(
         failure = Some(shortfall(&mut report, broken, pictures.len(), call.n));
     }
 
+    health.call_ended(clock, latency, pictures.len(), failure.as_ref());
     let attempt = ledger::Attempt {
         provider: candidacy.provider_name.clone(),
         upstream_model: call.route.upstream_model.clone(),
@@ -206,6 +223,46 @@ async fn call_once(
         failure,
     };
     (attempt, served)
+}
+
+/// One call, as its route's health sees it.
+struct Patient<'a> {
+    health: &'a Health,
+    watched: bool,
+    call: &'a Call,
+}
+
+impl Patient<'_> {
+    fn call_begins(&self, now: Instant) {
+        if self.watched {
+            let route = &self.call.route;
+            self.health
+                .call_begins(&route.provider, &route.upstream_model, now);
+        }
+    }
+
+    fn call_ended(
+        &self,
+        began: Instant,
+        latency: Duration,
+        pictures: usize,
+        failure: Option<&ProviderError>,
+    ) {
+        if !self.watched {
+            return;
+        }
+        let outcome = match (failure, u32::try_from(pictures)) {
+            (None, images) => Outcome::Success {
+                images: images.unwrap_or(u32::MAX),
+                latency,
+            },
+            (Some(error), _) => routing::outcome(error),
+        };
+        let route = &self.call.route;
+        let now = began + latency;
+        self.health
+            .call_ended(&route.provider, &route.upstream_model, outcome, now);
+    }
 }
 
 /// A success that brought too few pictures: why.

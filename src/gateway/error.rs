@@ -4,7 +4,7 @@
 use std::{error::Error, time::Duration};
 
 use crate::{
-    catalog::Violation, keys::KeyError, ledger::LedgerError, money::NanoUsd,
+    catalog::Violation, ids::GenerationId, keys::KeyError, ledger::LedgerError, money::NanoUsd,
     providers::ProviderError, routing::NoRoute,
 };
 
@@ -75,6 +75,10 @@ pub enum GatewayError {
     /// No route delivered a picture; the most telling failure.
     #[error("no provider delivered a picture")]
     Upstream {
+        /// The generation that failed.
+        generation: GenerationId,
+        /// The upstream calls that were made, in order, as `provider=outcome`.
+        attempts: String,
         /// Who failed last.
         provider: String,
         /// How.

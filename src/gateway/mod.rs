@@ -32,8 +32,9 @@ use crate::{
     clock::Clock,
     ids::GenerationId,
     images::{ImageStore, Links},
-    ledger::{Hold, Ledger, NewHold},
+    ledger::{Hold, Ledger, LedgerError, NewHold},
     providers::registry::Switch,
+    routing::Health,
 };
 
 /// What the gateway needs to know about a configured provider besides how to call it.
@@ -69,6 +70,8 @@ pub struct Rooms {
     pub catalog: Arc<Catalog>,
     /// Who is configured to serve them, by name.
     pub providers: BTreeMap<String, ProviderSlot>,
+    /// How their routes have been doing.
+    pub health: Health,
     /// The books.
     pub ledger: Ledger,
     /// Where pictures live.
@@ -138,8 +141,13 @@ impl Gateway {
         answer.await.unwrap_or(Err(GatewayError::Panicked))
     }
 
-    async fn run(&self, admission: Admission, mut reply: Reply, client_left: &CancellationToken) {
-        let hold = match self.hold(&admission).await {
+    async fn run(
+        &self,
+        mut admission: Admission,
+        mut reply: Reply,
+        client_left: &CancellationToken,
+    ) {
+        let hold = match self.hold(&mut admission).await {
             Ok(hold) => hold,
             Err(refused) => return reply.send(Err(refused)),
         };
@@ -153,25 +161,41 @@ impl Gateway {
         settle::settle(&self.rooms.ledger, settlement, outcome, &mut reply).await;
     }
 
-    /// Reserves the largest possible price; committed before any provider is called (I1).
-    async fn hold(&self, admission: &Admission) -> Result<Hold, GatewayError> {
-        let hold = NewHold {
+    /// Reserves the largest possible price; committed before any provider is called (I1). A balance that
+    /// does not cover the dearest route leaves the cheaper ones.
+    async fn hold(&self, admission: &mut Admission) -> Result<Hold, GatewayError> {
+        let key = &admission.order.key;
+        let mut hold = NewHold {
             generation: admission.generation,
             request: admission.order.request,
-            account: admission.order.key.account,
-            key: admission.order.key.id,
-            mode: admission.order.key.mode,
+            account: key.account,
+            key: key.id,
+            mode: key.mode,
             model: admission.model.id.clone(),
             images: admission.request.n.get(),
-            amount: admission.largest_price,
-            limits: admission.order.key.limits,
+            amount: admission.largest_price(),
+            limits: key.limits,
             user: admission.end_user(),
             idempotency_key: admission.order.idempotency_key.clone(),
         };
-        let mut granted = self.rooms.ledger.hold(&[hold]).await?;
-        match granted.pop() {
-            Some(granted) => granted.map_err(GatewayError::from),
-            None => Err(GatewayError::Panicked),
+        loop {
+            let mut granted = self.rooms.ledger.hold(std::slice::from_ref(&hold)).await?;
+            let refused = match granted.pop() {
+                Some(Ok(granted)) => return Ok(granted),
+                Some(Err(refused)) => refused,
+                None => return Err(GatewayError::Panicked),
+            };
+            match refused {
+                // Each turn drops at least the dearest route, so this ends.
+                LedgerError::InsufficientBalance { available, .. }
+                    if admission.afford(available) =>
+                {
+                    hold.amount = admission.largest_price();
+                    // The refused try has been counted; it is still the same request.
+                    hold.limits.requests_per_minute = None;
+                }
+                other => return Err(other.into()),
+            }
         }
     }
 

@@ -55,8 +55,8 @@ pub struct Generation {
     pub output_format: Option<OutputFormat>,
     /// Parameters that were left out because the model does not take them.
     pub dropped: Vec<&'static str>,
-    /// How many upstream calls it took.
-    pub attempts: usize,
+    /// The upstream calls it took, in order, as `provider=outcome`.
+    pub attempts: String,
 }
 
 /// One picture of the answer.

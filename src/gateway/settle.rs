@@ -20,7 +20,7 @@ use crate::{
         TokenUsage,
     },
     images::StoredImage,
-    ledger::{Ending, Hold, Ledger, LedgerError, Picture, Settlement},
+    ledger::{self, Ending, Hold, Ledger, LedgerError, Picture, Settlement},
     money::{MoneyError, NanoUsd},
     providers::{ErrorKind, Report},
 };
@@ -61,10 +61,11 @@ pub(super) fn close(
     work: Work<'_>,
 ) -> (Settlement, Outcome) {
     let Work { attempts, end } = work;
+    let summary = summarise(&attempts);
     let served = match end {
         WorkEnd::Served { by, calls } => {
             capture(rooms, settings, admission, &hold, by, calls).map(|(ending, generation)| {
-                let attempts = attempts.len();
+                let attempts = summary;
                 (
                     ending,
                     Generation {
@@ -75,6 +76,8 @@ pub(super) fn close(
             })
         }
         WorkEnd::Failed { provider, error } => Err(GatewayError::Upstream {
+            generation: admission.generation,
+            attempts: summary,
             provider: provider.to_owned(),
             error,
         }),
@@ -220,7 +223,7 @@ fn capture(
         usage,
         response_format: admission.request.response_format,
         dropped: admission.dropped.clone(),
-        attempts: 0,
+        attempts: String::new(),
     };
     let ending = Ending::Captured {
         provider: by.provider_name.clone(),
@@ -231,6 +234,15 @@ fn capture(
         output_tokens: usage.output_tokens(),
     };
     Ok((ending, generation))
+}
+
+/// `openai=rate_limited, reseller=ok`: what the caller may know of the upstream calls.
+fn summarise(attempts: &[ledger::Attempt]) -> String {
+    let calls: Vec<String> = attempts
+        .iter()
+        .map(|attempt| format!("{}={}", attempt.provider, attempt.error.unwrap_or("ok")))
+        .collect();
+    calls.join(", ")
 }
 
 /// What the pictures of one call cost.

@@ -1,7 +1,8 @@
 //! After a failed attempt: on to the next route, or back to the caller? Decided by kind alone
 //! (design, sections 5 and 9).
 
-use crate::providers::ErrorKind;
+use super::health::Outcome;
+use crate::providers::{ErrorKind, ProviderError};
 
 /// What happens after a failed attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +39,30 @@ pub fn after_failure(kind: ErrorKind, retry_after_send: bool) -> Next {
                 Next::Stop
             }
         }
+    }
+}
+
+/// What a failed call says about its route's health.
+pub fn outcome(error: &ProviderError) -> Outcome {
+    match error.kind {
+        ErrorKind::InvalidRequest
+        | ErrorKind::ContentRefused
+        | ErrorKind::Storage
+        | ErrorKind::Cancelled => Outcome::Neutral,
+        ErrorKind::Auth | ErrorKind::QuotaExhausted => Outcome::AccountTrouble,
+        ErrorKind::RateLimited { retry_after } => Outcome::LeaveAlone { retry_after },
+        ErrorKind::Overloaded {
+            retry_after: Some(retry_after),
+        } => Outcome::LeaveAlone {
+            retry_after: Some(retry_after),
+        },
+        // Without a status it was our own cap on calls in flight that refused, not the provider.
+        ErrorKind::Overloaded { .. } if error.upstream_status.is_none() => Outcome::Neutral,
+        ErrorKind::Overloaded { retry_after: None }
+        | ErrorKind::ModelUnavailable
+        | ErrorKind::Malformed
+        | ErrorKind::Timeout { .. }
+        | ErrorKind::Transport { .. } => Outcome::Failure,
     }
 }
 

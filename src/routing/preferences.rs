@@ -15,7 +15,7 @@ pub struct Preferences {
     pub ignore: Vec<String>,
     /// Whether others than the ones in `order` (or than the first) may be tried.
     pub allow_fallbacks: bool,
-    /// What the rest is sorted by; absent: the catalog's order.
+    /// What the rest is sorted by; absent: the catalog's order, healthy routes first.
     pub sort: Option<Sort>,
     /// The most that one picture may cost.
     pub max_price: Option<NanoUsd>,
@@ -26,9 +26,9 @@ pub struct Preferences {
 pub enum Sort {
     /// Cheapest first.
     Price,
-    /// Quickest first. Nothing is measured yet, so this keeps the catalog's order.
+    /// The shortest time to the answer first.
     Latency,
-    /// Most pictures a minute first. Nothing is measured yet, so this keeps the catalog's order.
+    /// The most pictures a second first.
     Throughput,
 }
 

@@ -1,0 +1,442 @@
+//! How each route has been doing lately: latency and failures that fade with time, and a circuit breaker.
+//!
+//! Pure state: the clock is passed in, nothing here waits or calls. Every replica learns for itself.
+//!
+//! A route that failed several times in a row, or that asked to be left alone, *rests*: others are tried
+//! before it, but when there is no other it is tried all the same, because a caller with one provider is
+//! better served by that provider's own answer than by our guess. When its rest is over, one request
+//! probes it: success makes it healthy, failure doubles the rest.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+/// When a route rests, and for how long.
+#[derive(Debug, Clone, Copy)]
+pub struct BreakerSettings {
+    /// Failures in a row that make a route rest.
+    pub failures: u32,
+    /// Its first rest; doubled by every failed probe.
+    pub rest: Duration,
+}
+
+/// The longest rest, whatever doubling or a provider's `Retry-After` says.
+const LONGEST_REST: Duration = Duration::from_secs(5 * 60);
+/// A rate limit that does not say for how long.
+const UNSAID_RETRY_AFTER: Duration = Duration::from_secs(5);
+/// How long our own account's trouble (key, credit) keeps a route at rest: only a person mends it.
+const ACCOUNT_REST: Duration = Duration::from_secs(60);
+/// After so long, a measurement counts half.
+const HALF_LIFE: Duration = Duration::from_secs(60);
+/// Stands for a provider's account among its upstream models.
+const ACCOUNT: &str = "";
+/// The weight of the newest call among those before it.
+const NEWEST: f64 = 0.2;
+/// Above this share of failures a route is no longer taken for healthy.
+const DEGRADED_ABOVE: f64 = 0.3;
+
+/// How a route looks at a moment, to the one who ranks it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Condition {
+    /// Whether it should be tried first, later, or last.
+    pub standing: Standing,
+    /// The fading share of calls that failed, 0 to 1.
+    pub failure_rate: f64,
+    /// How long a call takes; `None` before the first success.
+    pub latency: Option<Duration>,
+    /// Pictures a second of one call; `None` before the first success.
+    pub images_per_second: Option<f64>,
+}
+
+/// Whether a route should be tried first, later, or last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Standing {
+    /// As good as the catalog says.
+    Healthy,
+    /// Fails often.
+    Degraded,
+    /// Rests; only when there is no other.
+    Resting,
+}
+
+impl Condition {
+    /// A route nothing is known of: presumed healthy.
+    pub const UNKNOWN: Self = Self {
+        standing: Standing::Healthy,
+        failure_rate: 0.0,
+        latency: None,
+        images_per_second: None,
+    };
+}
+
+/// How a call ended, as far as its route's health goes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Outcome {
+    /// It brought pictures.
+    Success {
+        /// How many.
+        images: u32,
+        /// How long it took.
+        latency: Duration,
+    },
+    /// The route failed: counts against it.
+    Failure,
+    /// The provider wants to be left alone.
+    LeaveAlone {
+        /// For how long, if it said.
+        retry_after: Option<Duration>,
+    },
+    /// Our account does not work there.
+    AccountTrouble,
+    /// Says nothing about the route: the client's mistake, a refusal, our own limit or fault.
+    Neutral,
+}
+
+/// The health of every route that has been called.
+#[derive(Debug)]
+pub struct Health {
+    settings: BreakerSettings,
+    /// Provider → upstream model → health. Two levels, so that a look-up allocates nothing.
+    routes: RwLock<HashMap<String, HashMap<String, Arc<RouteHealth>>>>,
+}
+
+/// The health of one route.
+#[derive(Debug, Default)]
+struct RouteHealth(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    failures_in_a_row: u32,
+    failed_probes: u32,
+    rests_until: Option<Instant>,
+    probing_since: Option<Instant>,
+    failure_rate: f64,
+    latency_seconds: Option<f64>,
+    images_per_second: Option<f64>,
+    measured_at: Option<Instant>,
+}
+
+impl Health {
+    /// Nothing known yet.
+    pub fn new(settings: BreakerSettings) -> Self {
+        Self {
+            settings,
+            routes: RwLock::default(),
+        }
+    }
+
+    /// How a route looks now.
+    pub fn condition(&self, provider: &str, upstream_model: &str, now: Instant) -> Condition {
+        let route = self
+            .known(provider, upstream_model)
+            .map_or(Condition::UNKNOWN, |route| route.lock().condition(now));
+        let account = self
+            .known(provider, ACCOUNT)
+            .map_or(Standing::Healthy, |account| {
+                account.lock().condition(now).standing
+            });
+        Condition {
+            standing: route.standing.max(account),
+            ..route
+        }
+    }
+
+    /// A call begins. If it is the probe of a rested route, others go on resting it until it ends.
+    pub fn call_begins(&self, provider: &str, upstream_model: &str, now: Instant) {
+        for part in [upstream_model, ACCOUNT] {
+            if let Some(route) = self.known(provider, part) {
+                route.lock().call_begins(now);
+            }
+        }
+    }
+
+    /// A call has ended.
+    pub fn call_ended(&self, provider: &str, upstream_model: &str, outcome: Outcome, now: Instant) {
+        let end = |route: &RouteHealth, outcome| {
+            route.lock().call_ended(outcome, &self.settings, now);
+        };
+        if outcome == Outcome::AccountTrouble {
+            // The account is the same for all of the provider's routes.
+            return end(&self.route(provider, ACCOUNT), outcome);
+        }
+        end(&self.route(provider, upstream_model), outcome);
+        if let Some(account) = self.known(provider, ACCOUNT) {
+            let told = match outcome {
+                Outcome::Success { .. } => outcome,
+                _ => Outcome::Neutral,
+            };
+            end(&account, told);
+        }
+    }
+
+    fn known(&self, provider: &str, upstream_model: &str) -> Option<Arc<RouteHealth>> {
+        let routes = self.routes.read().unwrap_or_else(PoisonError::into_inner);
+        routes.get(provider)?.get(upstream_model).cloned()
+    }
+
+    fn route(&self, provider: &str, upstream_model: &str) -> Arc<RouteHealth> {
+        if let Some(route) = self.known(provider, upstream_model) {
+            return route;
+        }
+        let mut routes = self.routes.write().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(
+            routes
+                .entry(provider.to_owned())
+                .or_default()
+                .entry(upstream_model.to_owned())
+                .or_default(),
+        )
+    }
+}
+
+impl RouteHealth {
+    /// Held for a few instructions, never across an await.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn condition(&self, now: Instant) -> Condition {
+        let failure_rate = self.failure_rate * self.freshness(now);
+        Condition {
+            standing: if self.is_resting(now) {
+                Standing::Resting
+            } else if failure_rate > DEGRADED_ABOVE {
+                Standing::Degraded
+            } else {
+                Standing::Healthy
+            },
+            failure_rate,
+            latency: self.latency_seconds.map(Duration::from_secs_f64),
+            images_per_second: self.images_per_second,
+        }
+    }
+
+    fn is_resting(&self, now: Instant) -> bool {
+        match (self.rests_until, self.probing_since) {
+            (Some(until), _) if now < until => true,
+            // A probe that never reports (its process side was dropped) does not rest the route for good.
+            (Some(_), Some(since)) => now.duration_since(since) < LONGEST_REST,
+            _ => false,
+        }
+    }
+
+    fn call_begins(&mut self, now: Instant) {
+        if self.rests_until.is_some() && !self.is_resting(now) {
+            self.probing_since = Some(now);
+        }
+    }
+
+    fn call_ended(&mut self, outcome: Outcome, settings: &BreakerSettings, now: Instant) {
+        let probing = self.probing_since.take().is_some();
+        match outcome {
+            Outcome::Neutral => {}
+            Outcome::Success { images, latency } => {
+                self.measure(0.0, now);
+                let seconds = latency.as_secs_f64();
+                self.latency_seconds = Some(blend(self.latency_seconds, seconds));
+                if seconds > 0.0 {
+                    let rate = f64::from(images) / seconds;
+                    self.images_per_second = Some(blend(self.images_per_second, rate));
+                }
+                self.failures_in_a_row = 0;
+                self.failed_probes = 0;
+                self.rests_until = None;
+            }
+            Outcome::Failure => {
+                self.measure(1.0, now);
+                self.failures_in_a_row = self.failures_in_a_row.saturating_add(1);
+                if probing {
+                    self.failed_probes = self.failed_probes.saturating_add(1);
+                }
+                if probing || self.failures_in_a_row >= settings.failures {
+                    let doubled = 2_u32.saturating_pow(self.failed_probes.min(16));
+                    self.rest(settings.rest.saturating_mul(doubled), now);
+                }
+            }
+            Outcome::LeaveAlone { retry_after } => {
+                self.measure(1.0, now);
+                self.rest(retry_after.unwrap_or(UNSAID_RETRY_AFTER), now);
+            }
+            Outcome::AccountTrouble => {
+                self.measure(1.0, now);
+                self.rest(ACCOUNT_REST, now);
+            }
+        }
+    }
+
+    fn rest(&mut self, time: Duration, now: Instant) {
+        let until = now + time.min(LONGEST_REST);
+        self.rests_until = Some(self.rests_until.map_or(until, |before| before.max(until)));
+    }
+
+    fn measure(&mut self, failed: f64, now: Instant) {
+        let before = self.failure_rate * self.freshness(now);
+        self.failure_rate = before * (1.0 - NEWEST) + failed * NEWEST;
+        self.measured_at = Some(now);
+    }
+
+    /// How much the last measurement still counts, 0 to 1.
+    fn freshness(&self, now: Instant) -> f64 {
+        self.measured_at.map_or(0.0, |at| {
+            0.5_f64.powf(now.duration_since(at).as_secs_f64() / HALF_LIFE.as_secs_f64())
+        })
+    }
+}
+
+fn blend(before: Option<f64>, newest: f64) -> f64 {
+    before.map_or(newest, |before| before * (1.0 - NEWEST) + newest * NEWEST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SETTINGS: BreakerSettings = BreakerSettings {
+        failures: 3,
+        rest: Duration::from_secs(10),
+    };
+    const SUCCESS: Outcome = Outcome::Success {
+        images: 2,
+        latency: Duration::from_secs(4),
+    };
+
+    struct Route {
+        health: Health,
+        now: Instant,
+    }
+
+    impl Route {
+        fn new() -> Self {
+            Self {
+                health: Health::new(SETTINGS),
+                now: Instant::now(),
+            }
+        }
+
+        fn calls(&self, outcomes: &[Outcome]) -> &Self {
+            for outcome in outcomes {
+                self.health.call_begins("p", "m", self.now);
+                self.health.call_ended("p", "m", *outcome, self.now);
+            }
+            self
+        }
+
+        fn later(&mut self, seconds: u64) -> &Self {
+            self.now += Duration::from_secs(seconds);
+            self
+        }
+
+        fn expect(&self, standing: Standing) -> &Self {
+            assert_eq!(self.health.condition("p", "m", self.now).standing, standing);
+            self
+        }
+    }
+
+    #[test]
+    fn failures_in_a_row_make_a_route_rest_and_a_probe_brings_it_back() {
+        let mut route = Route::new();
+        route
+            .expect(Standing::Healthy)
+            .calls(&[Outcome::Failure, Outcome::Failure])
+            .expect(Standing::Degraded)
+            .calls(&[Outcome::Failure])
+            .expect(Standing::Resting);
+        route.later(9).expect(Standing::Resting);
+        route.later(1);
+        // One request probes; the others go on resting the route until it ends.
+        route.health.call_begins("p", "m", route.now);
+        route.expect(Standing::Resting);
+        route.health.call_ended("p", "m", SUCCESS, route.now);
+        assert_ne!(
+            route.health.condition("p", "m", route.now).standing,
+            Standing::Resting
+        );
+        route.calls(&[SUCCESS; 5]).expect(Standing::Healthy);
+    }
+
+    #[test]
+    fn failed_probes_double_the_rest() {
+        let mut route = Route::new();
+        route.calls(&[Outcome::Failure; 3]);
+        route.later(10).calls(&[Outcome::Failure]);
+        route.later(19).expect(Standing::Resting);
+        route.later(1).calls(&[Outcome::Failure]);
+        route.later(39).expect(Standing::Resting);
+        let now = route.later(1).now;
+        assert_ne!(
+            route.health.condition("p", "m", now).standing,
+            Standing::Resting
+        );
+    }
+
+    #[test]
+    fn a_provider_is_left_alone_as_long_as_it_asks_within_reason() {
+        let rest = |retry_after| {
+            let mut route = Route::new();
+            route.calls(&[Outcome::LeaveAlone { retry_after }]);
+            let mut seconds = 0;
+            while route.health.condition("p", "m", route.now).standing == Standing::Resting {
+                route.later(1);
+                seconds += 1;
+            }
+            seconds
+        };
+        assert_eq!(rest(Some(Duration::from_secs(7))), 7);
+        assert_eq!(rest(None), 5);
+        assert_eq!(rest(Some(Duration::from_secs(86_400))), 300);
+    }
+
+    #[test]
+    fn what_says_nothing_changes_nothing() {
+        let route = Route::new();
+        route
+            .calls(&[Outcome::Neutral; 20])
+            .expect(Standing::Healthy);
+        assert_eq!(
+            route.health.condition("p", "m", route.now).failure_rate,
+            0.0
+        );
+    }
+
+    #[test]
+    fn trouble_with_the_account_rests_all_of_a_providers_routes() {
+        let mut route = Route::new();
+        route
+            .calls(&[Outcome::AccountTrouble])
+            .expect(Standing::Resting);
+        let now = route.now;
+        assert_eq!(
+            route.health.condition("p", "other", now).standing,
+            Standing::Resting
+        );
+        assert_eq!(
+            route.health.condition("q", "m", now).standing,
+            Standing::Healthy
+        );
+        route.later(60).calls(&[SUCCESS]).expect(Standing::Healthy);
+        assert_eq!(
+            route.health.condition("p", "other", route.now).standing,
+            Standing::Healthy
+        );
+    }
+
+    #[test]
+    fn measurements_fade() {
+        let mut route = Route::new();
+        route.calls(&[SUCCESS, Outcome::Failure]);
+        let fresh = route.health.condition("p", "m", route.now).failure_rate;
+        route.later(60);
+        let faded = route.health.condition("p", "m", route.now).failure_rate;
+        assert!((fresh - 0.2).abs() < 1e-9, "{fresh}");
+        assert!((faded - 0.1).abs() < 1e-9, "{faded}");
+        let condition = route.health.condition("p", "m", route.now);
+        assert_eq!(condition.latency, Some(Duration::from_secs(4)));
+        assert_eq!(condition.images_per_second, Some(0.5));
+    }
+}

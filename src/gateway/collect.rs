@@ -50,8 +50,8 @@ impl<'a> Collector<'a> {
         }
     }
 
-    /// What came, in the order of the answer. A picture that had begun and did not end is not in it:
-    /// dropping its writer removed it.
+    /// What came, in the order of the answer. A picture that had begun and did not end, or was
+    /// abandoned, is not in it: dropping its writer removed it.
     pub(super) fn into_collected(self) -> Vec<Collected> {
         self.collected
     }
@@ -114,6 +114,10 @@ impl PictureSink for Collector<'_> {
                 PictureEvent::Begin(encoding) => self.begin(encoding).await,
                 PictureEvent::Data(bytes) => self.data(&bytes).await,
                 PictureEvent::End => self.end().await,
+                PictureEvent::Abandon => {
+                    self.current = Current::Idle;
+                    Ok(())
+                }
             }
         })
     }

@@ -12,6 +12,7 @@ mod json;
 pub mod openai;
 pub mod registry;
 pub mod sandbox;
+mod wording;
 
 use std::{num::NonZeroU8, sync::Arc};
 
@@ -59,6 +60,9 @@ pub enum PictureEvent {
     Data(Bytes),
     /// It is complete: the provider sent its end.
     End,
+    /// It is none after all, and whatever came of it is dropped: what follows it in the answer says that it
+    /// was a draft.
+    Abandon,
 }
 
 /// Where pictures go. What it does with them (store, relay) is none of the provider's business; its

@@ -191,13 +191,31 @@ impl Attempt<'_> {
         body: Bytes,
         pictures: NonZeroU8,
     ) -> Result<Answer, ProviderError> {
+        self.post(path, "application/json", HeaderMap::new(), body, pictures)
+            .await
+    }
+
+    /// The same with a body of any type, and with headers of this call alone, such as a key that changes
+    /// by the hour.
+    ///
+    /// # Errors
+    /// As [`Attempt::post_json`].
+    pub(super) async fn post(
+        &self,
+        path: &[&str],
+        content_type: &'static str,
+        headers: HeaderMap,
+        body: Bytes,
+        pictures: NonZeroU8,
+    ) -> Result<Answer, ProviderError> {
         let witness = Witness::default();
         let request = self
             .client
             .client
             .post(self.client.endpoint(path))
             .headers(self.client.headers.clone())
-            .header(header::CONTENT_TYPE, "application/json")
+            .headers(headers)
+            .header(header::CONTENT_TYPE, content_type)
             .header(header::ACCEPT, "application/json")
             .body(reqwest::Body::wrap(witness.watch(body)))
             .send();
@@ -220,6 +238,11 @@ impl Attempt<'_> {
                 "the provider did not answer in time",
             )),
         }
+    }
+
+    /// When the call ends, whatever happens.
+    pub(super) fn ends_at(&self) -> Instant {
+        self.deadline.at()
     }
 
     /// Hands an event to the sink. The clock stands meanwhile: a slow reader is no slow provider.

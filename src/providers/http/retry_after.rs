@@ -9,7 +9,7 @@ use reqwest::header::{self, HeaderMap};
 const MAX_RETRY_AFTER: Duration = Duration::from_mins(10);
 
 /// What the headers say, else what the message says: `retry-after-ms`, then `retry-after` in seconds
-/// (fractions allowed) or as an HTTP date, then `Please try again in 1m2.5s`.
+/// (fractions allowed) or as an HTTP date, then `Please try again in 1m2.5s` or `Please retry in 37.36s`.
 pub(in crate::providers) fn retry_after(
     headers: &HeaderMap,
     message: &str,
@@ -40,10 +40,11 @@ fn until_date(text: &str, now: DateTime<Utc>) -> Option<Duration> {
     Some((at.to_utc() - now).to_std().unwrap_or(Duration::ZERO))
 }
 
-/// `… try again in 15ms`, `… in 6m0s`, `… in 1.5s`.
+/// `… try again in 15ms`, `… in 6m0s`, `… retry in 1.5s`.
 fn in_words(message: &str) -> Option<Duration> {
-    let (_, rest) = message.split_once("try again in ")?;
-    let mut rest = rest;
+    let (_, mut rest) = message
+        .split_once("try again in ")
+        .or_else(|| message.split_once("retry in "))?;
     let mut total = None;
     loop {
         let digits = rest
@@ -114,6 +115,7 @@ mod tests {
             (&[], "Please try again in 1.5s.", Some(1_500)),
             (&[], "Please try again in 6m0s.", Some(360_000)),
             (&[], "Please try again in 2h", Some(600_000)),
+            (&[], "Please retry in 37.36s.", Some(37_360)),
             (&[], "Please try again in a while", None),
             (&[], "Please try again in ", None),
             (&[("retry-after", "7")], "try again in 1s", Some(7_000)),

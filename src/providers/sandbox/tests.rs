@@ -53,6 +53,7 @@ impl PictureSink for Album {
                 assert!(self.open, "a picture ends that never began");
                 self.open = false;
             }
+            PictureEvent::Abandon => panic!("the sandbox abandons no picture"),
         }
         Box::pin(ready(Ok(())))
     }

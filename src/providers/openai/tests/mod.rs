@@ -48,6 +48,7 @@ impl PictureSink for Pictures {
                     picture.1.push_str(std::str::from_utf8(&bytes).unwrap());
                 }
                 PictureEvent::End => self.taken.last_mut().unwrap().2 = true,
+                PictureEvent::Abandon => panic!("nobody here abandons pictures"),
             }
             Ok(())
         })

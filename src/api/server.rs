@@ -1,9 +1,17 @@
 //! The accept loop: connections are bounded in number, a request's head in time, and shutdown lets the
 //! exchanges in flight finish.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use axum::Router;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{conn::auto, graceful::GracefulShutdown},
@@ -72,14 +80,27 @@ pub async fn serve(
                 "could not set TCP_NODELAY"
             );
         }
-        let service = TowerToHyperService::new(router.clone());
+        let asked = Arc::new(AtomicBool::new(false));
+        let service = {
+            let asked = Arc::clone(&asked);
+            let router = TowerToHyperService::new(router.clone());
+            service_fn(move |request| {
+                asked.store(true, Ordering::Relaxed);
+                router.call(request)
+            })
+        };
         let connection = builder
             .serve_connection_with_upgrades(TokioIo::new(socket), service)
             .into_owned();
         let connection = graceful.watch(connection);
         connections.spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(error = &*error, "a connection ended early");
+            tokio::select! {
+                ended = connection => if let Err(error) = ended {
+                    tracing::debug!(error = &*error, "a connection ended early");
+                },
+                () = silence(&asked, settings.header_timeout) => {
+                    tracing::debug!("a connection was closed that never sent a request");
+                }
             }
             drop(slot);
         });
@@ -93,6 +114,15 @@ pub async fn serve(
     })
     .await
     .is_ok()
+}
+
+/// Ends after `patience` if nothing was asked by then. The server's own timeout begins only when it knows
+/// which version of HTTP is spoken; without this one, who connects and says nothing keeps a slot for ever.
+async fn silence(asked: &AtomicBool, patience: Duration) {
+    sleep(patience).await;
+    if asked.load(Ordering::Relaxed) {
+        std::future::pending().await
+    }
 }
 
 /// The next connection once there is a slot for it.
@@ -109,4 +139,60 @@ async fn accept(
         .map_err(io::Error::other)?;
     let (socket, _) = listener.accept().await?;
     Ok((socket, slot))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpStream,
+    };
+
+    use super::*;
+
+    /// What the server says until it closes, to a client that sends this and then nothing more.
+    async fn converse(sends: &[u8]) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let answer = || async {
+            // Longer than a silent connection lives: asking is what counts, not being answered.
+            sleep(Duration::from_millis(400)).await;
+            "painted"
+        };
+        let router = Router::new().route("/", get(answer));
+        let settings = ServerSettings {
+            max_connections: 8,
+            header_timeout: Duration::from_millis(100),
+            drain_timeout: Duration::from_secs(1),
+        };
+        let stop = CancellationToken::new();
+        let serving = serve(listener, router, settings, stop.clone());
+        let talking = async {
+            let mut socket = TcpStream::connect(address).await.unwrap();
+            socket.write_all(sends).await.unwrap();
+            let mut heard = Vec::new();
+            timeout(Duration::from_secs(10), socket.read_to_end(&mut heard))
+                .await
+                .expect("the connection should have been closed")
+                .unwrap();
+            stop.cancel();
+            String::from_utf8_lossy(&heard).into_owned()
+        };
+        tokio::join!(serving, talking).1
+    }
+
+    #[tokio::test]
+    async fn who_never_asks_is_hung_up_on() {
+        assert_eq!(converse(b"").await, "");
+        // The beginning of HTTP/2's preface, which may be that of a method as well.
+        assert_eq!(converse(b"P").await, "");
+        assert_eq!(converse(b"PRI * HTTP/2.0\r\n").await, "");
+    }
+
+    #[tokio::test]
+    async fn who_has_asked_may_wait_for_the_answer() {
+        let heard = converse(b"GET / HTTP/1.1\r\nhost: easel\r\n\r\n").await;
+        assert!(heard.ends_with("painted"), "{heard}");
+    }
 }

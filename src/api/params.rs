@@ -5,7 +5,7 @@ use serde_json::{Map, Value as Json};
 
 use super::error::excerpt;
 use crate::{
-    catalog::{Parameter, ParameterKind, Params, SvgOptions, Value, Violation},
+    catalog::{Parameter, ParameterKind, Params, SvgOptions, Value, Violation, nearest},
     keys::UnsupportedParameters,
     money::NanoUsd,
     routing::{Preferences, Sort},
@@ -16,8 +16,31 @@ pub(super) struct GenerationBody {
     pub(super) model: Option<String>,
     pub(super) params: Params,
     pub(super) preferences: Preferences,
-    /// Fields that no image endpoint knows, left out because the key asks for that.
+    /// Fields that no image endpoint knows, left out because the key asks for that; the first few, as
+    /// much of them as fits a header.
     pub(super) dropped: Vec<String>,
+}
+
+/// More names than this are not listed: they go into a header, and the client knows what it sent.
+const MOST_DROPPED_NAMES: usize = 16;
+/// More characters of a name than this are not, either.
+const LONGEST_DROPPED_NAME: usize = 64;
+
+impl GenerationBody {
+    fn drop_field(&mut self, name: &str) {
+        if self.dropped.len() < MOST_DROPPED_NAMES {
+            // A header cannot carry everything that a JSON name can.
+            let plain = |character: char| {
+                if character.is_ascii_graphic() {
+                    character
+                } else {
+                    '?'
+                }
+            };
+            self.dropped
+                .push(name.chars().take(LONGEST_DROPPED_NAME).map(plain).collect());
+        }
+    }
 }
 
 const PROVIDER_FIELDS: &[&str] = &[
@@ -56,7 +79,7 @@ pub(super) fn parse(
                 (Some(parameter), _) => {
                     body.params.insert(parameter, typed(parameter, value)?);
                 }
-                (None, UnsupportedParameters::Drop) => body.dropped.push(name),
+                (None, UnsupportedParameters::Drop) => body.drop_field(&name),
                 (None, UnsupportedParameters::Reject) => return Err(unknown(&name)),
             },
         }
@@ -150,7 +173,7 @@ fn preferences(value: Json) -> Result<Preferences, Violation> {
         if value.is_null() {
             continue;
         }
-        let field = format!("provider.{name}");
+        let field = format!("provider.{}", excerpt(&name));
         match name.as_str() {
             "order" => wishes.order = texts(&field, value)?,
             "only" => wishes.only = Some(texts(&field, value)?),
@@ -167,8 +190,7 @@ fn preferences(value: Json) -> Result<Preferences, Violation> {
                     parameter: field.clone(),
                     code: "unknown_parameter",
                     message: format!(
-                        "Unknown parameter: '{}'. The 'provider' object takes: {}.",
-                        excerpt(&field),
+                        "Unknown parameter: '{field}'. The 'provider' object takes: {}.",
                         PROVIDER_FIELDS.join(", ")
                     ),
                 });
@@ -213,7 +235,8 @@ fn max_price(value: Json) -> Result<Option<NanoUsd>, Violation> {
             Json::Number(number) => number.to_string(),
             other => return Err(wrong_type(field, "a number or a decimal string", &other)),
         };
-        let price = NanoUsd::parse(&text).map_err(|error| Violation {
+        // No price is as long as what is cut off here.
+        let price = NanoUsd::parse(&excerpt(&text)).map_err(|error| Violation {
             parameter: field.to_owned(),
             code: "invalid_value",
             message: format!("Invalid value for '{field}': {error}."),
@@ -261,16 +284,9 @@ fn wrong_type(name: &str, expected: &str, value: &Json) -> Violation {
 }
 
 fn unknown(name: &str) -> Violation {
-    const CLOSE_ENOUGH: f64 = 0.8;
     let names = Parameter::ALL.iter().map(|parameter| parameter.as_str());
-    let hint = names
-        .chain(["model", "provider"])
-        .map(|known| (strsim::jaro_winkler(known, name), known))
-        .filter(|(similarity, _)| *similarity >= CLOSE_ENOUGH)
-        .max_by(|left, right| left.0.total_cmp(&right.0))
-        .map_or_else(String::new, |(_, known)| {
-            format!(" Did you mean '{known}'?")
-        });
+    let hint = nearest(name, names.chain(["model", "provider"]))
+        .map_or_else(String::new, |known| format!(" Did you mean '{known}'?"));
     Violation {
         parameter: excerpt(name),
         code: "unknown_parameter",
@@ -414,5 +430,35 @@ mod tests {
             panic!("accepted")
         };
         assert_eq!(body.dropped, ["seed"]);
+    }
+
+    #[test]
+    fn what_a_client_wrote_is_repeated_in_part_only() {
+        const LONG: usize = 100_000;
+        let long = "x".repeat(LONG);
+        for body in [
+            json!({ long.clone(): 1 }),
+            json!({"provider": { long.clone(): 1 }}),
+            json!({"provider": {"sort": long.clone()}}),
+            json!({"provider": {"max_price": { long.clone(): 1 }}}),
+            json!({"provider": {"max_price": {"image": "1".repeat(LONG)}}}),
+            json!({"svg": { long.clone(): 1 }}),
+        ] {
+            let (parameter, _, message) = refused(body);
+            assert!(parameter.len() < 200, "{} bytes", parameter.len());
+            assert!(message.len() < 1000, "{} bytes", message.len());
+        }
+        let fields = (0..100).map(|number| (format!("é\n{number}{long}"), json!(1)));
+        let Ok(body) = parse(fields.collect(), UnsupportedParameters::Drop) else {
+            panic!("accepted")
+        };
+        assert_eq!(body.dropped.len(), MOST_DROPPED_NAMES);
+        assert!(
+            body.dropped
+                .iter()
+                .all(|name| name.len() <= LONGEST_DROPPED_NAME)
+        );
+        let header = body.dropped.join(", ");
+        assert!(http::HeaderValue::from_str(&header).is_ok(), "{header}");
     }
 }

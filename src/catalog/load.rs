@@ -6,6 +6,7 @@ use super::{
     file::{self, Stanza},
     model::Model,
     request::{Parameter, Params},
+    rules::nearest,
 };
 
 /// The files of `config/models/`, compiled in, in the order of listings.
@@ -96,15 +97,11 @@ impl Catalog {
 
     /// The id or alias most like `name`, for a hint; `None` when none is much like it.
     pub fn nearest(&self, name: &str) -> Option<&str> {
-        const CLOSE_ENOUGH: f64 = 0.85;
-        let name = name.to_lowercase();
-        self.models
+        let names = self
+            .models
             .iter()
-            .flat_map(|model| std::iter::once(&model.id).chain(&model.aliases))
-            .map(|known| (strsim::jaro_winkler(known, &name), known.as_str()))
-            .filter(|(similarity, _)| *similarity >= CLOSE_ENOUGH)
-            .max_by(|left, right| left.0.total_cmp(&right.0))
-            .map(|(_, known)| known)
+            .flat_map(|model| std::iter::once(&model.id).chain(&model.aliases));
+        nearest(&name.to_lowercase(), names.map(String::as_str))
     }
 
     /// Every model, in the order of the files.

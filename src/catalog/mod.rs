@@ -26,7 +26,7 @@ pub use self::{
         Delivered, ImageRequest, Parameter, ParameterKind, Params, Setting, SvgOptions, TokenUsage,
         Value,
     },
-    rules::{InputImages, Rules, Unsupported, Violation},
+    rules::{InputImages, Rules, Unsupported, Violation, nearest},
     translation::{RatioTranslation, SizeTranslation, Translation},
     vocabulary::{
         Background, Complexity, ImageSize, Moderation, OutputFormat, Quality, ResponseFormat,

@@ -14,14 +14,11 @@ use std::num::NonZeroU8;
 use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
 
-pub use self::violation::Violation;
+pub(super) use self::size::{FreeSizes, SizeRule};
+pub use self::violation::{Violation, nearest};
 use self::{
     cross::CrossRule,
     parameter::{Describe, FlagRule, IntegerRule, PromptRule, Rule, SvgRule, TextRule, WordRule},
-};
-pub(super) use self::{
-    size::{FreeSizes, SizeRule},
-    violation::nearest,
 };
 use super::{
     request::{ImageRequest, Parameter, Params},

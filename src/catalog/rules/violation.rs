@@ -9,6 +9,10 @@ use crate::catalog::request::{Parameter, Value};
 
 /// Longer values are cut to this many characters in messages.
 const QUOTED_CHARS: usize = 64;
+/// Longer words are not compared with known ones; those are much shorter.
+const LONGEST_SLIP_BYTES: usize = 256;
+/// How alike a slip and the word that was meant are at least (Jaro-Winkler, 1 is the same).
+const CLOSE_ENOUGH: f64 = 0.85;
 
 /// Why a request was refused; becomes a 400 as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -165,15 +169,16 @@ pub(super) fn joined_list(items: &[String], conjunction: &str) -> String {
     }
 }
 
-/// The known word that `unknown` is probably a slip of.
-pub(in crate::catalog) fn nearest<'a>(
-    unknown: &str,
-    known: impl IntoIterator<Item = &'a str>,
-) -> Option<&'a str> {
+/// The known word that `unknown` is probably a slip of. A long text is nobody's slip, and comparing it
+/// would take a while that grows with its length.
+pub fn nearest<'a>(unknown: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    if unknown.len() > LONGEST_SLIP_BYTES {
+        return None;
+    }
     known
         .into_iter()
         .map(|word| (strsim::jaro_winkler(unknown, word), word))
-        .filter(|(similarity, _)| *similarity > 0.8)
+        .filter(|(similarity, _)| *similarity >= CLOSE_ENOUGH)
         .max_by(|(one, _), (other, _)| one.total_cmp(other))
         .map(|(_, word)| word)
 }
@@ -182,5 +187,19 @@ fn cut(text: &str) -> String {
     match text.char_indices().nth(QUOTED_CHARS) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slip_is_short() {
+        let known = ["prompt", "size"];
+        assert_eq!(nearest("promt", known), Some("prompt"));
+        assert_eq!(nearest("zzz", known), None);
+        let long = format!("prompt{}", "t".repeat(LONGEST_SLIP_BYTES));
+        assert_eq!(nearest(&long, [long.as_str()]), None);
     }
 }

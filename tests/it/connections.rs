@@ -273,6 +273,36 @@ async fn a_connection_is_used_again() {
     app.finish().await;
 }
 
+/// At the bound a request is refused at once and told when to come back; nobody queues.
+#[tokio::test(flavor = "multi_thread")]
+async fn beyond_the_bound_requests_are_refused() {
+    let app = App::builder()
+        .await
+        .set("limits.max_in_flight", 2)
+        .start()
+        .await;
+    let key = app.live_key("1");
+    app.openai.always(crate::support::Behaviour::AnswerAfter(
+        Duration::from_millis(700),
+    ));
+    let request = json!({"model": "dall-e-2", "prompt": PROMPT, "size": "256x256"});
+    let answers =
+        futures_util::future::join_all((0..5).map(|_| app.generate(&key, &request))).await;
+    let refused: Vec<_> = answers
+        .iter()
+        .filter(|answer| answer.status != 200)
+        .collect();
+    assert_eq!(refused.len(), 3);
+    for answer in refused {
+        assert_eq!(answer.status, 503);
+        answer.problem();
+        assert!(answer.header("retry-after").parse::<u64>().is_ok());
+        assert_ne!(answer.find_header("x-should-retry"), Some("false"));
+    }
+    app.generate(&key, &request).await.expect(200);
+    app.finish().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn health_needs_no_key() {
     let app = App::start().await;

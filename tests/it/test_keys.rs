@@ -139,6 +139,30 @@ async fn the_models_rules_hold() {
     app.finish().await;
 }
 
+/// An app's tests can make the sandbox fail: the errors are the real ones.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_sandbox_plays_every_failure() {
+    let app = App::start().await;
+    let key = app.test_key("1");
+    for (word, model, status, code) in [
+        ("refuse", "dall-e-3", 400, "content_policy_violation"),
+        ("refuse", "gpt-image-1", 400, "moderation_blocked"),
+        ("rate_limit", "dall-e-3", 429, "upstream_rate_limited"),
+        ("error", "dall-e-3", 502, "upstream_error"),
+        ("timeout", "dall-e-3", 504, "upstream_timeout"),
+    ] {
+        let request = json!({"model": model, "prompt": format!("{PROMPT} [sandbox:{word}]")});
+        let problem = app.refuse(&key, status, &request).await;
+        assert_eq!(problem.code(), code, "{word}");
+    }
+    let request = json!({"model": "dall-e-2", "prompt": format!("{PROMPT} [sandbox:partial]"), "n": 3, "size": "256x256"});
+    let body = app.generate(&key, &request).await.expect(200).json();
+    assert_eq!(body["data"].as_array().unwrap().len(), 2);
+    assert_eq!(body["failed"][0]["index"], 2);
+    assert_eq!(body["usage"]["cost"], json!(0.032));
+    app.finish().await;
+}
+
 /// Play money and real money are apart, even in one account.
 #[tokio::test(flavor = "multi_thread")]
 async fn test_money_is_not_live_money() {

@@ -40,6 +40,14 @@ pub(crate) struct Builder {
     other_upstreams: bool,
 }
 
+/// Another process on the same database and the same pictures.
+pub(crate) struct Replica {
+    easel: Easel,
+    pub(crate) client: Client,
+    directory: TempDir,
+    secrets: Arc<Secrets>,
+}
+
 /// A key as `keys create --json` printed it.
 #[derive(Debug, Clone)]
 pub(crate) struct Key {
@@ -191,6 +199,25 @@ impl App {
         self.client = Client::new(self.easel.origin(), Arc::clone(&self.secrets));
     }
 
+    /// Starts another replica beside this one. Its own directory, the same everything else.
+    pub(crate) async fn start_replica(&self) -> Replica {
+        let directory = tempfile::tempdir().unwrap();
+        let data_dir = directory.path().join("data");
+        let file = self.config_file();
+        let easel = Easel::serve(
+            directory.path(),
+            &["--config", file.to_str().unwrap()],
+            &[("EASEL__DATA_DIR", data_dir.to_str().unwrap())],
+        )
+        .await;
+        Replica {
+            client: Client::new(easel.origin(), Arc::clone(&self.secrets)),
+            easel,
+            directory,
+            secrets: Arc::clone(&self.secrets),
+        }
+    }
+
     /// The process was killed inside a call, which is therefore not in the books.
     pub(crate) fn lost_a_call(&mut self) {
         self.lost_calls += 1;
@@ -201,7 +228,7 @@ impl App {
         self.finished.0 = true;
         self.easel.stop().await;
         self.prove_books().await;
-        self.prove_silence();
+        prove_silence(&self.easel, &self.secrets);
         self.prove_calls().await;
         let Self {
             database, easel, ..
@@ -236,13 +263,6 @@ impl App {
         assert_eq!(held, 0, "money held");
     }
 
-    /// No prompt, picture, key or signed link was logged, at `debug` (I10); nothing panicked.
-    fn prove_silence(&self) {
-        let log = format!("{}\n{}", self.easel.stdout(), self.easel.stderr());
-        self.secrets.assert_absent_from(&log);
-        assert!(!log.contains("panicked at"), "a panic:\n{log}");
-    }
-
     /// Every call that the fake saw is an attempt in the books, and none was a wrong request.
     async fn prove_calls(&self) {
         let calls = self.openai.calls();
@@ -266,6 +286,22 @@ impl App {
             );
         }
     }
+}
+
+impl Replica {
+    /// Ends it in good order. It kept as silent as the first.
+    pub(crate) async fn stop(mut self) {
+        self.easel.stop().await;
+        prove_silence(&self.easel, &self.secrets);
+        self.directory.close().unwrap();
+    }
+}
+
+/// No prompt, picture, key or signed link was logged, at `debug` (I10); nothing panicked.
+fn prove_silence(easel: &Easel, secrets: &Secrets) {
+    let log = format!("{}\n{}", easel.stdout(), easel.stderr());
+    secrets.assert_absent_from(&log);
+    assert!(!log.contains("panicked at"), "a panic:\n{log}");
 }
 
 const GENERATIONS: &str = "/v1/images/generations";

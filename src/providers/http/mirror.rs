@@ -11,12 +11,48 @@ use super::{
     AnswerBody, Attempt, HttpClient, cause, client_builder,
     hosts::{CheckedResolver, Refusal},
 };
-use crate::providers::{ErrorKind, ProviderError};
+use crate::providers::{Encoding, ErrorKind, PictureEvent, PictureSink, ProviderError};
 
 /// Storage services redirect once; more than this goes in circles.
 const MAX_REDIRECTS: usize = 3;
 
+/// What became of the picture behind a link.
+pub(in crate::providers) enum Mirrored {
+    /// The sink has it.
+    Whole,
+    /// The link opened nothing, for this reason; the other pictures are not concerned.
+    Lost(ProviderError),
+}
+
 impl Attempt<'_> {
+    /// Fetches the picture behind a result link into the sink.
+    ///
+    /// # Errors
+    /// As [`AnswerBody::next`], and the sink's own: a picture that breaks off midway ends the call, because
+    /// the sink has half of it.
+    pub(in crate::providers) async fn mirror(
+        &mut self,
+        sink: &mut dyn PictureSink,
+        link: &str,
+    ) -> Result<Mirrored, ProviderError> {
+        let mut opened = self.open_link(link).await;
+        if matches!(&opened, Err(error) if matches!(error.kind, ErrorKind::Transport { .. })) {
+            // Reading twice does no harm, and the picture is paid for.
+            opened = self.open_link(link).await;
+        }
+        let mut file = match opened {
+            Ok(file) => file,
+            Err(error) => return Ok(Mirrored::Lost(error)),
+        };
+        self.deliver(sink, PictureEvent::Begin(Encoding::Raw))
+            .await?;
+        while let Some(chunk) = file.next(self).await? {
+            self.deliver(sink, PictureEvent::Data(chunk)).await?;
+        }
+        self.deliver(sink, PictureEvent::End).await?;
+        Ok(Mirrored::Whole)
+    }
+
     /// Opens a result link and returns the picture's file as it comes. Counts against the same deadline as
     /// the rest of the call.
     ///

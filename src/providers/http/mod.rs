@@ -32,7 +32,7 @@ use tokio::{
     time::Instant,
 };
 
-pub(super) use self::{body::AnswerBody, retry_after::retry_after};
+pub(super) use self::{body::AnswerBody, mirror::Mirrored, retry_after::retry_after};
 use self::{
     deadline::Deadline,
     hosts::{Lookup, ResultHosts, system_lookup},
@@ -169,6 +169,14 @@ impl HttpClient {
         })
     }
 
+    /// What an answer with so many pictures may weigh, in bytes.
+    fn answer_cap(&self, pictures: NonZeroU8) -> u64 {
+        self.max_picture_bytes
+            .saturating_mul(BYTES_PER_PICTURE_BYTE)
+            .saturating_mul(u64::from(pictures.get()))
+            .saturating_add(ANSWER_SLACK_BYTES)
+    }
+
     fn endpoint(&self, path: &[&str]) -> Url {
         let mut url = self.base_url.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
@@ -196,7 +204,7 @@ impl Attempt<'_> {
     }
 
     /// The same with a body of any type, and with headers of this call alone, such as a key that changes
-    /// by the hour.
+    /// by the hour; they replace the usual ones of the same name.
     ///
     /// # Errors
     /// As [`Attempt::post_json`].
@@ -214,22 +222,14 @@ impl Attempt<'_> {
             .client
             .post(self.client.endpoint(path))
             .headers(self.client.headers.clone())
-            .headers(headers)
             .header(header::CONTENT_TYPE, content_type)
             .header(header::ACCEPT, "application/json")
+            .headers(headers)
             .body(reqwest::Body::wrap(witness.watch(body)))
             .send();
         let outcome = tokio::time::timeout_at(self.deadline.at(), request).await;
         match outcome {
-            Ok(Ok(response)) => {
-                let cap = self
-                    .client
-                    .max_picture_bytes
-                    .saturating_mul(BYTES_PER_PICTURE_BYTE)
-                    .saturating_mul(u64::from(pictures.get()))
-                    .saturating_add(ANSWER_SLACK_BYTES);
-                Ok(Answer::new(response, cap))
-            }
+            Ok(Ok(response)) => Ok(Answer::new(response, self.client.answer_cap(pictures))),
             Ok(Err(error)) => Err(send_error(&error, witness.withdraw())),
             Err(_elapsed) => Err(ProviderError::new(
                 ErrorKind::Timeout {
@@ -266,6 +266,25 @@ impl Answer {
             body: AnswerBody::new(response, cap),
         }
     }
+
+    /// Whether it says that it is a page for people: a proxy's, or a wrong address.
+    pub(super) fn is_html(&self) -> bool {
+        self.headers
+            .get(header::CONTENT_TYPE)
+            .and_then(|value| value.to_str().ok())
+            .is_some_and(|text| {
+                text.trim_start()
+                    .to_ascii_lowercase()
+                    .starts_with("text/html")
+            })
+    }
+}
+
+/// The provider's name for the exchange, if it can stand in a log line.
+pub(super) fn request_id(headers: &HeaderMap) -> Option<String> {
+    let id = headers.get("x-request-id")?.to_str().ok()?;
+    let is_plain = id.len() <= 128 && id.bytes().all(|byte| byte.is_ascii_graphic());
+    is_plain.then(|| id.to_owned())
 }
 
 fn client_builder(connect_timeout: Duration) -> reqwest::ClientBuilder {

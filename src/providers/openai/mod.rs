@@ -18,7 +18,6 @@ use std::fmt;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use reqwest::header::{self, HeaderMap};
 
 use self::{
     answer::{AnswerError, AnswerReader, Event},
@@ -26,8 +25,8 @@ use self::{
     settings::Settings,
 };
 use super::{
-    Call, Encoding, ErrorKind, PictureEvent, PictureSink, Provider, ProviderError, Report,
-    http::{Answer, Attempt, HttpClient},
+    Call, ErrorKind, PictureEvent, PictureSink, Provider, ProviderError, Report,
+    http::{self, Answer, Attempt, HttpClient, Mirrored},
 };
 use crate::{clock::Clock, config::ProviderConfig};
 
@@ -80,7 +79,7 @@ impl OpenAi {
             let error = ErrorBody::read(&text);
             return Err(error.into_error(answer.status, &answer.headers, prompt, now()));
         }
-        if is_html(&answer.headers) {
+        if answer.is_html() {
             return Err(malformed("is HTML"));
         }
         let mut pictures = Pictures {
@@ -150,7 +149,7 @@ impl Pictures<'_, '_> {
             .map(|(_, error)| error)
             .chain(error)
             .collect();
-        report.upstream_request_id = request_id(&headers);
+        report.upstream_request_id = http::request_id(&headers);
         if self.taken > 0 {
             return Ok(report);
         }
@@ -168,26 +167,12 @@ impl Pictures<'_, '_> {
         Ok(())
     }
 
-    /// Fetches the picture behind a link. One that does not open loses this picture only; one that breaks
-    /// off midway ends the call, because the sink has half of it.
     async fn mirror(&mut self, link: &str) -> Result<(), ProviderError> {
-        let mut opened = self.attempt.open_link(link).await;
-        if matches!(&opened, Err(error) if matches!(error.kind, ErrorKind::Transport { .. })) {
-            // Reading twice does no harm, and the picture is paid for.
-            opened = self.attempt.open_link(link).await;
+        match self.attempt.mirror(self.sink, link).await? {
+            Mirrored::Whole => self.taken += 1,
+            Mirrored::Lost(error) => self.lost.push((self.taken + self.lost.len(), error)),
         }
-        let mut file = match opened {
-            Ok(file) => file,
-            Err(error) => {
-                self.lost.push((self.taken + self.lost.len(), error));
-                return Ok(());
-            }
-        };
-        self.deliver(PictureEvent::Begin(Encoding::Raw)).await?;
-        while let Some(chunk) = file.next(self.attempt).await? {
-            self.deliver(PictureEvent::Data(chunk)).await?;
-        }
-        self.deliver(PictureEvent::End).await
+        Ok(())
     }
 }
 
@@ -225,22 +210,4 @@ fn malformed(what: &str) -> ProviderError {
 
 fn unreadable(error: AnswerError) -> ProviderError {
     malformed(&format!("cannot be read: {error}"))
-}
-
-fn is_html(headers: &HeaderMap) -> bool {
-    headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .is_some_and(|text| {
-            text.trim_start()
-                .to_ascii_lowercase()
-                .starts_with("text/html")
-        })
-}
-
-/// The provider's name for the exchange, if it can stand in a log line.
-fn request_id(headers: &HeaderMap) -> Option<String> {
-    let id = headers.get("x-request-id")?.to_str().ok()?;
-    let is_plain = id.len() <= 128 && id.bytes().all(|byte| byte.is_ascii_graphic());
-    is_plain.then(|| id.to_owned())
 }

@@ -34,11 +34,11 @@ pub(super) fn trace(headers: &mut http::HeaderMap, generation: &str, attempts: &
 }
 
 /// The answer of a finished generation.
-pub(super) fn generation(app: &App, generation: Generation, dropped: &[String]) -> Response {
-    record(&generation);
+pub(super) fn generation(app: &App, generation: &Generation, dropped: &[String]) -> Response {
+    record(generation);
     let mut response = match generation.response_format {
-        ResponseFormat::Url => with_links(&generation),
-        ResponseFormat::B64Json => with_pictures(app, &generation),
+        ResponseFormat::Url => with_links(generation),
+        ResponseFormat::B64Json => with_pictures(app, generation),
     };
     let headers = response.headers_mut();
     headers.insert(

@@ -321,7 +321,7 @@ fn gateway_parts(error: &GatewayError) -> Parts {
             ),
         )
         .come_back(*retry_after),
-        GatewayError::Upstream { error, .. } => upstream_parts(error),
+        GatewayError::Upstream(failure) => upstream_parts(&failure.error),
         GatewayError::Saturated => Parts::new(
             Status::SERVICE_UNAVAILABLE,
             "service_unavailable_error",
@@ -494,13 +494,9 @@ impl IntoResponse for ApiError {
             let value = if should_retry { "true" } else { "false" };
             headers.insert(X_SHOULD_RETRY, HeaderValue::from_static(value));
         }
-        if let Self::Gateway(GatewayError::Upstream {
-            generation,
-            attempts,
-            ..
-        }) = &self
-        {
-            super::answer::trace(headers, &generation.to_string(), attempts);
+        if let Self::Gateway(GatewayError::Upstream(failure)) = &self {
+            let generation = failure.generation.to_string();
+            super::answer::trace(headers, &generation, &failure.attempts);
         }
         if parts.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

@@ -42,7 +42,7 @@ pub(super) async fn create(
         idempotency_key: idempotency_key(&headers),
     };
     let generation = app.gateway.generate(order).await?;
-    Ok(answer::generation(&app, generation, &dropped))
+    Ok(answer::generation(&app, &generation, &dropped))
 }
 
 fn refuse_streaming(stream: Option<&Value>) -> Result<(), ApiError> {

@@ -6,7 +6,7 @@ use tokio::time::{Duration, Instant};
 
 use super::{Gateway, GatewayError, GatewaySettings, Order, ProviderSlot, Rooms};
 use crate::{
-    catalog::{Catalog, ImageRequest, Model, Route, Unsupported},
+    catalog::{Catalog, ImageRequest, Model, Parameter, Route, Unsupported},
     ids::GenerationId,
     keys::{ApiKey, Mode, UnsupportedParameters},
     money::NanoUsd,
@@ -18,7 +18,7 @@ use crate::{
 pub(super) const SANDBOX: &str = "sandbox";
 
 /// The whole way of one request may take this long; providers have shorter timeouts of their own.
-const LONGEST_GENERATION: Duration = Duration::from_secs(60 * 60);
+const LONGEST_GENERATION: Duration = Duration::from_hours(1);
 
 /// An admitted request: checked, priced, with the routes it may take.
 pub(super) struct Admission {
@@ -92,10 +92,7 @@ pub(super) fn admit(
         order,
         model,
         request: Arc::new(request),
-        dropped: dropped
-            .into_iter()
-            .map(|parameter| parameter.as_str())
-            .collect(),
+        dropped: dropped.into_iter().map(Parameter::as_str).collect(),
         routes,
         deadline: Instant::now() + LONGEST_GENERATION,
     })

@@ -66,7 +66,11 @@ impl<'a> Collector<'a> {
             self.current = Current::PassingOver(Collected::Surplus);
             return Ok(());
         }
-        let writer = self.store.create().await.map_err(cannot_store)?;
+        let writer = self
+            .store
+            .create()
+            .await
+            .map_err(|error| cannot_store(&error))?;
         self.current = match encoding {
             Encoding::Raw => Current::Raw(writer),
             Encoding::Base64 => Current::Base64(Base64Writer::new(writer)),
@@ -129,13 +133,13 @@ fn broken(error: StoreError) -> Result<Collected, ProviderError> {
         StoreError::NotAPicture(_) | StoreError::TooLarge(_) => {
             Ok(Collected::Broken(error.to_string()))
         }
-        StoreError::Io { .. } => Err(cannot_store(error)),
+        StoreError::Io { .. } => Err(cannot_store(&error)),
     }
 }
 
-fn cannot_store(error: StoreError) -> ProviderError {
+fn cannot_store(error: &StoreError) -> ProviderError {
     tracing::error!(
-        error = &error as &dyn std::error::Error,
+        error = error as &dyn std::error::Error,
         "the image store failed"
     );
     ProviderError::new(ErrorKind::Storage, "the image store failed")

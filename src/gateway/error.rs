@@ -72,19 +72,9 @@ pub enum GatewayError {
         /// When to come back.
         retry_after: Duration,
     },
-    /// No route delivered a picture; the most telling failure.
+    /// No route delivered a picture.
     #[error("no provider delivered a picture")]
-    Upstream {
-        /// The generation that failed.
-        generation: GenerationId,
-        /// The upstream calls that were made, in order, as `provider=outcome`.
-        attempts: String,
-        /// Who failed last.
-        provider: String,
-        /// How.
-        #[source]
-        error: ProviderError,
-    },
+    Upstream(#[source] Box<UpstreamFailure>),
     /// More generations are in flight than this process takes.
     #[error("too many generations are in flight")]
     Saturated,
@@ -103,6 +93,21 @@ pub enum GatewayError {
     /// Our own fault, not for the caller's eyes.
     #[error("internal error")]
     Internal(#[source] Box<dyn Error + Send + Sync>),
+}
+
+/// The most telling failure of a generation that brought no picture.
+#[derive(Debug, thiserror::Error)]
+#[error("{provider} failed")]
+pub struct UpstreamFailure {
+    /// The generation that failed.
+    pub generation: GenerationId,
+    /// The upstream calls that were made, in order, as `provider=outcome`.
+    pub attempts: String,
+    /// Whose failure it is.
+    pub provider: String,
+    /// What it is.
+    #[source]
+    pub error: ProviderError,
 }
 
 impl From<LedgerError> for GatewayError {

@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use super::{
-    GatewayError, GatewaySettings, Rooms,
+    GatewayError, GatewaySettings, Rooms, UpstreamFailure,
     admit::{Admission, Candidacy},
     attempt::{ServedCall, Work, WorkEnd},
     order::{DeliveredPicture, FailedPicture, Generation, Usage},
@@ -75,12 +75,14 @@ pub(super) fn close(
                 )
             })
         }
-        WorkEnd::Failed { provider, error } => Err(GatewayError::Upstream {
-            generation: admission.generation,
-            attempts: summary,
-            provider: provider.to_owned(),
-            error,
-        }),
+        WorkEnd::Failed { provider, error } => {
+            Err(GatewayError::Upstream(Box::new(UpstreamFailure {
+                generation: admission.generation,
+                attempts: summary,
+                provider: provider.to_owned(),
+                error,
+            })))
+        }
     };
     let (ending, outcome) = match served {
         Ok((ending, generation)) => (ending, Ok(generation)),
@@ -291,17 +293,17 @@ fn cap_at_hold(charges: &mut [Charge], hold: NanoUsd) -> Result<(), MoneyError> 
 
 fn release(error: &GatewayError) -> Ending {
     let code = match error {
-        GatewayError::Upstream { error, .. } => super::attempt::kind_name(error.kind),
+        GatewayError::Upstream(failure) => super::attempt::kind_name(failure.error.kind),
         _ => "internal_error",
     };
     Ending::Released {
         error_code: code.to_owned(),
         // A refusal's own words may be about the prompt; the books keep none of them.
         error_message: match error {
-            GatewayError::Upstream { error, .. } if is_the_callers(error.kind) => {
+            GatewayError::Upstream(failure) if is_the_callers(failure.error.kind) => {
                 "the provider refused the request".to_owned()
             }
-            GatewayError::Upstream { error, .. } => error.message.clone(),
+            GatewayError::Upstream(failure) => failure.error.message.clone(),
             other => other.to_string(),
         },
     }

@@ -18,11 +18,12 @@ pub enum Next {
 pub fn after_failure(kind: ErrorKind, retry_after_send: bool) -> Next {
     match kind {
         // Another provider would refuse it as well, or should not be asked to accept what one refused.
-        ErrorKind::InvalidRequest | ErrorKind::ContentRefused => Next::Stop,
+        ErrorKind::InvalidRequest
+        | ErrorKind::ContentRefused
         // Our own store is broken; another provider's picture could not be kept either.
-        ErrorKind::Storage => Next::Stop,
+        | ErrorKind::Storage
         // Nobody is waiting any more.
-        ErrorKind::Cancelled => Next::Stop,
+        | ErrorKind::Cancelled => Next::Stop,
         ErrorKind::Auth
         | ErrorKind::ModelUnavailable
         | ErrorKind::QuotaExhausted

@@ -12,6 +12,8 @@ mod json;
 pub mod openai;
 pub mod registry;
 pub mod sandbox;
+#[cfg(test)]
+mod testing;
 mod wording;
 
 use std::{num::NonZeroU8, sync::Arc};

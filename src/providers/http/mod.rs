@@ -211,7 +211,7 @@ impl Attempt<'_> {
     pub(super) async fn post(
         &self,
         path: &[&str],
-        content_type: &'static str,
+        content_type: &str,
         headers: HeaderMap,
         body: Bytes,
         pictures: NonZeroU8,

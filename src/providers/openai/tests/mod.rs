@@ -1,7 +1,6 @@
 //! The adapter and the shared client over real sockets: what arrives, and what becomes of everything that
 //! can go wrong.
 
-mod fake;
 mod links;
 
 use std::{
@@ -10,76 +9,25 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures_util::future::BoxFuture;
 use tokio::net::TcpListener;
 
-use self::fake::{Fake, Step, answer, head};
 use super::{OpenAi, Settings};
 use crate::{
     catalog::{Catalog, Parameter, Params, Unsupported, Value},
-    config::{OnDisconnect, ProviderConfig},
+    config::ProviderConfig,
     providers::{
-        Call, Encoding, ErrorKind, PictureEvent, PictureSink, Provider as _, ProviderError, Report,
+        Call, Encoding, ErrorKind, Provider as _, ProviderError, Report,
         http::HttpClient,
+        testing::{
+            Pictures, config,
+            fake::{self, Fake, Step, answer, head},
+        },
     },
 };
 
 const JSON: &str = "content-type: application/json";
 /// Small, so that tests of the caps are quick.
 const MAX_PICTURE_BYTES: u64 = 64 * 1024;
-
-/// Keeps what it is given: per picture its encoding, its content, and whether it is whole.
-#[derive(Default)]
-struct Pictures {
-    taken: Vec<(Encoding, String, bool)>,
-    slowness: Duration,
-}
-
-impl PictureSink for Pictures {
-    fn accept(&mut self, event: PictureEvent) -> BoxFuture<'_, Result<(), ProviderError>> {
-        Box::pin(async move {
-            tokio::time::sleep(self.slowness).await;
-            match event {
-                PictureEvent::Begin(encoding) => {
-                    self.taken.push((encoding, String::new(), false));
-                }
-                PictureEvent::Data(bytes) => {
-                    let picture = self.taken.last_mut().unwrap();
-                    picture.1.push_str(std::str::from_utf8(&bytes).unwrap());
-                }
-                PictureEvent::End => self.taken.last_mut().unwrap().2 = true,
-                PictureEvent::Abandon => panic!("nobody here abandons pictures"),
-            }
-            Ok(())
-        })
-    }
-}
-
-impl Pictures {
-    fn whole(&self) -> Vec<&str> {
-        let whole = self.taken.iter().filter(|(_, _, whole)| *whole);
-        whole.map(|(_, content, _)| content.as_str()).collect()
-    }
-}
-
-fn config(base_url: String) -> ProviderConfig {
-    ProviderConfig {
-        adapter: "openai".to_owned(),
-        enabled: true,
-        base_url: Some(base_url),
-        api_key: Some("sk-test-secret".into()),
-        api_key_missing: None,
-        timeout: Duration::from_secs(20),
-        idle_timeout: Duration::from_secs(10),
-        connect_timeout: Duration::from_secs(10),
-        max_in_flight: 8,
-        result_hosts: Vec::new(),
-        retry_after_send: false,
-        on_disconnect: OnDisconnect::Finish,
-        markup_basis_points: 0,
-        delay: Duration::ZERO,
-    }
-}
 
 fn call(n: u8) -> Call {
     let catalog = Catalog::load(None).unwrap();

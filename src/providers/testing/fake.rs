@@ -14,7 +14,7 @@ use tokio::{
 
 /// One thing the server does.
 #[derive(Clone)]
-pub(super) enum Step {
+pub(in crate::providers) enum Step {
     Send(String),
     Pause(Duration),
     /// The same text for ever.
@@ -24,18 +24,20 @@ pub(super) enum Step {
 }
 
 /// What a request gets: steps, after which the connection is closed.
-pub(super) type Script = Vec<Step>;
+pub(in crate::providers) type Script = Vec<Step>;
 
 /// The server; stops when dropped.
-pub(super) struct Fake {
-    pub(super) address: SocketAddr,
+pub(in crate::providers) struct Fake {
+    pub(in crate::providers) address: SocketAddr,
     requests: Arc<Mutex<Vec<String>>>,
     _tasks: JoinSet<()>,
 }
 
 impl Fake {
     /// Answers each request with what `script` makes of its text.
-    pub(super) async fn start(script: impl Fn(&str) -> Script + Send + Sync + 'static) -> Self {
+    pub(in crate::providers) async fn start(
+        script: impl Fn(&str) -> Script + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let requests = Arc::new(Mutex::new(Vec::new()));
@@ -57,16 +59,20 @@ impl Fake {
     }
 
     /// Answers every request with these steps.
-    pub(super) async fn always(script: Script) -> Self {
+    pub(in crate::providers) async fn always(script: Script) -> Self {
         Self::start(move |_| script.clone()).await
     }
 
-    pub(super) fn base_url(&self) -> String {
-        format!("http://{}/v1", self.address)
+    pub(in crate::providers) fn base_url(&self) -> String {
+        format!("{}/v1", self.origin())
+    }
+
+    pub(in crate::providers) fn origin(&self) -> String {
+        format!("http://{}", self.address)
     }
 
     /// The requests so far, heads in lower case.
-    pub(super) fn requests(&self) -> Vec<String> {
+    pub(in crate::providers) fn requests(&self) -> Vec<String> {
         self.requests.lock().unwrap().clone()
     }
 }
@@ -124,14 +130,14 @@ async fn read(stream: &mut TcpStream) -> Option<String> {
 }
 
 /// A whole answer.
-pub(super) fn answer(status: u16, headers: &[&str], body: &str) -> Script {
+pub(in crate::providers) fn answer(status: u16, headers: &[&str], body: &str) -> Script {
     let length = format!("content-length: {}", body.len());
     let headers = [headers, &[&*length]].concat();
     vec![head(status, &headers), Step::Send(body.to_owned())]
 }
 
 /// The head of an answer.
-pub(super) fn head(status: u16, headers: &[&str]) -> Step {
+pub(in crate::providers) fn head(status: u16, headers: &[&str]) -> Step {
     let lines = headers.join("\r\n");
     let end = if headers.is_empty() { "" } else { "\r\n" };
     Step::Send(format!(

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::{Ledger, error::LedgerError, repo::reconcile};
+use crate::postgres::begin_wide;
 
 /// Something in the books that does not agree.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -25,11 +26,7 @@ impl Ledger {
     /// [`LedgerError::Database`].
     pub async fn reconcile(&self) -> Result<Vec<Discrepancy>, LedgerError> {
         let action = LedgerError::during("reconcile the books");
-        let mut snapshot = self
-            .pool
-            .begin_with("begin isolation level repeatable read, read only")
-            .await
-            .map_err(&action)?;
+        let mut snapshot = begin_wide(&self.pool).await.map_err(&action)?;
         let found = reconcile::check(&mut snapshot).await?;
         snapshot.rollback().await.map_err(&action)?;
         Ok(found)

@@ -9,6 +9,7 @@ use crate::{
     ids::{AccountId, KeyId},
     keys::Mode,
     money::NanoUsd,
+    postgres::begin_wide,
 };
 
 /// By what usage is summed.
@@ -112,6 +113,10 @@ impl Ledger {
         group: UsageGroup,
         filter: &UsageFilter,
     ) -> Result<Vec<UsageRow>, LedgerError> {
-        usage::sum(&self.pool, group, filter).await
+        let action = LedgerError::during("sum up usage");
+        let mut snapshot = begin_wide(&self.pool).await.map_err(&action)?;
+        let rows = usage::sum(&mut snapshot, group, filter).await?;
+        snapshot.rollback().await.map_err(&action)?;
+        Ok(rows)
     }
 }

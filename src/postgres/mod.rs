@@ -20,7 +20,7 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use sqlx::{
-    Connection, PgConnection, PgPool,
+    Connection, PgConnection, PgPool, Postgres, Transaction,
     error::DatabaseError,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
@@ -63,6 +63,36 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A connection that rested longer is asked whether it still lives before it is used.
 const PING_AFTER: Duration = Duration::from_secs(5);
 
+/// What every session is told.
+///
+/// A replica that stalls inside a transaction must not hold an account's row for ever.
+///
+/// Nearly every statement finds its rows by key, and its plan is kept for the life of the connection. One that
+/// was made while a table had ten rows would read the whole table until the next analysis, a minute and
+/// possibly a million rows later; so plans that read whole tables are off the menu, and the few statements
+/// that want them ask with [`begin_wide`]. Without JIT: it would take the price put on such plans for real.
+const SESSION: &str = "
+    set idle_in_transaction_session_timeout = '30s';
+    set enable_seqscan = off;
+    set enable_hashjoin = off;
+    set enable_mergejoin = off;
+    set jit = off";
+
+/// One snapshot for statements that read a good part of the database.
+const WIDE: &str = "
+    begin isolation level repeatable read, read only;
+    set local enable_seqscan = on;
+    set local enable_hashjoin = on;
+    set local enable_mergejoin = on";
+
+/// Begins a read-only transaction that sees one moment and may read whole tables.
+///
+/// # Errors
+/// What the driver said.
+pub async fn begin_wide(pool: &PgPool) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
+    pool.begin_with(WIDE).await
+}
+
 /// Reads a `postgres://` URL.
 ///
 /// # Errors
@@ -102,15 +132,9 @@ pub async fn connect(
                 Ok(true)
             })
         })
-        // A replica that stalls inside a transaction must not hold an account's row for ever. Set by
-        // statement, because poolers refuse unknown start-up parameters.
+        // By statement, because poolers refuse unknown start-up parameters.
         .after_connect(|connection, _| {
-            Box::pin(async move {
-                sqlx::query("set idle_in_transaction_session_timeout = '30s'")
-                    .execute(connection)
-                    .await
-                    .map(drop)
-            })
+            Box::pin(async move { sqlx::raw_sql(SESSION).execute(connection).await.map(drop) })
         })
         .connect_with(options.application_name("easel"))
         .await

@@ -146,3 +146,36 @@ fn a_wrong_url_is_not_repeated() {
     let whole = format!("{refused} {refused:?}");
     assert!(!whole.contains("hunter2"), "{whole}");
 }
+
+/// Were one misspelt or lost, holds and settlements would slow down with the size of the tables.
+#[tokio::test]
+async fn sessions_look_rows_up_and_only_wide_transactions_read_tables() {
+    let database = TestDatabase::new().await;
+    let plan = "explain select * from holds where amount_nano_usd > 5";
+    let narrow: String = sqlx::query_scalar(plan)
+        .fetch_one(&database.pool)
+        .await
+        .unwrap();
+    let by_key = "explain select h.id from holds h join unnest($1::text[]) as wanted (id) on h.generation_id = wanted.id";
+    let joined: Vec<String> = sqlx::query_scalar(by_key)
+        .bind(["gen_1", "gen_2"])
+        .fetch_all(&database.pool)
+        .await
+        .unwrap();
+    let joined = joined.join("\n");
+    assert!(
+        joined.contains("Nested Loop") && joined.contains("holds_pkey"),
+        "{joined}"
+    );
+    let mut wide = begin_wide(&database.pool).await.unwrap();
+    let found: String = sqlx::query_scalar(plan)
+        .fetch_one(&mut *wide)
+        .await
+        .unwrap();
+    assert!(found.starts_with("Seq Scan"), "{found}");
+    assert_ne!(narrow, found, "at its usual price");
+    let refused = sqlx::query("insert into secrets (name, value) values ('x', '')")
+        .execute(&mut *wide)
+        .await;
+    assert!(refused.unwrap_err().to_string().contains("read-only"));
+}

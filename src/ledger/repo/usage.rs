@@ -1,6 +1,6 @@
 //! Summing up usage.
 
-use sqlx::PgPool;
+use sqlx::PgConnection;
 
 use super::{clean, decode};
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
 /// One statement for every grouping and filter: it is not a hot one, and `PostgreSQL` plans it anew for the
 /// filters that are set.
 pub(in crate::ledger) async fn sum(
-    pool: &PgPool,
+    connection: &mut PgConnection,
     group: UsageGroup,
     filter: &UsageFilter,
 ) -> Result<Vec<UsageRow>, LedgerError> {
@@ -51,7 +51,7 @@ pub(in crate::ledger) async fn sum(
         filter.since,
         filter.until,
     )
-    .fetch_all(pool)
+    .fetch_all(connection)
     .await
     .map_err(LedgerError::during("sum up usage"))?
     .into_iter()

@@ -6,7 +6,7 @@ use tokio::time::{Duration, Instant};
 
 use super::{Gateway, GatewayError, GatewaySettings, Order, ProviderSlot, Rooms};
 use crate::{
-    catalog::{Catalog, ImageRequest, Model, Parameter, Route, Unsupported},
+    catalog::{Catalog, ImageRequest, Model, Parameter, Params, Route, Unsupported},
     ids::GenerationId,
     keys::{ApiKey, Mode, UnsupportedParameters},
     money::NanoUsd,
@@ -74,7 +74,7 @@ impl Admission {
 pub(super) fn admit(
     rooms: &Rooms,
     settings: &GatewaySettings,
-    order: Order,
+    mut order: Order,
 ) -> Result<Admission, GatewayError> {
     let model = find_model(&rooms.catalog, settings, &order)?;
     check_allowed(&order.key, &model)?;
@@ -87,6 +87,8 @@ pub(super) fn admit(
         .check(&order.params, unsupported)
         .map_err(GatewayError::Violation)?;
     let routes = find_routes(rooms, &order, &model, &request)?;
+    // All that is needed of them is in the request: no prompt is kept twice while a provider paints.
+    order.params = Params::new();
     Ok(Admission {
         generation: Gateway::new_generation(),
         order,

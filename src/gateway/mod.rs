@@ -111,6 +111,8 @@ impl Gateway {
     /// Dropped before the hold, nothing has happened; after it, the generation goes on without a
     /// listener.
     pub async fn generate(self: &Arc<Self>, order: Order) -> Result<Generation, GatewayError> {
+        // Before the slot: a drain that still gave us one must find us among the tasks.
+        let counted = self.tasks.token();
         let slot =
             Arc::clone(&self.slots)
                 .try_acquire_owned()
@@ -137,6 +139,7 @@ impl Gateway {
             drop(slot);
         };
         self.tasks.spawn(work.instrument(span));
+        drop(counted);
         // The sender is dropped unsent only by a panic in the task.
         answer.await.unwrap_or(Err(GatewayError::Panicked))
     }

@@ -135,11 +135,6 @@ impl Parts {
 }
 
 impl ApiError {
-    /// The code in the envelope, for the log line.
-    pub fn code(&self) -> Option<String> {
-        self.parts().code
-    }
-
     fn parts(&self) -> Parts {
         use StatusCode as Status;
         match self {
@@ -478,6 +473,9 @@ impl IntoResponse for ApiError {
         // Logged once, here, where it is handled: the causes of our own faults are for the log only.
         if let Self::Internal(cause) | Self::Gateway(GatewayError::Internal(cause)) = &self {
             tracing::error!(error = &**cause as &dyn Error, "internal error");
+        }
+        if let Some(code) = &parts.code {
+            tracing::Span::current().record("error.code", code);
         }
         let body = json!({"error": {
             "message": parts.message,

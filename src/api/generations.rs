@@ -1,7 +1,13 @@
 //! `POST /v1/images/generations`, and what became of earlier ones.
 
-use axum::{Extension, extract::State, response::Response};
-use http::HeaderMap;
+use std::convert::Infallible;
+
+use axum::{
+    Extension,
+    extract::{FromRequestParts, State},
+    response::Response,
+};
+use http::request::Parts;
 
 use super::{
     ApiError, App, answer,
@@ -23,7 +29,7 @@ pub(super) async fn create(
     State(app): State<App>,
     Extension(request): Extension<RequestId>,
     Authenticated(key): Authenticated,
-    headers: HeaderMap,
+    IdempotencyKey(idempotency_key): IdempotencyKey,
     JsonObject(object): JsonObject,
 ) -> Result<Response, ApiError> {
     let GenerationBody {
@@ -39,7 +45,7 @@ pub(super) async fn create(
         model,
         params,
         preferences,
-        idempotency_key: idempotency_key(&headers),
+        idempotency_key,
     };
     let generation = app.gateway.generate(order).await?;
     Ok(answer::generation(&app, &generation, &dropped))
@@ -59,9 +65,17 @@ fn refuse_streaming(stream: Option<&Value>) -> Result<(), ApiError> {
     Ok(())
 }
 
-fn idempotency_key(headers: &HeaderMap) -> Option<String> {
-    let key = headers.get("idempotency-key")?.to_str().ok()?;
-    (1..=LONGEST_IDEMPOTENCY_KEY)
-        .contains(&key.len())
-        .then(|| key.to_owned())
+/// The client's name for the effect, if it gives one that can be kept. Taken out here so that a request
+/// that waits for its picture does not keep all of its headers.
+pub(super) struct IdempotencyKey(Option<String>);
+
+impl FromRequestParts<App> for IdempotencyKey {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, Infallible> {
+        let key = parts.headers.get("idempotency-key");
+        let key = key.and_then(|key| key.to_str().ok());
+        let key = key.filter(|key| (1..=LONGEST_IDEMPOTENCY_KEY).contains(&key.len()));
+        Ok(Self(key.map(str::to_owned)))
+    }
 }

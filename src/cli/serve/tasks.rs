@@ -58,17 +58,24 @@ async fn beat(ledger: Ledger) {
     }
 }
 
+/// Judges the others by their silence only after it has seen the database answer for as long as they
+/// may be silent: when a database comes back, the beats of the living are as old as those of the dead, and
+/// the first to sweep would release what all the others are working on.
 async fn sweep_holds(ledger: Ledger) {
     let mut ticks = every(SWEEP_EVERY);
+    ticks.reset_after(DEAD_AFTER);
     loop {
         ticks.tick().await;
         match ledger.sweep(DEAD_AFTER).await {
             Ok(0) => {}
             Ok(holds) => info!(holds, "released what dead replicas held"),
-            Err(error) => warn!(
-                error = &error as &dyn std::error::Error,
-                "could not look for the holds of dead replicas"
-            ),
+            Err(error) => {
+                warn!(
+                    error = &error as &dyn std::error::Error,
+                    "could not look for the holds of dead replicas"
+                );
+                ticks.reset_after(DEAD_AFTER);
+            }
         }
     }
 }

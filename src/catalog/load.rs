@@ -16,6 +16,10 @@ const BUILT_IN: &[(&str, &str)] = &[
         include_str!("../../config/models/openai.toml"),
     ),
     (
+        "config/models/stability.toml",
+        include_str!("../../config/models/stability.toml"),
+    ),
+    (
         "config/models/sandbox.toml",
         include_str!("../../config/models/sandbox.toml"),
     ),

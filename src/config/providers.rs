@@ -23,12 +23,19 @@ struct Remote {
     api_key: &'static str,
 }
 
-const BUILT_IN: [BuiltIn; 2] = [
+const BUILT_IN: [BuiltIn; 3] = [
     BuiltIn {
         name: "openai",
         remote: Some(Remote {
             base_url: "https://api.openai.com/v1",
             api_key: "${OPENAI_API_KEY}",
+        }),
+    },
+    BuiltIn {
+        name: "stability",
+        remote: Some(Remote {
+            base_url: "https://api.stability.ai",
+            api_key: "${STABILITY_API_KEY}",
         }),
     },
     BuiltIn {

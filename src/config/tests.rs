@@ -29,16 +29,22 @@ fn exposed(secret: Option<&SecretString>) -> Option<&str> {
 
 #[test]
 fn the_reference_file_is_the_built_in_defaults() {
-    let secrets = [("OPENAI_API_KEY", "sk-1"), ("EASEL_ADMIN_TOKEN", "t")];
+    let secrets = [
+        ("OPENAI_API_KEY", "sk-1"),
+        ("STABILITY_API_KEY", "sk-2"),
+        ("EASEL_ADMIN_TOKEN", "t"),
+    ];
     for variables in [&secrets[..], &[]] {
         let mut written = load(REFERENCE, variables);
         written.file = None;
         let built_in = Config::from_text(None, "", &environment(variables)).unwrap();
         assert_eq!(format!("{written:#?}"), format!("{built_in:#?}"));
-        assert_eq!(
-            exposed(written.providers["openai"].api_key.as_ref()),
-            exposed(built_in.providers["openai"].api_key.as_ref()),
-        );
+        for provider in ["openai", "stability"] {
+            assert_eq!(
+                exposed(written.providers[provider].api_key.as_ref()),
+                exposed(built_in.providers[provider].api_key.as_ref()),
+            );
+        }
         assert_eq!(
             exposed(written.admin.token.as_ref()),
             exposed(built_in.admin.token.as_ref()),
@@ -373,11 +379,11 @@ fn bad_values_are_refused_with_what_a_good_one_is() {
         ),
         (
             "providers.local.base_url = 'http://x'",
-            "providers.local: this is no built-in provider, so it needs adapter = one of 'openai', 'sandbox'",
+            "providers.local: this is no built-in provider, so it needs adapter = one of 'openai', 'stability', 'sandbox'",
         ),
         (
             "providers.local = { adapter = 'opnai' }",
-            "providers.local: there is no adapter 'opnai'; there are 'openai', 'sandbox'",
+            "providers.local: there is no adapter 'opnai'; there are 'openai', 'stability', 'sandbox'",
         ),
         (
             "providers.local = { adapter = 'openai' }",

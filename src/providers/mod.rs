@@ -12,6 +12,7 @@ mod json;
 pub mod openai;
 pub mod registry;
 pub mod sandbox;
+pub mod stability;
 #[cfg(test)]
 mod testing;
 mod wording;

@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{Provider, openai::OpenAi, sandbox::Sandbox};
+use super::{Provider, openai::OpenAi, sandbox::Sandbox, stability::Stability};
 use crate::config::ProviderConfig;
 
 /// A configured provider: ready, or off for a reason a person can act on.
@@ -24,6 +24,9 @@ type Constructor = fn(&str, &ProviderConfig, u64) -> Result<Arc<dyn Provider>, S
 const ADAPTERS: &[(&str, Constructor)] = &[
     ("openai", |name, config, max_picture_bytes| {
         Ok(Arc::new(OpenAi::new(name, config, max_picture_bytes)?))
+    }),
+    ("stability", |name, config, max_picture_bytes| {
+        Ok(Arc::new(Stability::new(name, config, max_picture_bytes)?))
     }),
     ("sandbox", |_, config, _| {
         Ok(Arc::new(Sandbox::new(config.delay, config.timeout)))
@@ -136,7 +139,7 @@ mod tests {
         );
         check(
             section("dalle"),
-            "[providers.painter] adapter 'dalle' is not one of openai, sandbox",
+            "[providers.painter] adapter 'dalle' is not one of openai, stability, sandbox",
         );
         check(
             ProviderConfig {

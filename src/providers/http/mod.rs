@@ -9,6 +9,7 @@
 
 mod body;
 mod deadline;
+mod form;
 mod hosts;
 mod mirror;
 mod retry_after;
@@ -32,7 +33,7 @@ use tokio::{
     time::Instant,
 };
 
-pub(super) use self::{body::AnswerBody, mirror::Mirrored, retry_after::retry_after};
+pub(super) use self::{body::AnswerBody, form::Form, mirror::Mirrored, retry_after::retry_after};
 use self::{
     deadline::Deadline,
     hosts::{Lookup, ResultHosts, system_lookup},

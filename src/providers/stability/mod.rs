@@ -1,0 +1,126 @@
+//! The Stability adapter: v2beta's ultra, core and sd3 (`contracts/stability.md`).
+//!
+//! A form goes out, the bytes of one picture come back and stream straight into the sink. Three pure parts
+//! around that: [`request`] writes the form, [`answer`] judges the head before a byte is passed on,
+//! [`error`] says what a refusal means. One call brings one picture; the gateway fans out.
+
+mod answer;
+mod error;
+mod request;
+mod settings;
+
+use std::{fmt, num::NonZeroU8};
+
+use futures_util::future::BoxFuture;
+
+use self::{answer::Head, error::ErrorBody, settings::Settings};
+use super::{
+    Call, Encoding, ErrorKind, PictureEvent, PictureSink, Provider, ProviderError, Report,
+    http::{self, Answer, Attempt, HttpClient},
+};
+use crate::{clock::Clock, config::ProviderConfig};
+
+/// Stability AI, or a server that speaks its v2beta.
+pub struct Stability {
+    http: HttpClient,
+}
+
+impl Stability {
+    /// The provider of a `[providers.NAME]` section.
+    ///
+    /// # Errors
+    /// A sentence naming the key that is wrong or missing.
+    pub fn new(
+        name: &str,
+        config: &ProviderConfig,
+        max_picture_bytes: u64,
+    ) -> Result<Self, String> {
+        let Settings { base_url, headers } = Settings::read(config)?;
+        Ok(Self {
+            http: HttpClient::new(name, base_url, headers, config, max_picture_bytes)?,
+        })
+    }
+
+    async fn paint(
+        &self,
+        call: &Call,
+        sink: &mut dyn PictureSink,
+    ) -> Result<Report, ProviderError> {
+        let mut attempt = self.http.begin(call.deadline)?;
+        let request = request::write(
+            &call.request,
+            &call.route.upstream_model,
+            &call.route.translation,
+        )?;
+        let (content_type, body) = request.form.encode();
+        let answer = attempt
+            .post(
+                &["v2beta", "stable-image", "generate", request.endpoint],
+                &content_type,
+                request.headers,
+                body,
+                NonZeroU8::MIN,
+            )
+            .await?;
+        match answer::read_head(answer.status, &answer.headers) {
+            Head::Picture => pass_on(&mut attempt, answer, sink).await,
+            Head::Words => {
+                let text = answer.body.error_text(&attempt).await;
+                let now = Clock::system().now();
+                let prompt = &call.request.prompt;
+                Err(ErrorBody::read(&text).into_error(answer.status, &answer.headers, prompt, now))
+            }
+            Head::Nothing(why) => Err(why),
+        }
+    }
+}
+
+/// The picture, on its way into the sink.
+async fn pass_on(
+    attempt: &mut Attempt<'_>,
+    answer: Answer,
+    sink: &mut dyn PictureSink,
+) -> Result<Report, ProviderError> {
+    let upstream_request_id = http::request_id(&answer.headers);
+    let mut body = answer.body;
+    let mut chunk = body.next(attempt).await?;
+    if chunk.is_none() {
+        return Err(ProviderError::new(
+            ErrorKind::Malformed,
+            "the provider's answer is empty",
+        ));
+    }
+    attempt
+        .deliver(sink, PictureEvent::Begin(Encoding::Raw))
+        .await?;
+    while let Some(bytes) = chunk {
+        attempt.deliver(sink, PictureEvent::Data(bytes)).await?;
+        chunk = body.next(attempt).await?;
+    }
+    attempt.deliver(sink, PictureEvent::End).await?;
+    Ok(Report {
+        announced: 1,
+        upstream_request_id,
+        ..Report::default()
+    })
+}
+
+impl Provider for Stability {
+    fn generate<'a>(
+        &'a self,
+        call: &'a Call,
+        sink: &'a mut dyn PictureSink,
+    ) -> BoxFuture<'a, Result<Report, ProviderError>> {
+        Box::pin(self.paint(call, sink))
+    }
+}
+
+impl fmt::Debug for Stability {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Stability")
+            .field("name", &self.http.name())
+            .field("base_url", &self.http.base_url().as_str())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,162 @@
+//! A neutral request becomes a form (`contracts/stability.md`, sections 2.1 to 2.3 and 7.2).
+//!
+//! What the catalog's rules let through and Stability has no word for (`quality`, `style`, …) goes out only
+//! under a name that the route's translation gives it. Pure.
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+
+use crate::{
+    catalog::{
+        Background, Complexity, ImageRequest, Moderation, OutputFormat, Parameter, Quality,
+        Setting, SizeChoice, Style, Translation,
+    },
+    providers::{ErrorKind, ProviderError, http::Form},
+};
+
+/// Who the picture is for, for Stability's safety team; at most 256 characters (section 1).
+const END_USER: HeaderName = HeaderName::from_static("stability-client-user-id");
+
+/// What goes out for one picture.
+#[derive(Debug)]
+pub(super) struct FormRequest {
+    /// The last part of the path: `ultra`, `core` or `sd3`.
+    pub(super) endpoint: &'static str,
+    pub(super) form: Form,
+    pub(super) headers: HeaderMap,
+}
+
+/// The request for one picture; there is no `n`.
+///
+/// # Errors
+/// [`ErrorKind::InvalidRequest`] for a size that this provider has no way to say.
+pub(super) fn write(
+    request: &ImageRequest,
+    upstream_model: &str,
+    translation: &Translation,
+) -> Result<FormRequest, ProviderError> {
+    let mut writer = Writer {
+        translation,
+        form: Form::default(),
+    };
+    // Two models have paths of their own; the names of the others are values of a field (section 8, trap 7).
+    let endpoint = match upstream_model {
+        "ultra" => "ultra",
+        "core" => "core",
+        _ => {
+            writer.form.text("model", upstream_model);
+            "sd3"
+        }
+    };
+    writer
+        .form
+        .text(translation.name(Parameter::Prompt), request.prompt.as_str());
+    writer.size(request.size)?;
+    writer.word(
+        Parameter::OutputFormat,
+        request.output_format,
+        OutputFormat::as_str,
+    );
+    writer.named(Parameter::Quality, request.quality, Quality::as_str);
+    writer.named(Parameter::Style, request.style, Style::as_str);
+    writer.named(
+        Parameter::Background,
+        request.background,
+        Background::as_str,
+    );
+    writer.named(
+        Parameter::Moderation,
+        request.moderation,
+        Moderation::as_str,
+    );
+    writer.named(
+        Parameter::Complexity,
+        request.complexity,
+        Complexity::as_str,
+    );
+    for (name, value) in &translation.fixed {
+        writer.form.text(name, field_text(value));
+    }
+    Ok(FormRequest {
+        endpoint,
+        form: writer.form,
+        headers: headers(request),
+    })
+}
+
+struct Writer<'a> {
+    translation: &'a Translation,
+    form: Form,
+}
+
+impl Writer<'_> {
+    fn word<T: Copy>(
+        &mut self,
+        parameter: Parameter,
+        setting: Option<Setting<T>>,
+        text: impl Fn(T) -> &'static str,
+    ) {
+        if let Some(value) = setting.and_then(|setting| self.said(parameter, setting)) {
+            let word = self.translation.word(parameter, text(value));
+            self.form.text(self.translation.name(parameter), word);
+        }
+    }
+
+    /// A parameter that Stability does not have, unless the translation names a field for it.
+    fn named<T: Copy>(
+        &mut self,
+        parameter: Parameter,
+        setting: Option<Setting<T>>,
+        text: impl Fn(T) -> &'static str,
+    ) {
+        if self.translation.names.contains_key(&parameter) {
+            self.word(parameter, setting, text);
+        }
+    }
+
+    fn size(&mut self, setting: Setting<SizeChoice>) -> Result<(), ProviderError> {
+        let Some(choice) = self.said(Parameter::Size, setting) else {
+            return Ok(());
+        };
+        let fields = self.translation.size.fields(choice).ok_or_else(|| {
+            let message = format!("size {choice} cannot be asked of this provider");
+            ProviderError {
+                param: Some(Parameter::Size.as_str().to_owned()),
+                ..ProviderError::new(ErrorKind::InvalidRequest, message)
+            }
+        })?;
+        for (name, value) in fields.as_ref() {
+            self.form.text(name, field_text(value));
+        }
+        Ok(())
+    }
+
+    /// The value that goes out, if it does.
+    fn said<T: Copy>(&self, parameter: Parameter, setting: Setting<T>) -> Option<T> {
+        (setting.given || self.translation.sends_default(parameter)).then_some(setting.value)
+    }
+}
+
+/// A form knows only texts.
+fn field_text(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// Raw bytes are asked for: then the verdict on a picture stands in the head, before its first byte
+/// (section 3). The end user's name is hashed, as it may be an address (section 7.2).
+fn headers(request: &ImageRequest) -> HeaderMap {
+    let mut headers = HeaderMap::from_iter([(header::ACCEPT, HeaderValue::from_static("image/*"))]);
+    let end_user = request.safety_identifier.as_ref().or(request.user.as_ref());
+    if let Some(name) = end_user {
+        let hash = URL_SAFE_NO_PAD.encode(Sha256::digest(name.as_bytes()));
+        if let Ok(value) = HeaderValue::try_from(hash) {
+            headers.insert(END_USER, value);
+        }
+    }
+    headers
+}

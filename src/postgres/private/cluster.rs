@@ -5,7 +5,7 @@ use std::{
     io::Write,
     os::unix::{
         ffi::OsStrExt,
-        fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown},
+        fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown, symlink},
     },
     path::{Path, PathBuf},
     process::Stdio,
@@ -42,21 +42,40 @@ const LONGEST_ADDRESS: usize = if cfg!(target_os = "linux") { 107 } else { 103 }
 /// What the names of socket directories outside `data_dir` begin with.
 const DISTANT: &str = "easel-postgres-";
 
+/// Where clusters are kept whose `data_dir` the server's user cannot reach.
+const ELSEWHERE: &str = "/var/lib/easel";
+
 impl Cluster {
-    /// The cluster below `data_dir`, which is made if missing.
-    pub(super) fn below(data_dir: &Path) -> Result<Self> {
+    /// The cluster of `data_dir`, which is made if missing. It is below it; only when we are root and the
+    /// server's user cannot get there (a checkout in `/root`), it is in a directory of its own, to which
+    /// the link `data_dir/postgres` leads. Removing `data_dir` begins anew in both cases.
+    pub(super) async fn of(data_dir: &Path) -> Result<Self> {
         fs::create_dir_all(data_dir).map_err(io("make the directory", data_dir))?;
         let data_dir = data_dir
             .canonicalize()
             .map_err(io("find the directory", data_dir))?;
-        Ok(Self {
+        let below = Self::below(data_dir.clone());
+        let account = below.account().await?;
+        let reachable = reachable(&data_dir, account.as_ref(), Path::new(ELSEWHERE))?;
+        if reachable == data_dir {
+            return Ok(below);
+        }
+        tracing::info!(
+            directory = %reachable.display(),
+            "the database is kept outside data_dir, which its user cannot reach"
+        );
+        Ok(Self::below(reachable))
+    }
+
+    fn below(data_dir: PathBuf) -> Self {
+        Self {
             directory: data_dir.join("postgres"),
             log: data_dir.join("postgres.log"),
             gate: data_dir.join("postgres.lock"),
             users: data_dir.join("postgres.users"),
             password: data_dir.join("postgres.password"),
             data_dir,
-        })
+        }
     }
 
     /// The major version that made the cluster; `None` when there is none yet.
@@ -229,6 +248,26 @@ impl Cluster {
     }
 }
 
+/// `data_dir`, or a directory below `elsewhere` when `account` cannot get to `data_dir`: the one that the
+/// link `data_dir/postgres` leads into, or a new one.
+fn reachable(data_dir: &Path, account: Option<&Account>, elsewhere: &Path) -> Result<PathBuf> {
+    let link = data_dir.join("postgres");
+    if let Ok(target) = fs::read_link(&link)
+        && let Some(directory) = target.parent()
+    {
+        fs::create_dir_all(directory).map_err(io("make the directory", directory))?;
+        return Ok(directory.to_owned());
+    }
+    let closed = account.is_some_and(|account| closed_on_the_way(data_dir, account).is_some());
+    if !closed || link.exists() {
+        return Ok(data_dir.to_owned());
+    }
+    let directory = elsewhere.join(format!("{:016x}", rand::random::<u64>()));
+    fs::create_dir_all(&directory).map_err(io("make the directory", &directory))?;
+    symlink(directory.join("postgres"), &link).map_err(io("link", &link))?;
+    Ok(directory)
+}
+
 fn fits_an_address(directory: &Path) -> bool {
     let socket = directory.join(format!(".s.PGSQL.{PORT}"));
     socket.as_os_str().len() <= LONGEST_ADDRESS
@@ -289,6 +328,38 @@ mod tests {
         let base = "/".to_owned() + &"d".repeat(LONGEST_ADDRESS - 1 - "/.s.PGSQL.5432".len());
         assert!(fits_an_address(Path::new(&base)));
         assert!(!fits_an_address(Path::new(&(base + "d"))));
+    }
+
+    #[test]
+    fn a_closed_data_dir_is_evaded_until_it_is_removed() {
+        let top = tempfile::tempdir().unwrap();
+        fs::set_permissions(top.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let elsewhere = top.path().join("elsewhere");
+        let data_dir = top.path().join("closed/data");
+        fs::create_dir_all(&data_dir).unwrap();
+        let stranger = Account {
+            name: "stranger".to_owned(),
+            uid: u32::MAX - 1,
+            gid: u32::MAX - 1,
+        };
+        let open = reachable(&data_dir, Some(&stranger), &elsewhere).unwrap();
+        assert_eq!(open, data_dir);
+
+        fs::set_permissions(
+            data_dir.parent().unwrap(),
+            fs::Permissions::from_mode(0o700),
+        )
+        .unwrap();
+        assert_eq!(reachable(&data_dir, None, &elsewhere).unwrap(), data_dir);
+        let first = reachable(&data_dir, Some(&stranger), &elsewhere).unwrap();
+        assert_eq!(first.parent(), Some(elsewhere.as_path()));
+        let again = reachable(&data_dir, Some(&stranger), &elsewhere).unwrap();
+        assert_eq!(again, first);
+
+        fs::remove_dir_all(&data_dir).unwrap();
+        fs::create_dir(&data_dir).unwrap();
+        let anew = reachable(&data_dir, Some(&stranger), &elsewhere).unwrap();
+        assert_ne!(anew, first);
     }
 
     #[test]

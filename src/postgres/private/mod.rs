@@ -100,7 +100,7 @@ impl PrivateServer {
         data_dir: &Path,
         durability: Durability,
     ) -> Result<Self> {
-        let cluster = Cluster::below(data_dir)?;
+        let cluster = Cluster::of(data_dir).await?;
         let gate = locks::exclusive(&cluster.gate, PATIENCE).await?;
         let mut server = match join(&cluster).await? {
             Some(server) => server,

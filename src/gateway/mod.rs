@@ -30,7 +30,7 @@ pub use self::{
 use crate::{
     catalog::Catalog,
     clock::Clock,
-    ids::GenerationId,
+    ids::{GenerationId, HoldId},
     images::{ImageStore, Links},
     ledger::{Hold, Ledger, LedgerError, NewHold},
     providers::registry::Switch,
@@ -89,6 +89,22 @@ pub struct Gateway {
     settings: GatewaySettings,
     slots: Arc<Semaphore>,
     tasks: TaskTracker,
+}
+
+/// Why there is no hold to work on.
+struct NotHeld {
+    error: GatewayError,
+    /// The hold that may have been placed all the same.
+    unconfirmed: Option<Box<NewHold>>,
+}
+
+impl From<GatewayError> for NotHeld {
+    fn from(error: GatewayError) -> Self {
+        Self {
+            error,
+            unconfirmed: None,
+        }
+    }
 }
 
 impl Gateway {
@@ -152,7 +168,13 @@ impl Gateway {
     ) {
         let hold = match self.hold(&mut admission).await {
             Ok(hold) => hold,
-            Err(refused) => return reply.send(Err(refused)),
+            Err(NotHeld { error, unconfirmed }) => {
+                reply.send(Err(error));
+                if let Some(new) = unconfirmed {
+                    settle::take_back(&self.rooms.ledger, &new).await;
+                }
+                return;
+            }
         };
         // A panic in an adapter must not leave the caller's money held.
         let work = AssertUnwindSafe(attempt::attempt(&self.rooms, &admission, client_left))
@@ -166,9 +188,10 @@ impl Gateway {
 
     /// Reserves the largest possible price; committed before any provider is called (I1). A balance that
     /// does not cover the dearest route leaves the cheaper ones.
-    async fn hold(&self, admission: &mut Admission) -> Result<Hold, GatewayError> {
+    async fn hold(&self, admission: &mut Admission) -> Result<Hold, NotHeld> {
         let key = &admission.order.key;
         let mut hold = NewHold {
+            id: HoldId::new(),
             generation: admission.generation,
             request: admission.order.request,
             account: key.account,
@@ -182,11 +205,18 @@ impl Gateway {
             idempotency_key: admission.order.idempotency_key.clone(),
         };
         loop {
-            let mut granted = self.rooms.ledger.hold(std::slice::from_ref(&hold)).await?;
-            let refused = match granted.pop() {
-                Some(Ok(granted)) => return Ok(granted),
-                Some(Err(refused)) => refused,
-                None => return Err(GatewayError::Panicked),
+            let placed = self.rooms.ledger.hold(std::slice::from_ref(&hold)).await;
+            let refused = match placed.map(|mut granted| granted.pop()) {
+                Ok(Some(Ok(granted))) => return Ok(granted),
+                Ok(Some(Err(refused))) => refused,
+                Ok(None) => return Err(GatewayError::Panicked.into()),
+                Err(error @ LedgerError::Unconfirmed { .. }) => {
+                    return Err(NotHeld {
+                        error: error.into(),
+                        unconfirmed: Some(Box::new(hold)),
+                    });
+                }
+                Err(error) => return Err(GatewayError::from(error).into()),
             };
             match refused {
                 // Each turn drops at least the dearest route, so this ends.
@@ -197,7 +227,7 @@ impl Gateway {
                     // The refused try has been counted; it is still the same request.
                     hold.limits.requests_per_minute = None;
                 }
-                other => return Err(other.into()),
+                other => return Err(GatewayError::from(other).into()),
             }
         }
     }

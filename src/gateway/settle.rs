@@ -20,7 +20,7 @@ use crate::{
         TokenUsage,
     },
     images::StoredImage,
-    ledger::{self, Ending, Hold, Ledger, LedgerError, Picture, Settlement},
+    ledger::{self, Ending, Hold, Ledger, LedgerError, NewHold, Picture, Settlement},
     money::{MoneyError, NanoUsd},
     providers::{ErrorKind, Report},
 };
@@ -139,6 +139,36 @@ pub(super) async fn settle(
         );
         if started.elapsed() >= PATIENCE {
             reply.send(Err(GatewayError::Unsettled));
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// Releases a hold of which nobody knows whether it was placed, however long it takes to find out: a hold
+/// without an owner would keep the caller's money for as long as this process lives.
+pub(super) async fn take_back(ledger: &Ledger, new: &NewHold) {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        match ledger.take_back(new).await {
+            Ok(placed) => {
+                tracing::info!(hold.id = %new.id, placed, "an unconfirmed hold is out of the way");
+                return;
+            }
+            Err(error @ (LedgerError::Database { .. } | LedgerError::Unconfirmed { .. })) => {
+                tracing::debug!(
+                    error = &error as &dyn std::error::Error,
+                    "an unconfirmed hold could not be looked for yet"
+                );
+            }
+            Err(error) => {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    hold.id = %new.id,
+                    "an unconfirmed hold could not be released; the operator must look at it"
+                );
+                return;
+            }
         }
         sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);

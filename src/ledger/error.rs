@@ -78,6 +78,15 @@ pub enum LedgerError {
     /// An amount left the countable range.
     #[error(transparent)]
     Money(#[from] crate::money::MoneyError),
+    /// The connection broke while the database committed: it may have done it or not.
+    #[error("could not tell whether it did {action}")]
+    Unconfirmed {
+        /// What was attempted.
+        action: &'static str,
+        /// What the driver said.
+        #[source]
+        source: sqlx::Error,
+    },
     /// The database did not do it.
     #[error("could not {action}")]
     Database {
@@ -101,9 +110,13 @@ impl TxError for LedgerError {
         Self::Database { action, source }
     }
 
+    fn unconfirmed(action: &'static str, source: sqlx::Error) -> Self {
+        Self::Unconfirmed { action, source }
+    }
+
     fn as_database(&self) -> Option<&sqlx::Error> {
         match self {
-            Self::Database { source, .. } => Some(source),
+            Self::Database { source, .. } | Self::Unconfirmed { source, .. } => Some(source),
             Self::InsufficientBalance { .. }
             | Self::RateLimited { .. }
             | Self::NoAccount(_)

@@ -12,6 +12,7 @@ use super::{
     error::LedgerError,
     limits::KeyCount,
     repo::{accounts, holds},
+    settle::{Ending, Settlement},
 };
 use crate::{
     ids::{AccountId, GenerationId, HoldId, KeyId, RequestId},
@@ -23,6 +24,9 @@ use crate::{
 /// A generation that wants its money reserved. Also opens the row in `generations`.
 #[derive(Debug, Clone)]
 pub struct NewHold {
+    /// Its own name, chosen by the caller, who can so end a hold that it does not know to be placed
+    /// ([`Ledger::take_back`]).
+    pub id: HoldId,
     /// The generation it is for.
     pub generation: GenerationId,
     /// The exchange that asked for it.
@@ -67,8 +71,10 @@ impl Ledger {
     /// Places holds, all committed together; each is granted or refused on its own, in order.
     ///
     /// # Errors
-    /// The outer error when nothing was committed (the database). The inner one when a hold was refused:
-    /// [`LedgerError::InsufficientBalance`], [`LedgerError::RateLimited`].
+    /// The outer error when nothing was committed (the database), or, if it is
+    /// [`LedgerError::Unconfirmed`], when nobody knows: then [`Ledger::take_back`] ends what may be there.
+    /// The inner one when a hold was refused: [`LedgerError::InsufficientBalance`],
+    /// [`LedgerError::RateLimited`].
     ///
     /// # Cancel safety
     /// Dropped before it returns, a hold may have been committed; the sweeper then ends it only when the
@@ -126,6 +132,38 @@ impl Ledger {
     }
 }
 
+impl Ledger {
+    /// Releases a hold whose placing was [`LedgerError::Unconfirmed`]; says whether it had been placed. A
+    /// commit that is still under way on the server holds the lock on the balance, and is waited for.
+    ///
+    /// # Errors
+    /// [`LedgerError::Database`], [`LedgerError::Unconfirmed`]; safe to call again.
+    ///
+    /// # Cancel safety
+    /// As [`Ledger::settle`].
+    pub async fn take_back(&self, new: &NewHold) -> Result<bool, LedgerError> {
+        let settlement = Settlement {
+            hold: Hold {
+                id: new.id,
+                generation: new.generation,
+                account: new.account,
+                mode: new.mode,
+                amount: new.amount,
+            },
+            ending: Ending::Released {
+                error_code: "internal_error".to_owned(),
+                error_message: "the database did not say whether the hold was placed".to_owned(),
+            },
+            attempts: Vec::new(),
+        };
+        match self.settle(&[settlement]).await?.pop() {
+            Some(Ok(())) => Ok(true),
+            Some(Err(LedgerError::HoldEnded(_))) | None => Ok(false),
+            Some(Err(error)) => Err(error),
+        }
+    }
+}
+
 /// The locked balances of a batch.
 pub(super) type Books = BTreeMap<(AccountId, Mode), Balance>;
 /// The counts of those keys of a batch that have limits.
@@ -161,7 +199,7 @@ pub(super) fn decide(
                 count.granted(images);
             }
             Ok(Hold {
-                id: HoldId::new(),
+                id: new.id,
                 generation: new.generation,
                 account: new.account,
                 mode: new.mode,

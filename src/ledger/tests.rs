@@ -6,7 +6,7 @@ use chrono::{TimeZone, Utc};
 
 use super::*;
 use crate::{
-    ids::{AccountId, GenerationId, ImageId, RequestId},
+    ids::{AccountId, GenerationId, HoldId, ImageId, RequestId},
     keys::{ApiKey, KeyLimits, Keys, Mode, NewKey, UnsupportedParameters},
     money::NanoUsd,
     postgres::testing::TestDatabase,
@@ -79,6 +79,7 @@ impl Books {
 
     fn new_hold(&self, amount: &str) -> NewHold {
         NewHold {
+            id: HoldId::new(),
             generation: GenerationId::new(),
             request: RequestId::new(),
             account: self.account,

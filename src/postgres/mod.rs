@@ -152,6 +152,12 @@ pub trait TxError: Sized {
     /// The room's word for a failed statement.
     fn database(action: &'static str, source: sqlx::Error) -> Self;
 
+    /// The room's word for a commit that broke off: it may have happened. Rooms whose work is safe to do
+    /// again need no word of their own.
+    fn unconfirmed(action: &'static str, source: sqlx::Error) -> Self {
+        Self::database(action, source)
+    }
+
     /// The driver's error inside, if that is what it is.
     fn as_database(&self) -> Option<&sqlx::Error>;
 }
@@ -178,7 +184,8 @@ const MAX_TRIES: u32 = 5;
 /// ```
 ///
 /// # Errors
-/// What `body` said, or [`TxError::database`] when the transaction could not begin or commit.
+/// What `body` said, [`TxError::database`] when the transaction could not begin or commit, or
+/// [`TxError::unconfirmed`] when the connection broke while it committed.
 ///
 /// # Cancel safety
 /// Dropped before the commit is sent, nothing was done; dropped after, it may have been.
@@ -202,7 +209,11 @@ where
                 .commit()
                 .await
                 .map(|()| value)
-                .map_err(|source| E::database(action, source)),
+                .map_err(|source| match source {
+                    // The server's own answer: it was rolled back.
+                    sqlx::Error::Database(_) => E::database(action, source),
+                    _ => E::unconfirmed(action, source),
+                }),
             Err(error) => {
                 // A failed rollback closes the connection, which rolls back too.
                 tx.rollback().await.ok();

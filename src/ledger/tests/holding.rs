@@ -126,6 +126,7 @@ async fn limited(books: &Books, limits: KeyLimits) -> impl Fn(u8) -> NewHold {
     let template = books.new_hold("0.01");
     move |images| {
         let mut new = template.clone();
+        new.id = HoldId::new();
         new.generation = GenerationId::new();
         new.key = key.id;
         new.limits = limits;
@@ -241,4 +242,43 @@ async fn one_refused_for_its_balance_still_counts_as_a_request() {
         limit_of(&refused).map(|(what, _)| what),
         Some("requests per minute")
     );
+}
+
+#[tokio::test]
+async fn an_unconfirmed_hold_is_taken_back_if_it_was_placed() {
+    let books = Books::with("1").await;
+    let never_placed = books.new_hold("0.3");
+    assert!(!books.ledger.take_back(&never_placed).await.unwrap());
+    books.check("1", "0").await;
+
+    let new = books.new_hold("0.3");
+    let placed = hold(&books.ledger, new.clone()).await.unwrap();
+    books.check("1", "0.3").await;
+    assert!(books.ledger.take_back(&new).await.unwrap());
+    assert!(
+        books.ledger.take_back(&new).await.unwrap(),
+        "safe to repeat"
+    );
+    books.check("1", "0").await;
+    let late = settle(&books.ledger, &capture(placed, &["0.3"])).await;
+    assert!(matches!(late, Err(LedgerError::HoldEnded(_))), "{late:?}");
+    books.check("1", "0").await;
+}
+
+/// A commit that the server has not finished is waited for, so what is taken back cannot appear later.
+#[tokio::test]
+async fn what_is_being_placed_is_waited_for() {
+    let books = Books::with("1").await;
+    let new = books.new_hold("0.3");
+    let mut under_way = books.database.pool.begin().await.unwrap();
+    sqlx::query("select from balances where account_id = $1 for no key update")
+        .bind(books.account.to_string())
+        .execute(&mut *under_way)
+        .await
+        .unwrap();
+    let taking_back = books.ledger.take_back(&new);
+    let waited = tokio::time::timeout(Duration::from_millis(300), taking_back).await;
+    assert!(waited.is_err(), "it did not wait for the balance");
+    under_way.rollback().await.unwrap();
+    assert!(!books.ledger.take_back(&new).await.unwrap());
 }

@@ -164,11 +164,13 @@ fn head(generation: &Generation) -> String {
 
 /// The answer behind the last picture.
 fn tail(generation: &Generation) -> String {
+    // These four come together or not at all: DALL·E's answers have none of them.
+    let told = generation.output_format.is_some();
     let tail = Tail {
-        background: generation.background,
+        background: generation.background.filter(|_| told),
         output_format: generation.output_format,
-        quality: generation.quality,
-        size: generation.size,
+        quality: generation.quality.filter(|word| told && is_tier(*word)),
+        size: generation.size.filter(|_| told),
         model: &generation.model,
         provider: &generation.provider,
         failed: &generation.failed,
@@ -177,6 +179,15 @@ fn tail(generation: &Generation) -> String {
     let json = serde_json::to_string(&tail).expect("plain fields always serialise");
     // The fields go on the object that `head` has opened.
     format!("],{}", json.trim_start_matches('{'))
+}
+
+/// Whether an answer may say this quality. Clients that validate refuse other words
+/// (`contracts/openai-images.md`, section 2).
+fn is_tier(quality: Quality) -> bool {
+    matches!(
+        quality,
+        Quality::Low | Quality::Medium | Quality::High | Quality::Xhigh | Quality::Max
+    )
 }
 
 fn record(generation: &Generation) {

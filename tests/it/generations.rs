@@ -41,6 +41,20 @@ fn check_answer(answer: &crate::support::Answer, model: &str, pictures: usize) -
     body
 }
 
+/// `size`, `quality`, `background` and `output_format` are for models that let one choose the format.
+const DALL_E_ANSWER: &[&str] = &["created", "data", "model", "provider", "usage"];
+
+fn names(body: &Value) -> Vec<&str> {
+    let mut names: Vec<&str> = body
+        .as_object()
+        .unwrap()
+        .keys()
+        .map(String::as_str)
+        .collect();
+    names.sort_unstable();
+    names
+}
+
 fn answer_text(answer: &crate::support::Answer) -> String {
     let text = String::from_utf8(answer.bytes.to_vec()).unwrap();
     // Base64 may spell anything.
@@ -58,6 +72,7 @@ async fn dall_e_2_brings_four_links_by_default() {
     let request = json!({"model": "dall-e-2", "prompt": "a lighthouse in the evening", "n": 4, "size": "512x512"});
     let answer = app.generate(&key, &request).await.expect(200);
     let body = check_answer(&answer, "openai/dall-e-2", 4);
+    assert_eq!(names(&body), DALL_E_ANSWER);
     assert_eq!(body["usage"]["total_tokens"], 0);
     assert_eq!(body["usage"]["cost"], json!(0.072));
     let mut seen = Vec::new();
@@ -83,6 +98,7 @@ async fn dall_e_3_brings_base64_and_the_revised_prompt() {
     });
     let answer = app.generate(&key, &request).await.expect(200);
     let body = check_answer(&answer, "openai/dall-e-3", 1);
+    assert_eq!(names(&body), DALL_E_ANSWER);
     assert_eq!(
         body["data"][0]["revised_prompt"],
         fake_openai::REVISED_PROMPT

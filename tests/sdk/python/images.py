@@ -2,7 +2,8 @@
 
 from easel import PROMPT, TEST_KEY, client, decode, fetch, measure
 
-api = client()
+# Strict: whatever the types of the SDK do not allow in an answer raises.
+api = client(_strict_response_validation=True)
 
 # dall-e-2: four links, each to another picture.
 answer = api.images.generate(model="dall-e-2", prompt=PROMPT, n=4, size="256x256")
@@ -103,6 +104,6 @@ with api.images.with_streaming_response.generate(
     assert int(response.headers["content-length"]) == len(b"".join(response.iter_bytes()))
 
 # A test key paints the same for nothing.
-answer = client(TEST_KEY).images.generate(model="dall-e-3", prompt=PROMPT)
+answer = client(TEST_KEY, _strict_response_validation=True).images.generate(model="dall-e-3", prompt=PROMPT)
 assert answer.provider == "sandbox"
 assert measure(fetch(answer.data[0])) == ("png", 1024, 1024)

@@ -1,7 +1,7 @@
 //! `GET /v1/credits` and `GET /v1/usage`: what the key's account has, holds and spent.
 
 use axum::{Json, extract::State};
-use chrono::{DateTime, NaiveDate, NaiveTime, TimeDelta, Utc};
+use chrono::{DateTime, Datelike as _, NaiveDate, NaiveTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::{ApiError, App, auth::Authenticated, error::excerpt, extract::Queried};
@@ -153,7 +153,10 @@ fn instant(name: &str, text: Option<&str>) -> Result<Option<DateTime<Utc>>, ApiE
         .parse::<NaiveDate>()
         .map(|date| date.and_time(NaiveTime::MIN).and_utc());
     let instant = DateTime::parse_from_rfc3339(text).map(|instant| instant.to_utc());
-    date.or(instant).map(Some).map_err(|_| {
+    // The years of RFC 3339; PostgreSQL does not know all that can be written beyond them.
+    let instant = date.or(instant).ok();
+    let instant = instant.filter(|instant| (0..=9999).contains(&instant.year()));
+    instant.map(Some).ok_or_else(|| {
         invalid(
             name,
             text,

@@ -8,7 +8,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
-use serde_json::json;
+use serde::Serialize;
 
 use crate::{
     catalog::Violation,
@@ -34,9 +34,9 @@ pub enum ApiError {
     /// The path has other methods.
     #[error("method not allowed")]
     MethodNotAllowed(Method, String),
-    /// Not the content type the endpoint takes.
+    /// Not the content type the endpoint takes, or none.
     #[error("unsupported content type")]
-    ContentType(String),
+    ContentType(Option<String>),
     /// The body is larger than the limit, in bytes.
     #[error("body larger than {0} bytes")]
     BodyTooLarge(usize),
@@ -90,6 +90,7 @@ impl From<KeyError> for ApiError {
 const INVALID: &str = "invalid_request_error";
 const SERVER: &str = "server_error";
 const UPSTREAM: &str = "upstream_error";
+const ONLY_JSON: &str = "This API method only accepts 'application/json' requests.";
 
 /// What a refusal looks like on the wire.
 struct Parts {
@@ -155,22 +156,22 @@ impl ApiError {
                 Status::NOT_FOUND,
                 INVALID,
                 "unknown_url",
-                format!("Invalid URL ({method} {path})."),
+                format!("Invalid URL ({} {path}).", excerpt(method.as_str())),
             ),
             Self::MethodNotAllowed(method, path) => Parts::new(
                 Status::METHOD_NOT_ALLOWED,
                 INVALID,
                 "method_not_allowed",
-                format!("Not allowed to {method} on {path}."),
+                format!("Not allowed to {} on {path}.", excerpt(method.as_str())),
             ),
             Self::ContentType(given) => Parts::new(
                 Status::UNSUPPORTED_MEDIA_TYPE,
                 INVALID,
                 "unsupported_content_type",
-                format!(
-                    "Unsupported content type: '{given}'. This API method only accepts 'application/json' \
-                     requests."
-                ),
+                match given {
+                    Some(given) => format!("Unsupported content type: '{given}'. {ONLY_JSON}"),
+                    None => format!("The request has no 'Content-Type' header. {ONLY_JSON}"),
+                },
             ),
             Self::BodyTooLarge(limit) => Parts::new(
                 Status::PAYLOAD_TOO_LARGE,
@@ -399,7 +400,7 @@ fn upstream_parts(error: &ProviderError) -> Parts {
             UPSTREAM,
             "upstream_error",
             format!(
-                "The provider failed: {}. Nothing was charged.",
+                "No image was delivered: {}. Nothing was charged.",
                 error.message
             ),
         ),
@@ -465,6 +466,21 @@ fn seconds(duration: Duration) -> u64 {
         .max(1)
 }
 
+/// `OpenAI`'s error body: all four members, always, in its order.
+#[derive(Serialize)]
+struct Envelope<'a> {
+    error: EnvelopeError<'a>,
+}
+
+#[derive(Serialize)]
+struct EnvelopeError<'a> {
+    message: &'a str,
+    #[serde(rename = "type")]
+    error_type: &'a str,
+    param: Option<&'a str>,
+    code: Option<&'a str>,
+}
+
 const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
 impl IntoResponse for ApiError {
@@ -477,12 +493,14 @@ impl IntoResponse for ApiError {
         if let Some(code) = &parts.code {
             tracing::Span::current().record("error.code", code);
         }
-        let body = json!({"error": {
-            "message": parts.message,
-            "type": parts.error_type,
-            "param": parts.param,
-            "code": parts.code,
-        }});
+        let body = Envelope {
+            error: EnvelopeError {
+                message: &parts.message,
+                error_type: &parts.error_type,
+                param: parts.param.as_deref(),
+                code: parts.code.as_deref(),
+            },
+        };
         let mut response = (parts.status, Json(body)).into_response();
         let headers = response.headers_mut();
         if let Some(after) = parts.retry_after {
@@ -500,5 +518,45 @@ impl IntoResponse for ApiError {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+
+    async fn text(error: ApiError) -> String {
+        let body = error.into_response().into_body().collect().await.unwrap();
+        String::from_utf8(body.to_bytes().to_vec()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_envelope_has_its_four_members_in_openais_order() {
+        assert_eq!(
+            text(ApiError::UnknownPath(Method::GET, "/nope".to_owned())).await,
+            r#"{"error":{"message":"Invalid URL (GET /nope).","type":"invalid_request_error","param":null,"code":"unknown_url"}}"#
+        );
+        let violation = Violation {
+            parameter: "n".to_owned(),
+            code: "invalid_type",
+            message: "No \"n\".".to_owned(),
+        };
+        assert_eq!(
+            text(ApiError::Parameter(violation)).await,
+            r#"{"error":{"message":"No \"n\".","type":"invalid_request_error","param":"n","code":"invalid_type"}}"#
+        );
+        assert_eq!(
+            text(ApiError::Json("syntax error at line 1 column 2".to_owned())).await,
+            r#"{"error":{"message":"We could not parse the JSON body of your request: syntax error at line 1 column 2.","type":"invalid_request_error","param":null,"code":null}}"#
+        );
+    }
+
+    #[tokio::test]
+    async fn what_the_client_wrote_is_cut() {
+        let method = Method::from_bytes("M".repeat(5000).as_bytes()).unwrap();
+        let text = text(ApiError::MethodNotAllowed(method, "/".to_owned())).await;
+        assert!(text.len() < 300, "{text}");
     }
 }

@@ -33,11 +33,16 @@ impl<T: DeserializeOwned + Send> FromRequestParts<App> for Queried<T> {
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
         match Query::<T>::from_request_parts(parts, app).await {
             Ok(Query(query)) => Ok(Self(query)),
-            Err(rejection) => Err(ApiError::Parameter(Violation {
-                parameter: "query".to_owned(),
-                code: "invalid_value",
-                message: format!("Invalid query string: {}.", excerpt(&rejection.body_text())),
-            })),
+            Err(rejection) => {
+                // Says which field and what is wrong with it, never its value.
+                let text = rejection.body_text();
+                let what = text.rsplit("query string: ").next().unwrap_or_default();
+                Err(ApiError::Parameter(Violation {
+                    parameter: "query".to_owned(),
+                    code: "invalid_value",
+                    message: format!("Invalid query string: {what}."),
+                }))
+            }
         }
     }
 }

@@ -34,7 +34,7 @@ pub(super) async fn get(
     method: Method,
     uri: Uri,
 ) -> Result<Response, ApiError> {
-    let unknown = || ApiError::UnknownPath(method.clone(), uri.path().to_owned());
+    let unknown = || ApiError::UnknownPath(method.clone(), super::error::excerpt(uri.path()));
     let (id, format) = parse(&name).ok_or_else(unknown)?;
     let rooms = app.gateway.rooms();
     let now = app.clock.now();

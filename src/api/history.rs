@@ -31,7 +31,7 @@ const LONGEST_PAGE: u32 = 100;
 /// Which generations to list.
 #[derive(Deserialize)]
 pub(super) struct Filter {
-    limit: Option<u32>,
+    limit: Option<String>,
     after: Option<String>,
     idempotency_key: Option<String>,
     user: Option<String>,
@@ -87,13 +87,7 @@ pub(super) async fn list(
     Authenticated(key): Authenticated,
     Queried(filter): Queried<Filter>,
 ) -> Result<Json<Page>, ApiError> {
-    let limit = filter.limit.unwrap_or(DEFAULT_PAGE);
-    if !(1..=LONGEST_PAGE).contains(&limit) {
-        return Err(invalid(
-            "limit",
-            format!("Invalid value for 'limit': {limit}. Expected 1 to {LONGEST_PAGE}."),
-        ));
-    }
+    let limit = page_length(filter.limit.as_deref())?;
     let after = filter
         .after
         .map(|after| after.parse())
@@ -126,6 +120,22 @@ pub(super) async fn list(
         data,
         has_more,
     }))
+}
+
+fn page_length(text: Option<&str>) -> Result<u32, ApiError> {
+    let Some(text) = text else {
+        return Ok(DEFAULT_PAGE);
+    };
+    let length = text.parse().ok();
+    length
+        .filter(|length| (1..=LONGEST_PAGE).contains(length))
+        .ok_or_else(|| {
+            let given = super::error::excerpt(text);
+            invalid(
+                "limit",
+                format!("Invalid value for 'limit': '{given}'. Expected an integer from 1 to {LONGEST_PAGE}."),
+            )
+        })
 }
 
 /// `GET /v1/images/generations/{id}`

@@ -88,6 +88,52 @@ async fn bodies_that_are_no_json_object_are_refused() {
     app.finish().await;
 }
 
+/// A client that gets its connection closed while it writes sees no answer, and an SDK asks again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_far_too_large_is_refused_with_an_answer() {
+    let app = App::start().await;
+    let key = app.live_key("1");
+    for mebibytes in [2, 24] {
+        let request = app
+            .client
+            .request(Method::POST, GENERATIONS)
+            .bearer_auth(&key.secret)
+            .header("content-type", "application/json")
+            .body(vec![b' '; mebibytes << 20]);
+        let problem = app.client.send(request).await.expect(413).problem();
+        assert_eq!(problem.code(), "request_too_large");
+    }
+    app.finish().await;
+}
+
+/// Whatever stands in a query, it is refused by name or it is served.
+#[tokio::test(flavor = "multi_thread")]
+async fn queries_are_refused_by_the_parameters_name() {
+    let app = App::start().await;
+    let key = app.live_key("1");
+    for (path, param, word) in [
+        ("/v1/images/generations?limit=x", "limit", "1 to 100"),
+        ("/v1/images/generations?limit=", "limit", "1 to 100"),
+        ("/v1/images/generations?limit=0", "limit", "1 to 100"),
+        (
+            "/v1/images/generations?limit=4294967297",
+            "limit",
+            "1 to 100",
+        ),
+        ("/v1/images/generations?limit=1&limit=2", "query", "`limit`"),
+        ("/v1/images/generations?after=x", "after", "gen_"),
+        ("/v1/usage?since=yesterday", "since", "RFC 3339"),
+        ("/v1/usage?since=-262143-01-01", "since", "RFC 3339"),
+        ("/v1/usage?until=%2B10000-01-01", "until", "RFC 3339"),
+        ("/v1/usage?group_by=colour", "group_by", "'model'"),
+    ] {
+        let problem = app.get(&key, path).await.expect(400).problem();
+        assert_eq!(problem.param.as_deref(), Some(param), "{path}: {problem:?}");
+        assert!(problem.message.contains(word), "{path}: {problem:?}");
+    }
+    app.finish().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn only_json_is_taken() {
     let app = App::start().await;
@@ -109,6 +155,12 @@ async fn only_json_is_taken() {
         }
         let problem = app.client.send(request).await.expect(415).problem();
         assert_eq!(problem.code(), "unsupported_content_type");
+        assert!(
+            problem
+                .message
+                .contains(content_type.unwrap_or("no 'Content-Type'")),
+            "{problem:?}"
+        );
         assert!(problem.message.contains("application/json"), "{problem:?}");
     }
     for content_type in [

@@ -121,7 +121,7 @@ pub async fn serve(
 async fn silence(asked: &AtomicBool, patience: Duration) {
     sleep(patience).await;
     if asked.load(Ordering::Relaxed) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

@@ -20,6 +20,10 @@ const BUILT_IN: &[(&str, &str)] = &[
         include_str!("../../config/models/stability.toml"),
     ),
     (
+        "config/models/google.toml",
+        include_str!("../../config/models/google.toml"),
+    ),
+    (
         "config/models/sandbox.toml",
         include_str!("../../config/models/sandbox.toml"),
     ),

@@ -86,6 +86,10 @@ pub struct RatioTranslation {
     /// Resolutions, smallest first; empty when the provider has only one.
     #[serde(default)]
     tiers: Vec<Tier>,
+    /// Sizes said in fields of their own, whatever their ratio: those that the provider really paints are
+    /// not always near the ratio that it calls them by.
+    #[serde(default)]
+    exact: Vec<(ImageSize, Map<String, Json>)>,
 }
 
 /// A resolution that the provider knows by name.
@@ -159,6 +163,9 @@ impl SizeTranslation {
 
 impl RatioTranslation {
     fn fields(&self, size: ImageSize) -> Option<Map<String, Json>> {
+        if let Some((_, fields)) = self.exact.iter().find(|(ours, _)| *ours == size) {
+            return Some(fields.clone());
+        }
         let ratio = Ratio::nearest(&self.values, size, self.tolerance_percent)?;
         let mut fields = Map::new();
         if !self.tiers.is_empty() {

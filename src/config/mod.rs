@@ -183,6 +183,19 @@ pub struct ProviderConfig {
     pub markup_basis_points: u32,
     /// Sandbox: how long a picture takes.
     pub delay: Duration,
+    /// Vertex: whose account, and where.
+    pub cloud: Option<CloudConfig>,
+}
+
+/// A project in Google's cloud, and who we are there.
+#[derive(Debug, Clone)]
+pub struct CloudConfig {
+    /// The service account's key file, as Google's console gives it out.
+    pub credentials_file: PathBuf,
+    /// `None`: the project of the key file.
+    pub project: Option<String>,
+    /// A region (`us-central1`), `us`, `eu` or `global`.
+    pub location: String,
 }
 
 /// What happens to a paid generation when its client leaves (I7).

@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{
-    OnDisconnect, ProviderConfig,
+    CloudConfig, OnDisconnect, ProviderConfig,
     reader::Section,
     setting::{Host, HttpUrl},
 };
@@ -18,12 +18,15 @@ struct BuiltIn {
     remote: Option<Remote>,
 }
 
+/// Its address follows from a location, and its key is a file.
+const CLOUD: &str = "vertex";
+
 struct Remote {
     base_url: &'static str,
     api_key: &'static str,
 }
 
-const BUILT_IN: [BuiltIn; 3] = [
+const BUILT_IN: [BuiltIn; 5] = [
     BuiltIn {
         name: "openai",
         remote: Some(Remote {
@@ -37,6 +40,17 @@ const BUILT_IN: [BuiltIn; 3] = [
             base_url: "https://api.stability.ai",
             api_key: "${STABILITY_API_KEY}",
         }),
+    },
+    BuiltIn {
+        name: "google",
+        remote: Some(Remote {
+            base_url: "https://generativelanguage.googleapis.com/v1beta",
+            api_key: "${GEMINI_API_KEY}",
+        }),
+    },
+    BuiltIn {
+        name: CLOUD,
+        remote: None,
     },
     BuiltIn {
         name: "sandbox",
@@ -114,14 +128,21 @@ fn settings(
         on_disconnect: section.value("on_disconnect", OnDisconnect::Finish),
         markup_basis_points: section.value("markup_basis_points", 0),
         delay: Duration::ZERO,
+        cloud: None,
     };
-    if is_remote {
+    let is_cloud = provider.adapter == CLOUD;
+    if is_cloud {
+        (provider.cloud, provider.api_key_missing) = cloud(section);
+        provider.base_url = section.optional("base_url").map(|HttpUrl(url)| url);
+    } else if is_remote {
         provider.base_url = section
             .optional("base_url")
             .map(|HttpUrl(url)| url)
             .or_else(|| own.map(|own| own.base_url.to_owned()));
         (provider.api_key, provider.api_key_missing) =
             section.secret("api_key", own.map(|own| own.api_key));
+    }
+    if is_cloud || is_remote {
         provider.idle_timeout = section.duration("idle_timeout", provider.idle_timeout);
         provider.connect_timeout = section.duration("connect_timeout", provider.connect_timeout);
         let hosts = section.list("result_hosts").unwrap_or_default();
@@ -131,6 +152,23 @@ fn settings(
         provider.delay = section.value("delay", provider.delay);
     }
     provider
+}
+
+/// The account, or why there is none.
+fn cloud(section: &mut Section<'_>) -> (Option<CloudConfig>, Option<String>) {
+    let project = section.optional("project");
+    let location = section.value("location", "global".to_owned());
+    match section.optional("credentials_file") {
+        Some(credentials_file) => {
+            let cloud = CloudConfig {
+                credentials_file,
+                project,
+                location,
+            };
+            (Some(cloud), None)
+        }
+        None => (None, Some("credentials_file is not set".to_owned())),
+    }
 }
 
 fn unknown_adapter(name: &str, adapter: &str) -> String {

@@ -7,6 +7,7 @@
 //! Adding an adapter is a folder here and one line in [`registry`].
 
 pub mod error;
+pub mod google;
 pub mod http;
 mod json;
 pub mod openai;

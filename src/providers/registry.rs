@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{Provider, openai::OpenAi, sandbox::Sandbox, stability::Stability};
+use super::{Provider, google::Google, openai::OpenAi, sandbox::Sandbox, stability::Stability};
 use crate::config::ProviderConfig;
 
 /// A configured provider: ready, or off for a reason a person can act on.
@@ -27,6 +27,16 @@ const ADAPTERS: &[(&str, Constructor)] = &[
     }),
     ("stability", |name, config, max_picture_bytes| {
         Ok(Arc::new(Stability::new(name, config, max_picture_bytes)?))
+    }),
+    ("google", |name, config, max_picture_bytes| {
+        Ok(Arc::new(Google::with_key(name, config, max_picture_bytes)?))
+    }),
+    ("vertex", |name, config, max_picture_bytes| {
+        Ok(Arc::new(Google::with_account(
+            name,
+            config,
+            max_picture_bytes,
+        )?))
     }),
     ("sandbox", |_, config, _| {
         Ok(Arc::new(Sandbox::new(config.delay, config.timeout)))
@@ -96,6 +106,7 @@ mod tests {
             on_disconnect: OnDisconnect::Finish,
             markup_basis_points: 0,
             delay: Duration::ZERO,
+            cloud: None,
         }
     }
 
@@ -139,7 +150,7 @@ mod tests {
         );
         check(
             section("dalle"),
-            "[providers.painter] adapter 'dalle' is not one of openai, stability, sandbox",
+            "[providers.painter] adapter 'dalle' is not one of openai, stability, google, vertex, sandbox",
         );
         check(
             ProviderConfig {

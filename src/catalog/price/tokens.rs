@@ -10,7 +10,7 @@ use crate::{
     catalog::{
         request::{ImageRequest, TokenUsage},
         rules::{FreeSizes, Rules},
-        vocabulary::{ImageSize, OutputFormat, Quality},
+        vocabulary::{ImageSize, OutputFormat, Quality, SizeChoice},
     },
     money::{MoneyError, NanoUsd},
 };
@@ -105,6 +105,9 @@ pub(in crate::catalog) struct PerTokenFile {
     output_tokens: Option<Vec<TokenRow>>,
     /// Output tokens by formula.
     patches: Option<Vec<PatchLevel>>,
+    /// Output tokens where the provider chooses the size, if it is known to choose among such as take no
+    /// more; absent: the most of any row.
+    auto_tokens: Option<u64>,
     /// Whether those are bounds of our own rather than what a picture takes.
     #[serde(default)]
     estimated: bool,
@@ -177,6 +180,7 @@ enum OutputTokens {
 pub(super) struct PerToken {
     pub(super) rates: Rates,
     output: OutputTokens,
+    auto_tokens: Option<u64>,
     /// Whether the output tokens are bounds of our own rather than what a picture takes.
     pub(super) estimated: bool,
     partial_image_tokens: u64,
@@ -213,6 +217,7 @@ impl PerToken {
         let price = Self {
             rates: file.rates,
             output,
+            auto_tokens: file.auto_tokens,
             estimated: file.estimated,
             partial_image_tokens: file.partial_image_tokens,
             max_text_out_tokens: file.max_text_out_tokens,
@@ -319,6 +324,9 @@ impl PerToken {
                 request.size.value.exact()
             }
         };
+        if let (SizeChoice::Auto, Some(tokens)) = (request.size.value, self.auto_tokens) {
+            return Ok(tokens);
+        }
         let quality = request
             .quality
             .map(|set| set.value)

@@ -61,5 +61,6 @@ pub(super) fn config(base_url: String) -> ProviderConfig {
         on_disconnect: OnDisconnect::Finish,
         markup_basis_points: 0,
         delay: Duration::ZERO,
+        cloud: None,
     }
 }

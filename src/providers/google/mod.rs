@@ -1,0 +1,256 @@
+//! The Google adapters: the Gemini API with a key of AI Studio (`adapter = "google"`) and the same models
+//! in Google Cloud with a service account (`adapter = "vertex"`); `contracts/google-imagen.md`.
+//!
+//! The two differ in address and key only. Both speak two protocols, and which one a route speaks stands in
+//! its upstream name, as in Google's own URLs: `imagen-4.0-generate-001:predict`, and `:generateContent`
+//! when there is none. Pure parts around one conversation, as everywhere: [`request`] writes, [`answer`]
+//! reads as it arrives, [`verdict`] says what an answer without pictures means and [`error`] what an error
+//! does; [`account`] keeps the access token.
+
+mod account;
+mod answer;
+mod error;
+mod key_file;
+mod request;
+mod settings;
+mod usage;
+mod verdict;
+
+use std::{fmt, num::NonZeroU8};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use reqwest::header::HeaderMap;
+
+use self::{
+    account::Account,
+    answer::{AnswerError, AnswerReader},
+    error::ErrorBody,
+    settings::Settings,
+};
+use super::{
+    Call, ErrorKind, PictureEvent, PictureSink, Provider, ProviderError, Report,
+    http::{Answer, Attempt, HttpClient},
+};
+use crate::{clock::Clock, config::ProviderConfig};
+
+/// Drafts come in the same answer (contract, 2.3), so it may weigh more than the pictures asked for.
+const MOST_DRAFTS: u8 = 3;
+
+/// Google's pictures, by one of the two ways in.
+pub struct Google {
+    http: HttpClient,
+    /// What stands between `base_url` and the model's name.
+    path: Vec<String>,
+    /// `None`: the key goes with every call.
+    account: Option<Account>,
+}
+
+/// How a model is spoken to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Protocol {
+    /// Gemini's image models (contract, section 2).
+    GenerateContent,
+    /// Imagen (contract, section 3).
+    Predict,
+}
+
+impl Protocol {
+    /// The model and the protocol of a route's upstream name.
+    fn of(upstream_model: &str) -> Result<(&str, Self), ProviderError> {
+        match upstream_model.rsplit_once(':') {
+            None => Ok((upstream_model, Self::GenerateContent)),
+            Some((model, "generateContent")) => Ok((model, Self::GenerateContent)),
+            Some((model, "predict")) => Ok((model, Self::Predict)),
+            Some(_) => Err(ProviderError::new(
+                ErrorKind::ModelUnavailable,
+                "the route's upstream_model ends in neither ':generateContent' nor ':predict'",
+            )),
+        }
+    }
+
+    fn method(self) -> &'static str {
+        match self {
+            Self::GenerateContent => "generateContent",
+            Self::Predict => "predict",
+        }
+    }
+}
+
+impl Google {
+    /// The provider of a section with `adapter = "google"`.
+    ///
+    /// # Errors
+    /// A sentence naming the key that is wrong.
+    pub fn with_key(
+        name: &str,
+        config: &ProviderConfig,
+        max_picture_bytes: u64,
+    ) -> Result<Self, String> {
+        Self::new(name, config, Settings::with_key(config)?, max_picture_bytes)
+    }
+
+    /// The provider of a section with `adapter = "vertex"`.
+    ///
+    /// # Errors
+    /// A sentence naming the key that is wrong.
+    pub fn with_account(
+        name: &str,
+        config: &ProviderConfig,
+        max_picture_bytes: u64,
+    ) -> Result<Self, String> {
+        Self::new(
+            name,
+            config,
+            Settings::with_account(name, config)?,
+            max_picture_bytes,
+        )
+    }
+
+    fn new(
+        name: &str,
+        config: &ProviderConfig,
+        settings: Settings,
+        max_picture_bytes: u64,
+    ) -> Result<Self, String> {
+        let Settings {
+            base_url,
+            path,
+            headers,
+            account,
+        } = settings;
+        Ok(Self {
+            http: HttpClient::new(name, &base_url, headers, config, max_picture_bytes)?,
+            path,
+            account,
+        })
+    }
+
+    async fn paint(
+        &self,
+        call: &Call,
+        sink: &mut dyn PictureSink,
+    ) -> Result<Report, ProviderError> {
+        let (model, protocol) = Protocol::of(&call.route.upstream_model)?;
+        let body = request::body(protocol, &call.request, call.n, &call.route.translation)?;
+        let body = Bytes::from(body.to_string());
+        let mut attempt = self.http.begin(call.deadline)?;
+        let answer = self.ask(&attempt, model, protocol, body, call.n).await?;
+        let prompt = &call.request.prompt;
+        if answer.status != 200 {
+            let text = answer.body.error_text(&attempt).await;
+            let now = Clock::system().now();
+            return Err(ErrorBody::read(&text).into_error(
+                answer.status,
+                &answer.headers,
+                prompt,
+                now,
+            ));
+        }
+        take(&mut attempt, answer, call, protocol, sink).await
+    }
+
+    /// Sends the request. A token that Google no longer takes is replaced once: refused at the door,
+    /// nothing was painted, and nothing is charged.
+    async fn ask(
+        &self,
+        attempt: &Attempt<'_>,
+        model: &str,
+        protocol: Protocol,
+        body: Bytes,
+        n: NonZeroU8,
+    ) -> Result<Answer, ProviderError> {
+        let last = format!("{model}:{}", protocol.method());
+        let path: Vec<&str> = self
+            .path
+            .iter()
+            .map(String::as_str)
+            .chain([&*last])
+            .collect();
+        let pictures = n.saturating_add(MOST_DRAFTS);
+        let send = |headers, body| attempt.post(&path, "application/json", headers, body, pictures);
+        let Some(account) = &self.account else {
+            return send(HeaderMap::new(), body).await;
+        };
+        let token = account.token(attempt.ends_at()).await?;
+        let answer = send(token.headers(), body.clone()).await?;
+        if answer.status != 401 {
+            return Ok(answer);
+        }
+        answer.body.let_go().await;
+        account.forget(&token);
+        let token = account.token(attempt.ends_at()).await?;
+        send(token.headers(), body).await
+    }
+}
+
+/// Hands the pictures of an answer to the sink as they come.
+async fn take(
+    attempt: &mut Attempt<'_>,
+    answer: Answer,
+    call: &Call,
+    protocol: Protocol,
+    sink: &mut dyn PictureSink,
+) -> Result<Report, ProviderError> {
+    let mut body = answer.body;
+    let mut reader = AnswerReader::new(call.n);
+    let mut taken = 0_usize;
+    while let Some(chunk) = body.next(attempt).await? {
+        reader.push(chunk);
+        while let Some(event) = reader.next().map_err(unreadable)? {
+            let ends = matches!(event, PictureEvent::End);
+            attempt.deliver(sink, event).await?;
+            taken += usize::from(ends);
+        }
+        if reader.is_done() {
+            break;
+        }
+    }
+    if !reader.is_done() {
+        return Err(if reader.is_blank() {
+            ProviderError::new(ErrorKind::Malformed, "the provider's answer is empty")
+        } else {
+            ProviderError::new(
+                ErrorKind::Transport { sent: true },
+                "the provider's answer broke off",
+            )
+        });
+    }
+    body.let_go().await;
+    let (mut report, said) = reader.finish();
+    if taken == 0 {
+        return Err(verdict::of_nothing(protocol, &said, &call.request.prompt));
+    }
+    report.refused = verdict::of_less(&said, &call.request.prompt)
+        .into_iter()
+        .collect();
+    Ok(report)
+}
+
+impl Provider for Google {
+    fn generate<'a>(
+        &'a self,
+        call: &'a Call,
+        sink: &'a mut dyn PictureSink,
+    ) -> BoxFuture<'a, Result<Report, ProviderError>> {
+        Box::pin(self.paint(call, sink))
+    }
+}
+
+impl fmt::Debug for Google {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Google")
+            .field("name", &self.http.name())
+            .field("base_url", &self.http.base_url().as_str())
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}
+
+fn unreadable(error: AnswerError) -> ProviderError {
+    ProviderError::new(
+        ErrorKind::Malformed,
+        format!("the provider's answer cannot be read: {error}"),
+    )
+}

@@ -217,7 +217,7 @@ fn files_below(directory: &Path) -> Vec<PathBuf> {
 fn make_older(picture: &Path, hours: u64) {
     let extension = picture.extension().unwrap().to_str().unwrap();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    let then = now - Duration::from_hours(hours);
+    let then = now.checked_sub(Duration::from_hours(hours)).unwrap();
     let stamp = uuid::Timestamp::from_unix(uuid::NoContext, then.as_secs(), 0);
     let id = uuid::Uuid::new_v7(stamp).simple();
     let hour = chrono::DateTime::from_timestamp(i64::try_from(then.as_secs()).unwrap(), 0).unwrap();

@@ -297,9 +297,10 @@ impl Replica {
     }
 }
 
-/// No prompt, picture, key or signed link was logged, at `debug` (I10); nothing panicked.
+/// No prompt, picture, key or signed link was logged, at `trace` (I10); nothing panicked.
 fn prove_silence(easel: &Easel, secrets: &Secrets) {
     let log = format!("{}\n{}", easel.stdout(), easel.stderr());
+    assert!(log.contains("easel::"), "there is a log to search:\n{log}");
     secrets.assert_absent_from(&log);
     assert!(!log.contains("panicked at"), "a panic:\n{log}");
 }

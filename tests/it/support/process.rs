@@ -32,7 +32,7 @@ pub(crate) fn command(directory: &Path, environment: &[(&str, &str)]) -> Command
         .env("HOME", inherited("HOME"))
         .env("LANG", "C.UTF-8")
         .env("RUST_BACKTRACE", "1")
-        .env("RUST_LOG", "debug")
+        .env("RUST_LOG", "trace")
         .envs(environment.iter().copied())
         .current_dir(directory)
         .stdin(Stdio::null());

@@ -87,7 +87,7 @@ impl<'a> Collector<'a> {
         match written {
             Ok(()) => Ok(()),
             Err(error) => {
-                self.current = Current::PassingOver(broken(error)?);
+                self.current = Current::PassingOver(broken(&error)?);
                 Ok(())
             }
         }
@@ -105,7 +105,7 @@ impl<'a> Collector<'a> {
         };
         self.collected.push(match finished {
             Ok(stored) => Collected::Whole(stored),
-            Err(error) => broken(error)?,
+            Err(error) => broken(&error)?,
         });
         Ok(())
     }
@@ -128,12 +128,12 @@ impl PictureSink for Collector<'_> {
 }
 
 /// The provider's fault is a broken picture; ours ends the call.
-fn broken(error: StoreError) -> Result<Collected, ProviderError> {
+fn broken(error: &StoreError) -> Result<Collected, ProviderError> {
     match error {
         StoreError::NotAPicture(_) | StoreError::TooLarge(_) => {
             Ok(Collected::Broken(error.to_string()))
         }
-        StoreError::Io { .. } => Err(cannot_store(&error)),
+        StoreError::Io { .. } => Err(cannot_store(error)),
     }
 }
 

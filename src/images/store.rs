@@ -105,7 +105,7 @@ impl ImageStore {
         Ok(ImageWriter::new(self.clone(), ImageId::new()))
     }
 
-    /// The bytes of a picture in chunks of up to 256 KiB, with their total; `None` when it is gone.
+    /// The bytes of a picture in chunks of at most 192 KiB, with their total; `None` when it is gone.
     /// A picture that is deleted meanwhile is still read to its end.
     ///
     /// # Errors

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::{
     catalog::Violation,
-    gateway::GatewayError,
+    gateway::{GatewayError, upstream_code},
     images::LinkError,
     keys::KeyError,
     ledger::LedgerError,
@@ -353,42 +353,40 @@ fn gateway_parts(error: &GatewayError) -> Parts {
 /// `design`, section 9, "Routing and failures".
 fn upstream_parts(error: &ProviderError) -> Parts {
     use StatusCode as Status;
-    let refused = |default_code: &str, message: String| Parts {
-        code: error.code.clone().or_else(|| Some(default_code.to_owned())),
-        param: error.param.clone(),
-        ..Parts::new(
-            Status::BAD_REQUEST,
-            error.error_type.as_deref().unwrap_or(INVALID),
-            default_code,
-            message,
-        )
-    };
+    let code = upstream_code(error);
     match error.kind {
-        ErrorKind::InvalidRequest => refused("invalid_value", error.message.clone()),
-        ErrorKind::ContentRefused => refused("content_policy_violation", error.message.clone()),
+        ErrorKind::InvalidRequest | ErrorKind::ContentRefused => Parts {
+            param: error.param.clone(),
+            ..Parts::new(
+                Status::BAD_REQUEST,
+                error.error_type.as_deref().unwrap_or(INVALID),
+                code,
+                error.message.clone(),
+            )
+        },
         ErrorKind::RateLimited { retry_after } => Parts::new(
             Status::TOO_MANY_REQUESTS,
             "rate_limit_error",
-            "upstream_rate_limited",
+            code,
             "Every provider of this model is rate limited. Please try again later.",
         )
         .come_back(retry_after.unwrap_or(Duration::from_secs(1))),
         ErrorKind::Timeout { .. } => Parts::new(
             Status::GATEWAY_TIMEOUT,
             UPSTREAM,
-            "upstream_timeout",
+            code,
             "The provider did not answer in time. Nothing was charged.",
         ),
         ErrorKind::Storage => Parts::new(
             Status::BAD_GATEWAY,
             SERVER,
-            "storage_error",
+            code,
             "The image could not be stored. Nothing was charged.",
         ),
         ErrorKind::Auth | ErrorKind::QuotaExhausted | ErrorKind::ModelUnavailable => Parts::new(
             Status::BAD_GATEWAY,
             UPSTREAM,
-            "upstream_error",
+            code,
             "The provider does not serve this server's account. Nothing was charged; please tell the \
              operator.",
         ),
@@ -398,7 +396,7 @@ fn upstream_parts(error: &ProviderError) -> Parts {
         | ErrorKind::Malformed => Parts::new(
             Status::BAD_GATEWAY,
             UPSTREAM,
-            "upstream_error",
+            code,
             format!(
                 "No image was delivered: {}. Nothing was charged.",
                 error.message

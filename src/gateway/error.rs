@@ -4,8 +4,13 @@
 use std::{error::Error, time::Duration};
 
 use crate::{
-    catalog::Violation, ids::GenerationId, keys::KeyError, ledger::LedgerError, money::NanoUsd,
-    providers::ProviderError, routing::NoRoute,
+    catalog::Violation,
+    ids::GenerationId,
+    keys::KeyError,
+    ledger::LedgerError,
+    money::NanoUsd,
+    providers::{ErrorKind, ProviderError},
+    routing::NoRoute,
 };
 
 /// Why a request got no picture.
@@ -108,6 +113,25 @@ pub struct UpstreamFailure {
     /// What it is.
     #[source]
     pub error: ProviderError,
+}
+
+/// The code by which callers, books and lists know a failure of a provider. Refusals keep the provider's
+/// own, because clients branch on it.
+pub fn upstream_code(error: &ProviderError) -> &str {
+    match error.kind {
+        ErrorKind::InvalidRequest => error.code.as_deref().unwrap_or("invalid_value"),
+        ErrorKind::ContentRefused => error.code.as_deref().unwrap_or("content_policy_violation"),
+        ErrorKind::RateLimited { .. } => "upstream_rate_limited",
+        ErrorKind::Timeout { .. } => "upstream_timeout",
+        ErrorKind::Storage => "storage_error",
+        ErrorKind::Auth
+        | ErrorKind::QuotaExhausted
+        | ErrorKind::ModelUnavailable
+        | ErrorKind::Overloaded { .. }
+        | ErrorKind::Transport { .. }
+        | ErrorKind::Cancelled
+        | ErrorKind::Malformed => "upstream_error",
+    }
 }
 
 impl From<LedgerError> for GatewayError {

@@ -13,6 +13,7 @@ use super::{
     admit::{Admission, Candidacy},
     attempt::{ServedCall, Work, WorkEnd},
     order::{DeliveredPicture, FailedPicture, Generation, Usage},
+    upstream_code,
 };
 use crate::{
     catalog::{
@@ -22,7 +23,7 @@ use crate::{
     images::StoredImage,
     ledger::{self, Ending, Hold, Ledger, LedgerError, NewHold, Picture, Settlement},
     money::{MoneyError, NanoUsd},
-    providers::{ErrorKind, Report},
+    providers::{ErrorKind, ProviderError, Report},
 };
 
 /// How long a caller waits for a settlement that does not get through before being told so.
@@ -197,6 +198,10 @@ fn capture(
 
     let usage = usage(&calls, cost);
     let failed = failed_pictures(&calls);
+    let shortfall = calls
+        .iter()
+        .find_map(|call| call.failure.as_ref())
+        .map(for_the_books);
     let report = calls
         .iter()
         .find(|call| !call.pictures.is_empty())
@@ -228,9 +233,6 @@ fn capture(
             kept_for,
         })
         .collect();
-    let shortfall = failed
-        .first()
-        .map(|first| (first.code.clone(), first.message.clone()));
     let generation = Generation {
         id: admission.generation,
         created: admission.generation.created_at().timestamp(),
@@ -322,21 +324,23 @@ fn cap_at_hold(charges: &mut [Charge], hold: NanoUsd) -> Result<(), MoneyError> 
 }
 
 fn release(error: &GatewayError) -> Ending {
-    let code = match error {
-        GatewayError::Upstream(failure) => super::attempt::kind_name(failure.error.kind),
-        _ => "internal_error",
+    let (error_code, error_message) = match error {
+        GatewayError::Upstream(failure) => for_the_books(&failure.error),
+        other => ("internal_error".to_owned(), other.to_string()),
     };
     Ending::Released {
-        error_code: code.to_owned(),
-        // A refusal's own words may be about the prompt; the books keep none of them.
-        error_message: match error {
-            GatewayError::Upstream(failure) if is_the_callers(failure.error.kind) => {
-                "the provider refused the request".to_owned()
-            }
-            GatewayError::Upstream(failure) => failure.error.message.clone(),
-            other => other.to_string(),
-        },
+        error_code,
+        error_message,
     }
+}
+
+/// A failure's code and message without the provider's words, which may be about the prompt.
+fn for_the_books(error: &ProviderError) -> (String, String) {
+    let message = match error.kind {
+        ErrorKind::InvalidRequest | ErrorKind::ContentRefused => "the provider refused the request",
+        _ => &error.message,
+    };
+    (upstream_code(error).to_owned(), message.to_owned())
 }
 
 fn usage(calls: &[ServedCall], cost: NanoUsd) -> Usage {
@@ -367,21 +371,10 @@ fn failed_pictures(calls: &[ServedCall]) -> Vec<FailedPicture> {
         .zip(arrived..)
         .map(|(error, place)| FailedPicture {
             index: u8::try_from(place).unwrap_or(u8::MAX),
-            code: match (&error.code, error.kind) {
-                (Some(code), kind) if is_the_callers(kind) => code.clone(),
-                (None, ErrorKind::ContentRefused) => "content_policy_violation".to_owned(),
-                (_, ErrorKind::Timeout { .. }) => "upstream_timeout".to_owned(),
-                (_, ErrorKind::RateLimited { .. }) => "upstream_rate_limited".to_owned(),
-                _ => "upstream_error".to_owned(),
-            },
+            code: upstream_code(error).to_owned(),
             message: error.message.clone(),
         })
         .collect()
-}
-
-/// Whether an error is about the request, so that its words are for the caller.
-fn is_the_callers(kind: ErrorKind) -> bool {
-    matches!(kind, ErrorKind::InvalidRequest | ErrorKind::ContentRefused)
 }
 
 fn common_size(arrived: &[(StoredImage, Option<String>)]) -> Option<ImageSize> {

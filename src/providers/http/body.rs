@@ -37,8 +37,8 @@ impl AnswerBody {
     ///
     /// # Errors
     /// [`ErrorKind::Timeout`] when the deadline passes or nothing comes for the provider's
-    /// `idle_timeout`, [`ErrorKind::Transport`] when the connection breaks, [`ErrorKind::Malformed`]
-    /// when the body is larger than it may be.
+    /// `idle_timeout`, [`ErrorKind::Malformed`] when the connection breaks or the body is larger
+    /// than it may be.
     pub(in crate::providers) async fn next(
         &mut self,
         attempt: &Attempt<'_>,
@@ -57,8 +57,9 @@ impl AnswerBody {
                 ProviderError::new(ErrorKind::Timeout { sent: true }, message)
             })?
             .map_err(|error| {
+                // An answer has begun, so this is one that cannot be read, not one that never came.
                 ProviderError::new(
-                    ErrorKind::Transport { sent: true },
+                    ErrorKind::Malformed,
                     format!("the provider's answer broke off: {}", cause(&error)),
                 )
             })?;

@@ -126,10 +126,7 @@ impl Pictures<'_, '_> {
             return Err(if reader.is_blank() {
                 malformed("is empty")
             } else {
-                ProviderError::new(
-                    ErrorKind::Transport { sent: true },
-                    "the provider's answer broke off",
-                )
+                ProviderError::new(ErrorKind::Malformed, "the provider's answer broke off")
             });
         }
         body.let_go().await;

@@ -129,7 +129,7 @@ async fn links_that_lead_nowhere_good_are_refused() {
 async fn a_file_that_breaks_off_is_no_picture() {
     let fake = linking("/torso").await;
     let torso = error(&config(fake.base_url())).await;
-    assert_eq!(torso.kind, ErrorKind::Transport { sent: true });
+    assert_eq!(torso.kind, ErrorKind::Malformed);
     let fake = linking("/silent").await;
     let silent = error(&ProviderConfig {
         idle_timeout: Duration::from_millis(200),

@@ -139,11 +139,7 @@ async fn a_cut_answer_keeps_the_pictures_that_are_whole() {
         let fake = Fake::always(vec![head(200, headers), Step::Send(beginning.to_owned())]).await;
         let (outcome, pictures) = outcome(&config(fake.base_url())).await;
         let error = outcome.unwrap_err();
-        assert_eq!(
-            error.kind,
-            ErrorKind::Transport { sent: true },
-            "{headers:?}"
-        );
+        assert_eq!(error.kind, ErrorKind::Malformed, "{headers:?}");
         assert!(error.maybe_charged);
         assert_eq!(pictures.whole(), ["AAAA"]);
         assert_eq!(pictures.taken.len(), 2, "the second began");

@@ -20,6 +20,10 @@ const BUILT_IN: &[(&str, &str)] = &[
         include_str!("../../config/models/stability.toml"),
     ),
     (
+        "config/models/black-forest-labs.toml",
+        include_str!("../../config/models/black-forest-labs.toml"),
+    ),
+    (
         "config/models/google.toml",
         include_str!("../../config/models/google.toml"),
     ),

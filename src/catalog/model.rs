@@ -65,7 +65,7 @@ pub struct Model {
 }
 
 /// One way to serve a model.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Route {
     /// The key of a `[providers.NAME]` section.
     pub provider: String,

@@ -1,6 +1,6 @@
 //! How a neutral request is said to one provider, as data of the route.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{borrow::Cow, collections::BTreeMap, num::NonZeroU32};
 
 use serde::Deserialize;
 use serde_json::{Map, Value as Json};
@@ -71,6 +71,29 @@ pub enum SizeTranslation {
     Table(Vec<(ImageSize, Map<String, Json>)>),
     /// As the nearest aspect ratio, and if there are tiers, as the smallest that is large enough.
     Ratio(RatioTranslation),
+    /// As two numbers, where the provider takes the size in pixels; else, if it may, as a ratio.
+    Pixels(PixelTranslation),
+}
+
+/// Sizes as numbers (`contracts/replicate.md`, 2.5 and 7.2).
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PixelTranslation {
+    /// The field that takes the width.
+    width: String,
+    /// The field that takes the height.
+    height: String,
+    /// What else says that numbers follow.
+    #[serde(default)]
+    fields: Map<String, Json>,
+    /// The provider rounds numbers that are no multiples of this.
+    multiple_of: NonZeroU32,
+    /// The shortest side it takes.
+    min_edge: NonZeroU32,
+    /// The longest side it takes.
+    max_edge: NonZeroU32,
+    /// How sizes are said that it does not take in pixels.
+    otherwise: Option<RatioTranslation>,
 }
 
 /// Sizes as aspect ratios.
@@ -143,6 +166,7 @@ impl SizeTranslation {
                 .find(|(ours, _)| *ours == size)
                 .map(|(_, fields)| Cow::Borrowed(fields)),
             Self::Ratio(ratios) => ratios.fields(size).map(Cow::Owned),
+            Self::Pixels(pixels) => pixels.fields(size).map(Cow::Owned),
         }
     }
 
@@ -158,6 +182,22 @@ impl SizeTranslation {
             Some(size) => Err(format!("the translation has no way to say size {size}")),
             None => Ok(()),
         }
+    }
+}
+
+impl PixelTranslation {
+    fn fields(&self, size: ImageSize) -> Option<Map<String, Json>> {
+        let edges = self.min_edge..=self.max_edge;
+        let is_exact = [size.width, size.height]
+            .iter()
+            .all(|edge| edges.contains(edge) && edge.get() % self.multiple_of == 0);
+        if !is_exact {
+            return self.otherwise.as_ref()?.fields(size);
+        }
+        let mut fields = self.fields.clone();
+        fields.insert(self.width.clone(), size.width.get().into());
+        fields.insert(self.height.clone(), size.height.get().into());
+        Some(fields)
     }
 }
 

@@ -24,14 +24,17 @@ const CLOUD: &str = "vertex";
 struct Remote {
     base_url: &'static str,
     api_key: &'static str,
+    /// Where its result links lead.
+    result_hosts: &'static [&'static str],
 }
 
-const BUILT_IN: [BuiltIn; 5] = [
+const BUILT_IN: &[BuiltIn] = &[
     BuiltIn {
         name: "openai",
         remote: Some(Remote {
             base_url: "https://api.openai.com/v1",
             api_key: "${OPENAI_API_KEY}",
+            result_hosts: &[],
         }),
     },
     BuiltIn {
@@ -39,6 +42,15 @@ const BUILT_IN: [BuiltIn; 5] = [
         remote: Some(Remote {
             base_url: "https://api.stability.ai",
             api_key: "${STABILITY_API_KEY}",
+            result_hosts: &[],
+        }),
+    },
+    BuiltIn {
+        name: "replicate",
+        remote: Some(Remote {
+            base_url: "https://api.replicate.com/v1",
+            api_key: "${REPLICATE_API_TOKEN}",
+            result_hosts: &["replicate.delivery"],
         }),
     },
     BuiltIn {
@@ -46,6 +58,7 @@ const BUILT_IN: [BuiltIn; 5] = [
         remote: Some(Remote {
             base_url: "https://generativelanguage.googleapis.com/v1beta",
             api_key: "${GEMINI_API_KEY}",
+            result_hosts: &[],
         }),
     },
     BuiltIn {
@@ -60,7 +73,8 @@ const BUILT_IN: [BuiltIn; 5] = [
 
 /// Reads `[providers]`.
 pub(super) fn read(section: &mut Section<'_>) -> BTreeMap<String, ProviderConfig> {
-    let mut names: Vec<String> = BUILT_IN.map(|built_in| built_in.name.to_owned()).into();
+    let built_in = BUILT_IN.iter().map(|built_in| built_in.name.to_owned());
+    let mut names: Vec<String> = built_in.collect();
     for (name, origin) in section.names() {
         if names.contains(&name) {
             continue;
@@ -145,8 +159,15 @@ fn settings(
     if is_cloud || is_remote {
         provider.idle_timeout = section.duration("idle_timeout", provider.idle_timeout);
         provider.connect_timeout = section.duration("connect_timeout", provider.connect_timeout);
-        let hosts = section.list("result_hosts").unwrap_or_default();
-        provider.result_hosts = hosts.into_iter().map(|Host(host)| host).collect();
+        let hosts = section.list("result_hosts");
+        provider.result_hosts = match hosts {
+            Some(hosts) => hosts.into_iter().map(|Host(host)| host).collect(),
+            None => own
+                .map_or(&[][..], |own| own.result_hosts)
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
+        };
         provider.retry_after_send = section.value("retry_after_send", false);
     } else {
         provider.delay = section.value("delay", provider.delay);

@@ -379,11 +379,11 @@ fn bad_values_are_refused_with_what_a_good_one_is() {
         ),
         (
             "providers.local.base_url = 'http://x'",
-            "providers.local: this is no built-in provider, so it needs adapter = one of 'openai', 'stability', 'google', 'vertex', 'sandbox'",
+            "providers.local: this is no built-in provider, so it needs adapter = one of 'openai', 'stability', 'replicate', 'google', 'vertex', 'sandbox'",
         ),
         (
             "providers.local = { adapter = 'opnai' }",
-            "providers.local: there is no adapter 'opnai'; there are 'openai', 'stability', 'google', 'vertex', 'sandbox'",
+            "providers.local: there is no adapter 'opnai'; there are 'openai', 'stability', 'replicate', 'google', 'vertex', 'sandbox'",
         ),
         (
             "providers.local = { adapter = 'openai' }",

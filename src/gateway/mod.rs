@@ -16,7 +16,7 @@ mod settle;
 
 use std::{collections::BTreeMap, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
-use futures_util::FutureExt;
+use futures_util::{FutureExt, future::join_all};
 use tokio::sync::{Semaphore, TryAcquireError, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument, info_span};
@@ -237,7 +237,8 @@ impl Gateway {
         self.tasks.len()
     }
 
-    /// Takes no new generations and waits until those in flight have settled.
+    /// Takes no new generations and waits until those in flight have settled, and until the providers
+    /// have tidied up behind them.
     ///
     /// # Cancel safety
     /// May be dropped: the generations go on.
@@ -245,6 +246,12 @@ impl Gateway {
         self.slots.close();
         self.tasks.close();
         self.tasks.wait().await;
+        let providers = self.rooms.providers.values();
+        let behind = providers.filter_map(|slot| match &slot.switch {
+            Switch::On(provider) => Some(provider.drain()),
+            Switch::Off(_) => None,
+        });
+        join_all(behind).await;
     }
 
     /// Whether [`Gateway::drain`] has been called.

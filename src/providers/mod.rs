@@ -12,6 +12,7 @@ pub mod http;
 mod json;
 pub mod openai;
 pub mod registry;
+pub mod replicate;
 pub mod sandbox;
 pub mod stability;
 #[cfg(test)]
@@ -121,4 +122,10 @@ pub trait Provider: Send + Sync + std::fmt::Debug {
         call: &'a Call,
         sink: &'a mut dyn PictureSink,
     ) -> BoxFuture<'a, Result<Report, ProviderError>>;
+
+    /// Waits for what goes on behind calls that have ended, such as telling the provider to stop a job.
+    /// Bounded to seconds; for the end of the process, when no call is made any more.
+    fn drain(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
 }

@@ -5,7 +5,10 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{Provider, google::Google, openai::OpenAi, sandbox::Sandbox, stability::Stability};
+use super::{
+    Provider, google::Google, openai::OpenAi, replicate::Replicate, sandbox::Sandbox,
+    stability::Stability,
+};
 use crate::config::ProviderConfig;
 
 /// A configured provider: ready, or off for a reason a person can act on.
@@ -27,6 +30,9 @@ const ADAPTERS: &[(&str, Constructor)] = &[
     }),
     ("stability", |name, config, max_picture_bytes| {
         Ok(Arc::new(Stability::new(name, config, max_picture_bytes)?))
+    }),
+    ("replicate", |name, config, max_picture_bytes| {
+        Ok(Arc::new(Replicate::new(name, config, max_picture_bytes)?))
     }),
     ("google", |name, config, max_picture_bytes| {
         Ok(Arc::new(Google::with_key(name, config, max_picture_bytes)?))
@@ -150,7 +156,7 @@ mod tests {
         );
         check(
             section("dalle"),
-            "[providers.painter] adapter 'dalle' is not one of openai, stability, google, vertex, sandbox",
+            "[providers.painter] adapter 'dalle' is not one of openai, stability, replicate, google, vertex, sandbox",
         );
         check(
             ProviderConfig {

@@ -11,6 +11,7 @@ mod body;
 mod deadline;
 mod form;
 mod hosts;
+mod job;
 mod mirror;
 mod retry_after;
 mod witness;

@@ -1,0 +1,358 @@
+//! Requests, answers and errors as files, what we make of them as snapshots beside them, and the promise that
+//! it does not matter how the network cuts an answer.
+
+use std::{fs, num::NonZeroU8, path::Path, time::Duration};
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use reqwest::header::HeaderMap;
+use serde_json::{Value, json};
+
+use super::{
+    error::{self, Problem},
+    prediction::{PredictionReader, Status},
+    request,
+};
+use crate::{
+    catalog::{Catalog, ImageRequest, Parameter, ParameterKind, Params, Route, Unsupported},
+    providers::{PictureEvent, ProviderError, json::MAX_DEPTH},
+};
+
+const FIXTURES: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/src/providers/replicate/fixtures"
+);
+const PROMPT: &str = "An otter that reads the evening newspaper aloud";
+
+fn fixtures(kind: &str) -> Vec<(String, Vec<u8>)> {
+    let mut found = fs::read_dir(Path::new(FIXTURES).join(kind))
+        .unwrap()
+        .map(|entry| {
+            let path = entry.unwrap().path();
+            let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+            (name, fs::read(&path).unwrap())
+        })
+        .collect::<Vec<_>>();
+    found.sort();
+    assert!(!found.is_empty());
+    found
+}
+
+fn snapshot(name: &str, value: &Value) {
+    insta::with_settings!({
+        snapshot_path => "fixtures/snapshots",
+        prepend_module_to_snapshot => false,
+        omit_expression => true,
+    }, {
+        insta::assert_json_snapshot!(name, value);
+    });
+}
+
+/// What a client wrote, checked by the model's own rules, and the route it takes.
+fn checked(catalog: &Catalog, written: &Value) -> (ImageRequest, std::sync::Arc<Route>) {
+    let model = catalog.find(written["model"].as_str().unwrap()).unwrap();
+    let params = written
+        .as_object()
+        .unwrap()
+        .iter()
+        .filter(|(name, _)| *name != "model")
+        .map(|(name, value)| {
+            let parameter = Parameter::from_name(name).unwrap();
+            let value = match parameter.kind() {
+                ParameterKind::Integer => crate::catalog::Value::Integer(value.as_i64().unwrap()),
+                _ => crate::catalog::Value::Text(value.as_str().unwrap().to_owned()),
+            };
+            (parameter, value)
+        })
+        .collect::<Params>();
+    let (request, _) = model
+        .rules
+        .check(&params, Unsupported::Reject)
+        .unwrap_or_else(|violation| panic!("{written}: {violation:?}"));
+    (request, std::sync::Arc::clone(&model.routes[0]))
+}
+
+#[test]
+fn requests_become_predictions() {
+    let catalog = Catalog::load(None).unwrap();
+    let requests = fixtures("requests")
+        .into_iter()
+        .map(|(name, written)| {
+            let written = serde_json::from_slice::<Value>(&written).unwrap();
+            let (request, route) = checked(&catalog, &written);
+            let n = request.n.min(route.images_per_call);
+            let create = request::create(&request, n, &route).unwrap();
+            let value = json!({ "path": create.path.join("/"), "body": create.body });
+            (name, value)
+        })
+        .collect();
+    snapshot("requests", &Value::Object(requests));
+}
+
+#[test]
+fn sizes_that_a_model_cannot_paint_are_refused_by_its_rules() {
+    let catalog = Catalog::load(None).unwrap();
+    for (model, size, is_taken) in [
+        ("flux-1-schnell", "256x256", false),
+        ("flux-1-schnell", "2048x2048", false),
+        ("flux-1-schnell", "512x512", true),
+        ("flux-1-schnell", "1344x576", true),
+        ("flux-1-pro", "2048x2048", false),
+        ("flux-1-pro", "256x256", true),
+        ("flux-1-pro", "1000x1000", true),
+        ("flux-1-pro", "1000x700", false),
+        ("flux-1-pro", "1344x576", true),
+        ("flux-1-pro", "1680x720", false),
+        ("flux-1.1-pro-ultra", "512x512", false),
+        ("flux-1.1-pro-ultra", "1280x1024", false),
+        ("flux-2-pro", "1040x1024", false),
+        ("flux-2-pro", "2048x2048", true),
+        ("flux-2-flex", "1040x1024", true),
+        ("flux-2-flex", "4096x1024", false),
+        ("flux-2-dev", "2048x2048", false),
+    ] {
+        let params = Params::from([
+            (
+                Parameter::Prompt,
+                crate::catalog::Value::Text("x".to_owned()),
+            ),
+            (
+                Parameter::Size,
+                crate::catalog::Value::Text(size.to_owned()),
+            ),
+        ]);
+        let model = catalog.find(model).unwrap();
+        let checked = model.rules.check(&params, Unsupported::Reject);
+        assert_eq!(checked.is_ok(), is_taken, "{} {size}", model.id);
+        if let Ok((request, _)) = checked {
+            // What the rules let through, the translation can say.
+            request::create(&request, request.n, &model.routes[0]).unwrap();
+        }
+    }
+}
+
+#[test]
+fn upstream_models_become_paths() {
+    let catalog = Catalog::load(None).unwrap();
+    let written = json!({ "model": "flux-1-pro", "prompt": "An otter" });
+    let (request, route) = checked(&catalog, &written);
+    let create = |upstream_model: &str| {
+        let mut route = (*route).clone();
+        route.upstream_model = upstream_model.to_owned();
+        request::create(&request, request.n, &route)
+            .map(|create| (create.path.join("/"), create.body["version"].clone()))
+            .map_err(|error| error.message)
+    };
+    assert_eq!(
+        create("owner/name"),
+        Ok(("models/owner/name/predictions".to_owned(), Value::Null))
+    );
+    assert_eq!(
+        create("owner/name:5c7d"),
+        Ok(("predictions".to_owned(), json!("owner/name:5c7d")))
+    );
+    for wrong in [
+        "name",
+        "/name",
+        "owner/",
+        "owner/name/x",
+        "../name",
+        "owner/..",
+    ] {
+        let message =
+            format!("upstream_model '{wrong}' is neither OWNER/NAME nor OWNER/NAME:VERSION");
+        assert_eq!(create(wrong), Err(message));
+    }
+}
+
+#[test]
+fn deadlines_become_headers() {
+    for (left_ms, wait, prefer, cancel_after) in [
+        (300_000, true, Some("wait=60"), "300s"),
+        (300_001, false, None, "301s"),
+        (30_500, true, Some("wait=28"), "31s"),
+        (1_500, true, Some("wait=1"), "5s"),
+        (0, true, Some("wait=1"), "5s"),
+    ] {
+        let headers = request::headers(Duration::from_millis(left_ms), wait);
+        let header = |name: &str| headers.get(name).map(|value| value.to_str().unwrap());
+        assert_eq!(header("prefer"), prefer, "{left_ms}");
+        assert_eq!(header("cancel-after"), Some(cancel_after), "{left_ms}");
+    }
+}
+
+/// What came out of an answer, whatever the pieces it came in.
+fn read<'a>(chunks: impl IntoIterator<Item = &'a [u8]>, had: &[usize]) -> Value {
+    let mut reader = PredictionReader::new(NonZeroU8::new(3).unwrap(), had.to_vec());
+    let mut pictures = Vec::new();
+    let mut picture = None;
+    let mut failure = None;
+    'chunks: for chunk in chunks {
+        reader.push(Bytes::copy_from_slice(chunk));
+        loop {
+            match reader.next() {
+                Ok(Some(PictureEvent::Begin(encoding))) => {
+                    assert!(picture.is_none(), "pictures are not interleaved");
+                    picture = Some((format!("{encoding:?}"), Vec::new()));
+                }
+                Ok(Some(PictureEvent::Data(data))) => {
+                    assert!(!data.is_empty());
+                    picture.as_mut().unwrap().1.extend_from_slice(&data);
+                }
+                Ok(Some(PictureEvent::End)) => {
+                    let (encoding, content) = picture.take().unwrap();
+                    pictures.push(json!({ encoding: String::from_utf8_lossy(&content) }));
+                }
+                Ok(Some(PictureEvent::Abandon)) => panic!("the reader abandons nothing"),
+                Ok(None) => break,
+                Err(error) => {
+                    failure = Some(error.to_string());
+                    break 'chunks;
+                }
+            }
+        }
+    }
+    assert_eq!(reader.is_inside_picture(), picture.is_some());
+    json!({
+        "done": reader.is_done(),
+        "failure": failure,
+        "pictures": pictures,
+        "prediction": format!("{:?}", reader.finish()),
+    })
+}
+
+#[test]
+fn answers_become_pictures_and_links() {
+    let answers = fixtures("answers")
+        .into_iter()
+        .map(|(name, answer)| {
+            let outcome = read([&*answer], &[]);
+            assert_eq!(read(answer.chunks(1), &[]), outcome, "{name}, byte by byte");
+            (name, outcome)
+        })
+        .collect();
+    snapshot("answers", &Value::Object(answers));
+}
+
+#[test]
+fn what_was_had_does_not_come_again() {
+    let answer = br#"{"status":"succeeded","output":["data:image/png;base64,AAAA","https://replicate.delivery/x","data:image/png;base64,CCCC"]}"#;
+    let outcome = read([&answer[..]], &[0]);
+    assert_eq!(outcome["pictures"], json!([{ "Base64": "CCCC" }]));
+    let prediction = outcome["prediction"].as_str().unwrap();
+    assert!(
+        prediction.contains(r#"links: [(1, "https://replicate.delivery/x")]"#),
+        "{prediction}"
+    );
+    assert!(prediction.contains("had: [0, 2]"), "{prediction}");
+}
+
+#[test]
+fn nothing_grows_without_bound() {
+    // A link, an error, an id, a `data:` head and a name of a megabyte each.
+    let long = "x".repeat(1024 * 1024);
+    let answer = format!(
+        r#"{{"{long}":1,"id":"{long}","status":"failed","error":"{long}","output":["https://a/{long}"]}}"#
+    );
+    let prediction = read([answer.as_bytes()], &[])["prediction"].to_string();
+    assert!(prediction.len() < 20 * 1024, "{}", prediction.len());
+    assert!(prediction.contains("id: None"), "half a name names another");
+    assert!(
+        prediction.contains("(0, \\\"\\\")"),
+        "half a link is another link"
+    );
+    let head = format!(r#"{{"output":"data:{long},AAAA"}}"#);
+    assert_eq!(
+        read([head.as_bytes()], &[])["failure"],
+        "it has a data URL that is not base64"
+    );
+    let depth = usize::try_from(MAX_DEPTH).unwrap();
+    let deep = format!("{{\"output\":{}", "[".repeat(depth));
+    assert!(read([deep.as_bytes()], &[])["failure"].is_string());
+}
+
+proptest! {
+    #[test]
+    fn the_network_s_cuts_do_not_matter(which in 0_usize..64, cuts in prop::collection::vec(1_usize..40, 1..40)) {
+        let answers = fixtures("answers");
+        let (name, answer) = &answers[which % answers.len()];
+        let mut rest = &**answer;
+        let mut chunks = Vec::new();
+        for cut in cuts.iter().cycle() {
+            let (chunk, tail) = rest.split_at((*cut).min(rest.len()));
+            chunks.push(chunk);
+            rest = tail;
+            if rest.is_empty() {
+                break;
+            }
+        }
+        prop_assert_eq!(read(chunks, &[]), read([&**answer], &[]), "{}", name);
+    }
+
+    #[test]
+    fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+        read([&*bytes], &[]);
+        Problem::read(&bytes);
+    }
+}
+
+fn shown(error: &ProviderError) -> Value {
+    json!({
+        "kind": format!("{:?}", error.kind),
+        "message": error.message,
+        "code": error.code,
+        "param": error.param,
+        "maybe_charged": error.maybe_charged,
+    })
+}
+
+#[test]
+fn errors_become_kinds() {
+    let catalog = Catalog::load(None).unwrap();
+    let written = json!({
+        "model": "flux-1-schnell", "prompt": PROMPT, "size": "1536x1024", "n": 2,
+        "output_format": "webp", "output_compression": 90,
+    });
+    let (request, route) = checked(&catalog, &written);
+    let now = "2026-11-20T10:00:00Z".parse().unwrap();
+    let errors = fixtures("errors")
+        .into_iter()
+        .map(|(name, body)| {
+            let status = name[..3].parse().unwrap();
+            let error =
+                Problem::read(&body).into_error(status, &HeaderMap::new(), &request, &route, now);
+            assert_eq!(error.upstream_status, Some(status));
+            for leak in ["billing", "purchase", PROMPT, "newspaper", "<html>"] {
+                assert!(!format!("{error:?}").contains(leak), "{name}: {error:?}");
+            }
+            (name, shown(&error))
+        })
+        .collect();
+    snapshot("errors", &Value::Object(errors));
+}
+
+#[test]
+fn ends_become_kinds() {
+    let minute = Duration::from_mins(1);
+    let ends = [
+        (Status::Failed, "NSFW content detected. Try running it again, or try a different prompt.", minute),
+        (Status::Failed, "The input or output was flagged as sensitive. Please try again with different inputs. (E005) (abc)", minute),
+        (Status::Failed, "Prediction flagged as sensitive: An otter that reads the evening newspaper aloud", minute),
+        (Status::Failed, "Prediction failed: E1000 unknown", minute),
+        (Status::Failed, "Out of memory (E1001)", minute),
+        (Status::Failed, "Error starting prediction (E6716)", minute),
+        (Status::Failed, "An otter that reads the evening newspaper aloud made me sad", minute),
+        (Status::Failed, "", minute),
+        (Status::Canceled, "", minute),
+        (Status::Canceled, "", Duration::from_secs(1)),
+        (Status::Aborted, "", minute),
+        (Status::Aborted, "", Duration::ZERO),
+        (Status::Succeeded, "", minute),
+    ]
+    .map(|(status, text, left)| {
+        let error = error::of_prediction(status, Some(text), PROMPT, left);
+        assert!(!error.message.contains("newspaper"), "{error}");
+        json!([format!("{status:?} {left:?} {text}"), shown(&error)])
+    });
+    snapshot("ends", &json!(ends));
+}

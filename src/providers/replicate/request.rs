@@ -1,0 +1,170 @@
+//! A neutral request becomes a prediction (`contracts/replicate.md`, sections 2 and 7.2).
+//!
+//! Every model has an input schema of its own and refuses what is not in it, so only what the route's
+//! translation names goes out. Pure.
+
+use std::{num::NonZeroU8, time::Duration};
+
+use reqwest::header::{HeaderMap, HeaderValue};
+use serde_json::{Map, Value, json};
+
+use crate::{
+    catalog::{ImageRequest, OutputFormat, Parameter, Route, Setting},
+    providers::{ErrorKind, ProviderError},
+};
+
+/// The longest that `Prefer: wait` may ask for (section 2.1).
+const MAX_WAIT: Duration = Duration::from_mins(1);
+/// The answer of a create that waited still has to travel.
+const TRAVEL: Duration = Duration::from_secs(2);
+/// The least that `Cancel-After` may say (section 2.1).
+const MIN_CANCEL_AFTER: Duration = Duration::from_secs(5);
+
+/// Where a prediction is created, and with what.
+#[derive(Debug)]
+pub(super) struct Create<'a> {
+    /// Below the base URL.
+    pub(super) path: Vec<&'a str>,
+    pub(super) body: Value,
+}
+
+/// The creation of a prediction that paints `n` pictures.
+///
+/// # Errors
+/// [`ErrorKind::InvalidRequest`] for a size that this model has no way to say,
+/// [`ErrorKind::ModelUnavailable`] for an upstream model that is none.
+pub(super) fn create<'a>(
+    request: &ImageRequest,
+    n: NonZeroU8,
+    route: &'a Route,
+) -> Result<Create<'a>, ProviderError> {
+    let input = input(request, n, route)?;
+    let model = route.upstream_model.as_str();
+    if model.contains(':') {
+        // A version of a community model. The official ones have none.
+        return Ok(Create {
+            path: vec!["predictions"],
+            body: json!({ "version": model, "input": input }),
+        });
+    }
+    match model.split_once('/') {
+        Some((owner, name)) if is_segment(owner) && is_segment(name) => Ok(Create {
+            path: vec!["models", owner, name, "predictions"],
+            body: json!({ "input": input }),
+        }),
+        _ => Err(ProviderError::new(
+            ErrorKind::ModelUnavailable,
+            format!("upstream_model '{model}' is neither OWNER/NAME nor OWNER/NAME:VERSION"),
+        )),
+    }
+}
+
+/// Whether it can stand alone between two slashes.
+fn is_segment(text: &str) -> bool {
+    !text.is_empty() && !text.starts_with('.') && !text.contains('/')
+}
+
+/// `Prefer` and `Cancel-After` of a call that ends in `time_left`. Without `wait` the prediction's id is
+/// answered at once, so that it can be cancelled while it runs.
+pub(super) fn headers(time_left: Duration, wait: bool) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    // Rounded up: our own clock ends the call, theirs the work that nobody will fetch.
+    let until = (time_left + Duration::from_millis(999)).max(MIN_CANCEL_AFTER);
+    headers.insert("cancel-after", seconds("", until, "s"));
+    if wait {
+        let patience = time_left.saturating_sub(TRAVEL).min(MAX_WAIT);
+        headers.insert(
+            "prefer",
+            seconds("wait=", patience.max(Duration::from_secs(1)), ""),
+        );
+    }
+    headers
+}
+
+fn seconds(before: &str, time: Duration, after: &str) -> HeaderValue {
+    let text = format!("{before}{}{after}", time.as_secs());
+    HeaderValue::try_from(text).expect("digits and these words are header characters")
+}
+
+/// The model's `input`.
+fn input(
+    request: &ImageRequest,
+    n: NonZeroU8,
+    route: &Route,
+) -> Result<Map<String, Value>, ProviderError> {
+    let mut input = Input {
+        route,
+        members: Map::new(),
+    };
+    input.set(Parameter::Prompt, request.prompt.as_str());
+    if route.images_per_call > NonZeroU8::MIN {
+        // The others have no such field.
+        input.set(Parameter::N, n.get());
+    }
+    if let Some(choice) = input.said(Parameter::Size, request.size) {
+        let fields = route.translation.size.fields(choice).ok_or_else(|| {
+            let message = format!("size {choice} cannot be asked of this provider");
+            ProviderError {
+                param: Some(Parameter::Size.as_str().to_owned()),
+                ..ProviderError::new(ErrorKind::InvalidRequest, message)
+            }
+        })?;
+        input.members.extend(fields.into_owned());
+    }
+    let format = request.output_format;
+    if let Some(format) = format.and_then(|format| input.said(Parameter::OutputFormat, format)) {
+        let word = OutputFormat::as_str(format);
+        let word = route.translation.word(Parameter::OutputFormat, word);
+        input.set(Parameter::OutputFormat, word);
+    }
+    let compression = request.output_compression;
+    if let Some(percent) =
+        compression.and_then(|percent| input.said(Parameter::OutputCompression, percent))
+    {
+        input.set(Parameter::OutputCompression, percent);
+    }
+    input.members.extend(route.translation.fixed.clone());
+    Ok(input.members)
+}
+
+struct Input<'a> {
+    route: &'a Route,
+    members: Map<String, Value>,
+}
+
+impl Input<'_> {
+    fn set(&mut self, parameter: Parameter, value: impl Into<Value>) {
+        let name = self.route.translation.name(parameter).to_owned();
+        self.members.insert(name, value.into());
+    }
+
+    /// The value that goes out, if it does.
+    fn said<T: Copy>(&self, parameter: Parameter, setting: Setting<T>) -> Option<T> {
+        let is_sent = setting.given || self.route.translation.sends_default(parameter);
+        is_sent.then_some(setting.value)
+    }
+}
+
+/// Which parameter of the caller became this field of the input, if one did.
+pub(super) fn parameter_of(
+    field: &str,
+    request: &ImageRequest,
+    route: &Route,
+) -> Option<Parameter> {
+    let translation = &route.translation;
+    if translation.fixed.contains_key(field) {
+        return None;
+    }
+    let size = translation.size.fields(request.size.value);
+    if size.is_some_and(|fields| fields.contains_key(field)) {
+        return Some(Parameter::Size);
+    }
+    [
+        Parameter::Prompt,
+        Parameter::N,
+        Parameter::OutputFormat,
+        Parameter::OutputCompression,
+    ]
+    .into_iter()
+    .find(|parameter| translation.name(*parameter) == field)
+}

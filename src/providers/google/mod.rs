@@ -10,9 +10,13 @@
 mod account;
 mod answer;
 mod error;
+#[cfg(test)]
+mod golden;
 mod key_file;
 mod request;
 mod settings;
+#[cfg(test)]
+mod tests;
 mod usage;
 mod verdict;
 

@@ -1,7 +1,8 @@
-//! What the tests of several adapters share: a server that says what it is told to, and a sink that keeps
-//! what it is given.
+//! What the tests of several adapters share: goldens, a server that says what it is told to, and a sink that
+//! keeps what it is given.
 
 pub(super) mod fake;
+pub(super) mod goldens;
 
 use std::time::Duration;
 

@@ -16,7 +16,7 @@ use super::{
     pictures::{self, Piece},
 };
 use crate::{
-    catalog::{Background, ImageSize, OutputFormat, Quality, ResponseFormat},
+    catalog::{Background, ImageSize, OutputFormat, Parameter, Quality, ResponseFormat},
     gateway::{FailedPicture, Generation, Usage},
     money::NanoUsd,
 };
@@ -33,12 +33,18 @@ pub(super) fn trace(headers: &mut http::HeaderMap, generation: &str, attempts: &
     }
 }
 
-/// The answer of a finished generation.
-pub(super) fn generation(app: &App, generation: &Generation, dropped: &[String]) -> Response {
+/// The answer of a finished generation. `safety_identifier` is the one that was asked with.
+pub(super) fn generation(
+    app: &App,
+    generation: &Generation,
+    safety_identifier: Option<&str>,
+    dropped: &[String],
+) -> Response {
     record(generation);
+    let tail = tail(generation, safety_identifier);
     let mut response = match generation.response_format {
-        ResponseFormat::Url => with_links(generation),
-        ResponseFormat::B64Json => with_pictures(app, generation),
+        ResponseFormat::Url => with_links(generation, &tail),
+        ResponseFormat::B64Json => with_pictures(app, generation, tail),
     };
     let headers = response.headers_mut();
     headers.insert(
@@ -109,6 +115,8 @@ struct Tail<'a> {
     quality: Option<Quality>,
     #[serde(skip_serializing_if = "Option::is_none")]
     size: Option<ImageSize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    safety_identifier: Option<&'a str>,
     model: &'a str,
     provider: &'a str,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
@@ -116,7 +124,7 @@ struct Tail<'a> {
     usage: UsageJson,
 }
 
-fn with_links(generation: &Generation) -> Response {
+fn with_links(generation: &Generation, tail: &str) -> Response {
     let pictures = generation.pictures.iter().map(|picture| {
         let mut entry = Map::new();
         if let Some(url) = &picture.url {
@@ -128,16 +136,11 @@ fn with_links(generation: &Generation) -> Response {
         Value::Object(entry).to_string()
     });
     let pictures: Vec<String> = pictures.collect();
-    let body = format!(
-        "{}{}{}",
-        head(generation),
-        pictures.join(","),
-        tail(generation)
-    );
+    let body = format!("{}{}{}", head(generation), pictures.join(","), tail);
     Body::from(body).into_response()
 }
 
-fn with_pictures(app: &App, generation: &Generation) -> Response {
+fn with_pictures(app: &App, generation: &Generation, tail: String) -> Response {
     let mut pieces = vec![Piece::Text(head(generation))];
     for (index, picture) in generation.pictures.iter().enumerate() {
         let comma = if index == 0 { "" } else { "," };
@@ -153,7 +156,7 @@ fn with_pictures(app: &App, generation: &Generation) -> Response {
         });
         pieces.push(Piece::Text(format!("\"{revised}}}")));
     }
-    pieces.push(Piece::Text(tail(generation)));
+    pieces.push(Piece::Text(tail));
     pictures::body(app, pieces)
 }
 
@@ -163,14 +166,17 @@ fn head(generation: &Generation) -> String {
 }
 
 /// The answer behind the last picture.
-fn tail(generation: &Generation) -> String {
-    // These four come together or not at all: DALL·E's answers have none of them.
+fn tail(generation: &Generation, safety_identifier: Option<&str>) -> String {
+    // These come together or not at all: DALL·E's answers have none of them.
     let told = generation.output_format.is_some();
+    let name = Parameter::SafetyIdentifier.as_str();
     let tail = Tail {
         background: generation.background.filter(|_| told),
         output_format: generation.output_format,
         quality: generation.quality.filter(|word| told && is_tier(*word)),
         size: generation.size.filter(|_| told),
+        safety_identifier: safety_identifier
+            .filter(|_| told && !generation.dropped.contains(&name)),
         model: &generation.model,
         provider: &generation.provider,
         failed: &generation.failed,

@@ -39,6 +39,10 @@ pub(super) async fn create(
         dropped,
     } = params::parse(object, key.unsupported_parameters).map_err(ApiError::Parameter)?;
     refuse_streaming(params.get(&Parameter::Stream))?;
+    let safety_identifier = match params.get(&Parameter::SafetyIdentifier) {
+        Some(Value::Text(identifier)) if !identifier.is_empty() => Some(identifier.clone()),
+        _ => None,
+    };
     let order = Order {
         request,
         key,
@@ -48,7 +52,12 @@ pub(super) async fn create(
         idempotency_key,
     };
     let generation = app.gateway.generate(order).await?;
-    Ok(answer::generation(&app, &generation, &dropped))
+    Ok(answer::generation(
+        &app,
+        &generation,
+        safety_identifier.as_deref(),
+        &dropped,
+    ))
 }
 
 fn refuse_streaming(stream: Option<&Value>) -> Result<(), ApiError> {

@@ -79,6 +79,7 @@ answer = api.images.generate(
 )
 assert measure(decode(answer.data[0])) == ("png", 1280, 720)
 assert answer.background == "transparent"
+assert answer.safety_identifier == "reader-7"
 
 # What only the gateway knows goes through extra_body.
 answer = api.images.generate(

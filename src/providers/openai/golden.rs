@@ -1,7 +1,7 @@
 //! Answers and errors as files, what we make of them as snapshots beside them, and the promise that it does
 //! not matter how the network cuts them.
 
-use std::{fmt::Write as _, fs, num::NonZeroU8, path::Path};
+use std::{fmt::Write as _, num::NonZeroU8};
 
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -14,33 +14,15 @@ use super::{
     request,
 };
 use crate::{
-    catalog::{
-        Catalog, ImageRequest, Parameter, ParameterKind, Params, SvgOptions, Translation,
-        Unsupported,
+    catalog::{Catalog, ImageRequest, Translation, Unsupported},
+    providers::{
+        PictureEvent, ProviderError,
+        json::MAX_DEPTH,
+        testing::goldens::{fixtures, params, snapshot},
     },
-    providers::{PictureEvent, ProviderError, json::MAX_DEPTH},
 };
 
-const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/providers/openai/fixtures");
 const PROMPT: &str = "An otter that reads the evening newspaper aloud";
-
-fn fixtures(kind: &str) -> Vec<(String, Vec<u8>)> {
-    let mut found = fs::read_dir(Path::new(FIXTURES).join(kind))
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| {
-            path.extension()
-                .is_some_and(|extension| extension == "json")
-        })
-        .map(|path| {
-            let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
-            (name, fs::read(&path).unwrap())
-        })
-        .collect::<Vec<_>>();
-    found.sort();
-    assert!(!found.is_empty());
-    found
-}
 
 /// What came out of an answer, whatever the pieces it came in.
 fn read<'a>(chunks: impl IntoIterator<Item = &'a [u8]>, n: u8) -> Value {
@@ -88,39 +70,6 @@ fn read<'a>(chunks: impl IntoIterator<Item = &'a [u8]>, n: u8) -> Value {
     })
 }
 
-fn snapshot(name: &str, value: &Value) {
-    insta::with_settings!({
-        snapshot_path => "fixtures/snapshots",
-        prepend_module_to_snapshot => false,
-        omit_expression => true,
-    }, {
-        insta::assert_json_snapshot!(name, value);
-    });
-}
-
-/// What a client writes, as the catalog takes it.
-fn params(written: &Value) -> Params {
-    let written = written.as_object().unwrap().iter();
-    written
-        .filter(|(name, _)| *name != "model")
-        .map(|(name, value)| {
-            let parameter = Parameter::from_name(name).unwrap();
-            let value = match parameter.kind() {
-                ParameterKind::Text => {
-                    crate::catalog::Value::Text(value.as_str().unwrap().to_owned())
-                }
-                ParameterKind::Integer => crate::catalog::Value::Integer(value.as_i64().unwrap()),
-                ParameterKind::Flag => crate::catalog::Value::Flag(value.as_bool().unwrap()),
-                ParameterKind::Svg => crate::catalog::Value::Svg(SvgOptions {
-                    model: value["model"].as_str().unwrap().to_owned(),
-                    effort: value["reasoning"]["effort"].as_str().map(str::to_owned),
-                }),
-            };
-            (parameter, value)
-        })
-        .collect()
-}
-
 /// The request that goes out for what a client wrote, with the model's own rules and route.
 fn translate(catalog: &Catalog, written: &Value) -> Value {
     let model = catalog.find(written["model"].as_str().unwrap()).unwrap();
@@ -141,14 +90,14 @@ fn body(request: &ImageRequest, upstream_model: &str, translation: &Translation)
 #[test]
 fn requests_become_openai_s() {
     let catalog = Catalog::load(None).unwrap();
-    let requests = fixtures("requests")
+    let requests = fixtures("openai", "requests")
         .into_iter()
         .map(|(name, written)| {
             let written = serde_json::from_slice::<Value>(&written).unwrap();
             (name, translate(&catalog, &written))
         })
         .collect();
-    snapshot("requests", &Value::Object(requests));
+    snapshot("openai", "requests", &Value::Object(requests));
 }
 
 #[test]
@@ -189,7 +138,7 @@ fn a_translation_changes_names_words_and_sizes() {
 
 #[test]
 fn answers_become_pictures_and_reports() {
-    let answers = fixtures("answers")
+    let answers = fixtures("openai", "answers")
         .into_iter()
         .map(|(name, answer)| {
             let outcome = read([&*answer], 6);
@@ -197,7 +146,7 @@ fn answers_become_pictures_and_reports() {
             (name, outcome)
         })
         .collect();
-    snapshot("answers", &Value::Object(answers));
+    snapshot("openai", "answers", &Value::Object(answers));
 }
 
 /// The error of a file whose name begins with its status.
@@ -209,7 +158,7 @@ fn error_of(name: &str, body: &[u8]) -> ProviderError {
 
 #[test]
 fn errors_become_kinds() {
-    let errors = fixtures("errors")
+    let errors = fixtures("openai", "errors")
         .into_iter()
         .map(|(name, body)| {
             let error = error_of(&name, &body);
@@ -229,7 +178,7 @@ fn errors_become_kinds() {
             (name, value)
         })
         .collect();
-    snapshot("errors", &Value::Object(errors));
+    snapshot("openai", "errors", &Value::Object(errors));
 }
 
 #[test]

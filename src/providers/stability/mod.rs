@@ -6,6 +6,8 @@
 
 mod answer;
 mod error;
+#[cfg(test)]
+mod golden;
 mod request;
 mod settings;
 

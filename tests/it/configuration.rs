@@ -16,10 +16,13 @@ fn check_lists_providers_models_routes_and_prices() {
     let text = &output.stdout;
     for word in [
         "openai",
+        "stability",
         "sandbox",
         "OPENAI_API_KEY",
+        "STABILITY_API_KEY",
         "openai/dall-e-3",
         "openai/gpt-image-2",
+        "stability/stable-diffusion-3-large",
         "easel/sandbox",
         "0.04",
     ] {

@@ -21,6 +21,7 @@ mod refusals;
 mod replicas;
 mod sdk;
 mod shutdown;
+mod stability;
 mod support;
 mod test_keys;
 mod the_fake;

@@ -8,7 +8,10 @@ use std::{
 
 use serde_json::json;
 
-use crate::support::App;
+use crate::support::{
+    App,
+    fake_stability::{self, FakeStability},
+};
 
 fn python() -> PathBuf {
     let interpreter = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/.venv/bin/python");
@@ -31,10 +34,13 @@ fn node() -> PathBuf {
 /// Runs one script with the addresses and keys it needs.
 async fn run(interpreter: PathBuf, script: &str) {
     let builder = App::builder().await;
+    let stability = FakeStability::start().await;
     let authority = builder.openai().authority();
     let app = builder
         .set("providers.openai.timeout", "5s")
         .set("providers.openai.result_hosts", json!([authority]))
+        .set("providers.stability.base_url", stability.base_url())
+        .set("providers.stability.api_key", fake_stability::API_KEY)
         .start()
         .await;
     let mut command = Command::new(interpreter);
@@ -94,6 +100,11 @@ async fn python_models() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn python_stability() {
+    run(python(), "python/stability.py").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn node_images() {
     run(node(), "node/images.mjs").await;
 }
@@ -106,4 +117,9 @@ async fn node_errors() {
 #[tokio::test(flavor = "multi_thread")]
 async fn node_models() {
     run(node(), "node/models.mjs").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn node_stability() {
+    run(node(), "node/stability.mjs").await;
 }

@@ -148,6 +148,9 @@ impl ErrorBody {
 
     /// The caller's parameter behind the field that is blamed (section 7.2).
     fn parameter(&self) -> Option<String> {
+        if self.name.as_deref() == Some("invalid_language") {
+            return Some("prompt".to_owned());
+        }
         let parameter = match self.blamed()? {
             "aspect_ratio" => "size",
             "style_preset" => "style",

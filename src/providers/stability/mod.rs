@@ -10,6 +10,8 @@ mod error;
 mod golden;
 mod request;
 mod settings;
+#[cfg(test)]
+mod tests;
 
 use std::{fmt, num::NonZeroU8};
 

@@ -111,6 +111,11 @@ impl App {
         self.create_key(&["--test", "--credit", credit])
     }
 
+    /// Nobody may find this word in a log.
+    pub(crate) fn keep_secret(&self, word: &str, what: &'static str) {
+        self.secrets.add(word, what);
+    }
+
     /// Any command, with this Easel's configuration.
     pub(crate) fn run(&self, arguments: &[&str]) -> Output {
         let file = self.config_file();

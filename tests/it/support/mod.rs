@@ -8,6 +8,7 @@ mod app;
 mod client;
 mod database;
 pub(crate) mod fake_openai;
+pub(crate) mod fake_stability;
 pub(crate) mod pictures;
 mod process;
 pub(crate) mod raw;

@@ -17,6 +17,7 @@ mod keys;
 mod links;
 mod models;
 mod newcomer;
+mod readme;
 mod refusals;
 mod replicas;
 mod sdk;

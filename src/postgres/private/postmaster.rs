@@ -296,7 +296,7 @@ fn anybody_works_in(directory: &Path) -> bool {
 }
 
 /// Whether the process has ended and only waits for its parent to notice, who may never do so.
-fn is_zombie(pid: Pid) -> bool {
+pub(super) fn is_zombie(pid: Pid) -> bool {
     let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()));
     // The state follows the name, which is in parentheses and may contain anything.
     stat.is_ok_and(|stat| {

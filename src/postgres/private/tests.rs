@@ -6,7 +6,7 @@ use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use sqlx::{ConnectOptions, Row};
 use tempfile::TempDir;
 
-use super::*;
+use super::{postmaster::is_zombie, *};
 use crate::config::{Config, Environment};
 
 /// A directory that the server's user may enter too, when the tests run as root.
@@ -39,8 +39,10 @@ async fn execute(server: &PrivateServer, sql: &'static str) {
     sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
 }
 
+/// A server that has ended and whose parent (this process) has not asked after it yet does not run.
 fn runs(pid: i32) -> bool {
-    test_kill_process(Pid::from_raw(pid).unwrap()).is_ok()
+    let pid = Pid::from_raw(pid).unwrap();
+    test_kill_process(pid).is_ok() && !is_zombie(pid)
 }
 
 /// What the kernel does with our locks when we are killed; the server goes on without us.

@@ -7,7 +7,7 @@
 use std::{num::NonZeroU8, time::Duration};
 
 use futures_util::{StreamExt, stream};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info_span};
 
@@ -21,7 +21,7 @@ use crate::{
     keys::Mode,
     ledger,
     providers::{Call, ErrorKind, ProviderError, Report},
-    routing::{self, Health, Next, Outcome},
+    routing::{self, Health, Next, Outcome, Ticket},
 };
 
 /// Upstream calls of one request at the same time.
@@ -168,12 +168,16 @@ async fn call_once(
         watched: mode == Mode::Live,
         call: &call,
     };
-    health.call_begins(clock);
+    let ticket = health.call_begins(clock);
     let mut collector = Collector::new(&rooms.store, usize::from(call.n.get()));
     let result = {
         let work = candidacy.provider.generate(&call, &mut collector);
         tokio::select! {
-            result = work => result,
+            // Adapters keep their own, shorter deadlines; this one makes sure.
+            result = timeout_at(call.deadline, work) => result.unwrap_or_else(|_| {
+                let kind = ErrorKind::Timeout { sent: true };
+                Err(ProviderError::new(kind, "the provider did not answer in time"))
+            }),
             () = client_left.cancelled(), if candidacy.cancel_on_disconnect => {
                 Err(ProviderError::new(ErrorKind::Cancelled, "the client left"))
             }
@@ -187,7 +191,8 @@ async fn call_once(
         Ok(report) => (report, None),
         Err(error) => (Report::default(), Some(error)),
     };
-    report.announced = report.announced.max(arrived);
+    // What came beyond what was asked for is the provider's affair: the usage is for what was asked.
+    report.announced = report.announced.max(arrived).min(usize::from(call.n.get()));
     let mut broken = None;
     let mut pictures = Vec::new();
     for (place, collected) in collected.into_iter().enumerate() {
@@ -197,14 +202,13 @@ async fn call_once(
                 pictures.push((stored, revised));
             }
             Collected::Broken(why) => broken = Some(why),
-            Collected::Surplus => {}
         }
     }
     if failure.is_none() && pictures.len() < usize::from(call.n.get()) {
         failure = Some(shortfall(&mut report, broken, pictures.len(), call.n));
     }
 
-    health.call_ended(clock, latency, pictures.len(), failure.as_ref());
+    health.call_ended(ticket, clock, latency, pictures.len(), failure.as_ref());
     let attempt = ledger::Attempt {
         provider: candidacy.provider_name.clone(),
         upstream_model: call.route.upstream_model.clone(),
@@ -233,16 +237,18 @@ struct Patient<'a> {
 }
 
 impl Patient<'_> {
-    fn call_begins(&self, now: Instant) {
-        if self.watched {
-            let route = &self.call.route;
-            self.health
-                .call_begins(&route.provider, &route.upstream_model, now);
+    fn call_begins(&self, now: Instant) -> Ticket {
+        if !self.watched {
+            return Ticket::default();
         }
+        let route = &self.call.route;
+        self.health
+            .call_begins(&route.provider, &route.upstream_model, now)
     }
 
     fn call_ended(
         &self,
+        ticket: Ticket,
         began: Instant,
         latency: Duration,
         pictures: usize,
@@ -261,7 +267,7 @@ impl Patient<'_> {
         let route = &self.call.route;
         let now = began + latency;
         self.health
-            .call_ended(&route.provider, &route.upstream_model, outcome, now);
+            .call_ended(&route.provider, &route.upstream_model, ticket, outcome, now);
     }
 }
 

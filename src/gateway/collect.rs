@@ -18,14 +18,13 @@ pub(super) enum Collected {
     Whole(StoredImage),
     /// It arrived and is no picture, for this reason.
     Broken(String),
-    /// It is whole, but more than was asked for: not kept, not charged.
-    Surplus,
 }
 
 /// Takes the pictures of one call.
 pub(super) struct Collector<'a> {
     store: &'a ImageStore,
     wanted: usize,
+    /// Bounded by `wanted`, whatever a provider sends.
     collected: Vec<Collected>,
     current: Current,
 }
@@ -35,8 +34,10 @@ enum Current {
     Idle,
     Raw(ImageWriter),
     Base64(Base64Writer),
-    /// The rest of a picture that is not kept.
+    /// The rest of a picture that is broken.
     PassingOver(Collected),
+    /// A picture more than was asked for: not kept, not charged.
+    Surplus,
 }
 
 impl<'a> Collector<'a> {
@@ -56,14 +57,20 @@ impl<'a> Collector<'a> {
         self.collected
     }
 
-    async fn begin(&mut self, encoding: Encoding) -> Result<(), ProviderError> {
-        let kept = self
+    /// A broken picture does not take a good one's place, but a provider that sends nothing else is not
+    /// listened to for ever.
+    fn has_enough(&self) -> bool {
+        let whole = self
             .collected
             .iter()
-            .filter(|collected| !matches!(collected, Collected::Surplus))
+            .filter(|collected| matches!(collected, Collected::Whole(_)))
             .count();
-        if kept >= self.wanted {
-            self.current = Current::PassingOver(Collected::Surplus);
+        whole >= self.wanted || self.collected.len() >= self.wanted.saturating_mul(2)
+    }
+
+    async fn begin(&mut self, encoding: Encoding) -> Result<(), ProviderError> {
+        if self.has_enough() {
+            self.current = Current::Surplus;
             return Ok(());
         }
         let writer = self
@@ -82,7 +89,7 @@ impl<'a> Collector<'a> {
         let written = match &mut self.current {
             Current::Raw(writer) => writer.write(bytes).await,
             Current::Base64(writer) => writer.write(bytes).await,
-            Current::Idle | Current::PassingOver(_) => return Ok(()),
+            Current::Idle | Current::PassingOver(_) | Current::Surplus => return Ok(()),
         };
         match written {
             Ok(()) => Ok(()),
@@ -101,7 +108,7 @@ impl<'a> Collector<'a> {
                 self.collected.push(collected);
                 return Ok(());
             }
-            Current::Idle => return Ok(()),
+            Current::Idle | Current::Surplus => return Ok(()),
         };
         self.collected.push(match finished {
             Ok(stored) => Collected::Whole(stored),

@@ -22,7 +22,7 @@ use crate::{
     },
     images::StoredImage,
     ledger::{self, Ending, Hold, Ledger, LedgerError, NewHold, Picture, Settlement},
-    money::{MoneyError, NanoUsd},
+    money::NanoUsd,
     providers::{ErrorKind, ProviderError, Report},
 };
 
@@ -188,11 +188,11 @@ fn capture(
     let mut charges = Vec::new();
     for call in calls.iter().filter(|call| !call.pictures.is_empty()) {
         charges.extend(
-            price(admission, by, call).map_err(|error| GatewayError::Internal(Box::new(error)))?,
+            price_or_estimate(admission, by, call)
+                .map_err(|error| GatewayError::Internal(Box::new(error)))?,
         );
     }
-    cap_at_hold(&mut charges, hold.amount)
-        .map_err(|error| GatewayError::Internal(Box::new(error)))?;
+    cap_at_hold(&mut charges, hold.amount);
     let cost = NanoUsd::sum(charges.iter().map(|charge| charge.cost))
         .map_err(|error| GatewayError::Internal(Box::new(error)))?;
 
@@ -279,11 +279,27 @@ fn summarise(attempts: &[ledger::Attempt]) -> String {
     calls.join(", ")
 }
 
-/// What the pictures of one call cost.
+/// What the pictures of one call cost. A reported usage that cannot be priced is not believed: pictures
+/// that came are not free because a provider counts absurdly.
+fn price_or_estimate(
+    admission: &Admission,
+    by: &Candidacy,
+    call: &ServedCall,
+) -> Result<Vec<Charge>, PriceError> {
+    price(admission, by, call, call.report.usage.as_ref()).or_else(|error| {
+        tracing::error!(
+            error = &error as &dyn std::error::Error,
+            "the reported usage cannot be priced; charged as if none had been reported"
+        );
+        price(admission, by, call, None)
+    })
+}
+
 fn price(
     admission: &Admission,
     by: &Candidacy,
     call: &ServedCall,
+    usage: Option<&TokenUsage>,
 ) -> Result<Vec<Charge>, PriceError> {
     let one_pixel = ImageSize {
         width: NonZeroU32::MIN,
@@ -302,7 +318,7 @@ fn price(
     let delivered = Delivered {
         sizes: &sizes,
         announced: call.report.announced.max(sizes.len()),
-        usage: call.report.usage.as_ref(),
+        usage,
     };
     by.route
         .price
@@ -310,17 +326,17 @@ fn price(
 }
 
 /// I4, whatever a provider reports: what is above the hold is ours to pay, and somebody must look.
-fn cap_at_hold(charges: &mut [Charge], hold: NanoUsd) -> Result<(), MoneyError> {
-    let cost = NanoUsd::sum(charges.iter().map(|charge| charge.cost))?;
-    if cost > hold {
+fn cap_at_hold(charges: &mut [Charge], hold: NanoUsd) {
+    // A sum beyond the countable range is above every hold.
+    let cost = NanoUsd::sum(charges.iter().map(|charge| charge.cost));
+    if cost.as_ref().map_or(true, |cost| *cost > hold) {
         tracing::error!(
-            cost_usd = %cost,
+            cost_usd = ?cost,
             hold_usd = %hold,
             "the provider used more than the largest price that was held; the capture is capped"
         );
         Charge::cap(charges, hold);
     }
-    Ok(())
 }
 
 fn release(error: &GatewayError) -> Ending {
@@ -345,7 +361,8 @@ fn for_the_books(error: &ProviderError) -> (String, String) {
 
 fn usage(calls: &[ServedCall], cost: NanoUsd) -> Usage {
     let mut total = TokenUsage::default();
-    for usage in calls.iter().filter_map(|call| call.report.usage.as_ref()) {
+    let charged = calls.iter().filter(|call| !call.pictures.is_empty());
+    for usage in charged.filter_map(|call| call.report.usage.as_ref()) {
         total.input_text = total.input_text.saturating_add(usage.input_text);
         total.input_image = total.input_image.saturating_add(usage.input_image);
         total.output_text = total.output_text.saturating_add(usage.output_text);

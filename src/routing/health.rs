@@ -96,6 +96,14 @@ pub enum Outcome {
     Neutral,
 }
 
+/// A call under way: whether it probes a route, or an account, whose rest is over.
+#[derive(Debug, Clone, Copy, Default)]
+#[must_use = "a probe that never ends rests its route for minutes"]
+pub struct Ticket {
+    probes_route: bool,
+    probes_account: bool,
+}
+
 /// The health of every route that has been called.
 #[derive(Debug)]
 pub struct Health {
@@ -146,30 +154,47 @@ impl Health {
     }
 
     /// A call begins. If it is the probe of a rested route, others go on resting it until it ends.
-    pub fn call_begins(&self, provider: &str, upstream_model: &str, now: Instant) {
-        for part in [upstream_model, ACCOUNT] {
-            if let Some(route) = self.known(provider, part) {
-                route.lock().call_begins(now);
-            }
+    pub fn call_begins(&self, provider: &str, upstream_model: &str, now: Instant) -> Ticket {
+        let probes = |part| {
+            self.known(provider, part)
+                .is_some_and(|route| route.lock().call_begins(now))
+        };
+        Ticket {
+            probes_route: probes(upstream_model),
+            probes_account: probes(ACCOUNT),
         }
     }
 
-    /// A call has ended.
-    pub fn call_ended(&self, provider: &str, upstream_model: &str, outcome: Outcome, now: Instant) {
-        let end = |route: &RouteHealth, outcome| {
-            route.lock().call_ended(outcome, &self.settings, now);
+    /// The call of this ticket has ended.
+    pub fn call_ended(
+        &self,
+        provider: &str,
+        upstream_model: &str,
+        ticket: Ticket,
+        outcome: Outcome,
+        now: Instant,
+    ) {
+        let end = |route: &RouteHealth, probed, outcome| {
+            route
+                .lock()
+                .call_ended(probed, outcome, &self.settings, now);
         };
         if outcome == Outcome::AccountTrouble {
-            // The account is the same for all of the provider's routes.
-            return end(&self.route(provider, ACCOUNT), outcome);
+            // The account is the same for all of the provider's routes; this one's probe is over.
+            if let Some(route) = self.known(provider, upstream_model) {
+                end(&route, ticket.probes_route, Outcome::Neutral);
+            }
+            let account = self.route(provider, ACCOUNT);
+            return end(&account, ticket.probes_account, outcome);
         }
-        end(&self.route(provider, upstream_model), outcome);
+        let route = self.route(provider, upstream_model);
+        end(&route, ticket.probes_route, outcome);
         if let Some(account) = self.known(provider, ACCOUNT) {
             let told = match outcome {
                 Outcome::Success { .. } => outcome,
                 _ => Outcome::Neutral,
             };
-            end(&account, told);
+            end(&account, ticket.probes_account, told);
         }
     }
 
@@ -226,14 +251,24 @@ impl State {
         }
     }
 
-    fn call_begins(&mut self, now: Instant) {
-        if self.rests_until.is_some() && !self.is_resting(now) {
+    fn call_begins(&mut self, now: Instant) -> bool {
+        let probes = self.rests_until.is_some() && !self.is_resting(now);
+        if probes {
             self.probing_since = Some(now);
         }
+        probes
     }
 
-    fn call_ended(&mut self, outcome: Outcome, settings: &BreakerSettings, now: Instant) {
-        let probing = self.probing_since.take().is_some();
+    fn call_ended(
+        &mut self,
+        probing: bool,
+        outcome: Outcome,
+        settings: &BreakerSettings,
+        now: Instant,
+    ) {
+        if probing {
+            self.probing_since = None;
+        }
         match outcome {
             Outcome::Neutral => {}
             Outcome::Success { images, latency } => {
@@ -321,8 +356,8 @@ mod tests {
 
         fn calls(&self, outcomes: &[Outcome]) -> &Self {
             for outcome in outcomes {
-                self.health.call_begins("p", "m", self.now);
-                self.health.call_ended("p", "m", *outcome, self.now);
+                let ticket = self.health.call_begins("p", "m", self.now);
+                self.health.call_ended("p", "m", ticket, *outcome, self.now);
             }
             self
         }
@@ -350,9 +385,15 @@ mod tests {
         route.later(9).expect(Standing::Resting);
         route.later(1);
         // One request probes; the others go on resting the route until it ends.
-        route.health.call_begins("p", "m", route.now);
+        let straggler = Ticket::default();
+        let probe = route.health.call_begins("p", "m", route.now);
         route.expect(Standing::Resting);
-        route.health.call_ended("p", "m", SUCCESS, route.now);
+        let refused = Outcome::Neutral;
+        route
+            .health
+            .call_ended("p", "m", straggler, refused, route.now);
+        route.expect(Standing::Resting);
+        route.health.call_ended("p", "m", probe, SUCCESS, route.now);
         assert_ne!(
             route.health.condition("p", "m", route.now).standing,
             Standing::Resting

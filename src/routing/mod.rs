@@ -12,7 +12,7 @@ mod preferences;
 
 pub use self::{
     failure::{Next, after_failure, outcome},
-    health::{BreakerSettings, Condition, Health, Outcome, Standing},
+    health::{BreakerSettings, Condition, Health, Outcome, Standing, Ticket},
     preferences::{Preferences, Sort},
 };
 use crate::money::NanoUsd;

@@ -32,10 +32,12 @@ fn main() {
         rest: Duration::from_secs(10),
     });
     let now = Instant::now();
+    let mut tickets = Vec::with_capacity(IN_FLIGHT);
     for call in 0..IN_FLIGHT {
         let provider = &providers[call % ROUTES];
-        health.call_ended(provider, "model", outcome(call), now);
-        health.call_begins(provider, "model", now);
+        let ticket = health.call_begins(provider, "model", now);
+        health.call_ended(provider, "model", ticket, outcome(call), now);
+        tickets.push(health.call_begins(provider, "model", now));
     }
 
     let catalog_order = Preferences::default();
@@ -61,7 +63,9 @@ fn main() {
                             break;
                         }
                         let now = Instant::now();
-                        health.call_ended(&providers[call % ROUTES], "model", outcome(call), now);
+                        let provider = &providers[call % ROUTES];
+                        let ticket = health.call_begins(provider, "model", now);
+                        health.call_ended(provider, "model", ticket, outcome(call), now);
                         black_box(decide(&health, &providers, preferences));
                     }
                 });

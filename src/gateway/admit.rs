@@ -6,7 +6,7 @@ use tokio::time::{Duration, Instant};
 
 use super::{Gateway, GatewayError, GatewaySettings, Order, ProviderSlot, Rooms};
 use crate::{
-    catalog::{Catalog, ImageRequest, Model, Parameter, Params, Route, Unsupported},
+    catalog::{Catalog, ImageRequest, Model, Parameter, Params, Route, Unsupported, Violation},
     ids::GenerationId,
     keys::{ApiKey, Mode, UnsupportedParameters},
     money::NanoUsd,
@@ -86,6 +86,7 @@ pub(super) fn admit(
         .rules
         .check(&order.params, unsupported)
         .map_err(GatewayError::Violation)?;
+    check_priced(order.key.mode, &model, &request)?;
     let routes = find_routes(rooms, &order, &model, &request)?;
     // All that is needed of them is in the request: no prompt is kept twice while a provider paints.
     order.params = Params::new();
@@ -128,6 +129,20 @@ pub(super) fn check_allowed(key: &ApiKey, model: &Model) -> Result<(), GatewayEr
         }),
         _ => Ok(()),
     }
+}
+
+/// No price, no service: real money never buys what nobody has priced.
+fn check_priced(mode: Mode, model: &Model, request: &ImageRequest) -> Result<(), GatewayError> {
+    if mode == Mode::Test || model.routes.iter().all(|route| route.price.covers(request)) {
+        return Ok(());
+    }
+    Err(GatewayError::Violation(Violation {
+        parameter: Parameter::OutputFormat.as_str().to_owned(),
+        code: "invalid_value",
+        message: "Invalid value for 'output_format': 'svg'. The provider bills its writing apart, and it has \
+                  no price here yet, so live keys cannot use it."
+            .to_owned(),
+    }))
 }
 
 /// The routes this request may take, in the order in which they are tried.

@@ -483,3 +483,20 @@ async fn a_lenient_key_has_unsupported_parameters_dropped() {
     );
     app.finish().await;
 }
+
+/// A vector picture is written by a model of its own, which nobody has priced: no price, no service.
+#[tokio::test(flavor = "multi_thread")]
+async fn real_money_does_not_buy_what_has_no_price() {
+    let app = App::start().await;
+    let request =
+        json!({"model": "gpt-image-2.6-flare", "prompt": "a kite", "output_format": "svg"});
+    let live = app.live_key("5");
+    let problem = app.refuse(&live, 400, &request).await;
+    assert_eq!(problem.param(), "output_format");
+    assert!(app.openai.calls().is_empty());
+
+    let test = app.test_key("5");
+    let answer = app.generate(&test, &request).await.expect(200).json();
+    assert_eq!(answer["output_format"], "svg");
+    app.finish().await;
+}

@@ -28,7 +28,7 @@ use self::{
 use super::{
     request::{Delivered, ImageRequest, TokenUsage},
     rules::Rules,
-    vocabulary::{ImageSize, Quality},
+    vocabulary::{ImageSize, OutputFormat, Quality},
 };
 use crate::money::{MoneyError, NanoUsd};
 
@@ -182,6 +182,16 @@ impl Price {
             Kind::Image(_) | Kind::Megapixel(_) => Ok(None),
             Kind::Token(price) => price.bound(request, &[]).map(Some),
         }
+    }
+
+    /// Whether this price is all that the request costs upstream. A vector picture is written by a model of
+    /// its own, whose tokens are billed apart at rates that no source gives
+    /// (`contracts/openai-images.md`, section 9); a price per token cannot cover it.
+    pub fn covers(&self, request: &ImageRequest) -> bool {
+        let is_vector = request
+            .output_format
+            .is_some_and(|format| format.value == OutputFormat::Svg);
+        !(is_vector && matches!(self.kind, Kind::Token(_)))
     }
 
     /// What each delivered picture costs, in order; as many as `delivered.sizes`.

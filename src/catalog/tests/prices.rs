@@ -486,3 +486,22 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_price_per_token_does_not_cover_what_is_billed_apart() {
+    for (name, input, expected) in [
+        ("gpt-image-2.6-flare", "output_format=svg", false),
+        ("gpt-image-2.6-flare", "output_format=gif", true),
+        ("gpt-image-2.6-flare", "", true),
+        ("gpt-image-2", "output_format=webp", true),
+        ("dall-e-2", "", true),
+    ] {
+        let model = model(name);
+        let request = request(model, input);
+        assert_eq!(
+            model.routes[0].price.covers(&request),
+            expected,
+            "{name} {input}"
+        );
+    }
+}

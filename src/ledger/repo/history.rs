@@ -4,7 +4,7 @@ use std::{collections::HashMap, time::Duration};
 
 use sqlx::PgPool;
 
-use super::{clean, decode};
+use super::{decode, name};
 use crate::{
     ids::AccountId,
     keys::Mode,
@@ -31,8 +31,8 @@ pub(in crate::ledger) async fn find(
         .after
         .map_or_else(|| NEWEST.to_owned(), |after| after.to_string());
     let mode = filter.mode.map(Mode::as_str);
-    let user = filter.user.as_deref().map(clean);
-    let found = if let Some(key) = filter.idempotency_key.as_deref().map(clean) {
+    let user = filter.user.as_deref().map(name);
+    let found = if let Some(key) = filter.idempotency_key.as_deref().map(name) {
         sqlx::query_scalar!(
             "select id from generations
              where account_id = $1 and idempotency_key = $2 and id < $3

@@ -2,7 +2,7 @@
 
 use sqlx::PgConnection;
 
-use super::{clean, decode};
+use super::{decode, name};
 use crate::{
     ids::{KeyId, ReplicaId},
     ledger::{
@@ -113,7 +113,7 @@ pub(in crate::ledger) async fn insert(
     let optional = |of: fn(&NewHold) -> &Option<String>| -> Vec<Option<String>> {
         granted
             .iter()
-            .map(|(new, _)| of(new).as_deref().map(clean))
+            .map(|(new, _)| of(new).as_deref().map(name))
             .collect()
     };
     let modes: Vec<&str> = granted.iter().map(|(new, _)| new.mode.as_str()).collect();

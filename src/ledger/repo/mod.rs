@@ -27,6 +27,15 @@ use std::{fmt::Display, str::FromStr};
 use super::error::LedgerError;
 use crate::postgres::clean;
 
+/// Clients' names (of an end user, of an effect) are kept up to this length. They are in indexes, and an
+/// entry of an index that is too large fails the statement, and the whole batch with it.
+const LONGEST_NAME_CHARS: usize = 255;
+
+/// A client's name for something, as it is kept and looked for.
+fn name(text: &str) -> String {
+    clean(text).chars().take(LONGEST_NAME_CHARS).collect()
+}
+
 /// Reads an id or word that we wrote ourselves.
 fn decode<T: FromStr<Err: Display>>(column: &'static str, text: &str) -> Result<T, LedgerError> {
     text.parse()

@@ -98,6 +98,37 @@ async fn a_nul_from_a_client_harms_nobody() {
 }
 
 #[tokio::test]
+async fn a_name_that_no_index_takes_harms_nobody() {
+    let books = Books::with("1").await;
+    // Hardly compressible, as an index entry would be.
+    let long: String = (0..400).map(|_| GenerationId::new().to_string()).collect();
+    let mut odd = books.new_hold("0.1");
+    odd.user = Some(long.clone());
+    odd.idempotency_key = Some(long.clone());
+    let generation = odd.generation;
+    let outcomes = books
+        .ledger
+        .hold(&[odd, books.new_hold("0.1")])
+        .await
+        .unwrap();
+    assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+    for filter in [
+        GenerationFilter {
+            user: Some(long.clone()),
+            ..GenerationFilter::default()
+        },
+        GenerationFilter {
+            idempotency_key: Some(long),
+            ..GenerationFilter::default()
+        },
+    ] {
+        let found = books.ledger.generations(books.account, &filter, 9).await;
+        let found: Vec<_> = found.unwrap().into_iter().map(|found| found.id).collect();
+        assert_eq!(found, [generation]);
+    }
+}
+
+#[tokio::test]
 async fn of_two_hundred_at_once_exactly_those_that_are_paid_for_get_in() {
     let books = Books::with("0.28").await;
     let other = books.replica();

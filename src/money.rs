@@ -139,21 +139,13 @@ impl NanoUsd {
         self.fraction_half_up(factor, 10_000)
     }
 
-    /// Splits this amount into `parts` that differ by at most one nano-USD and add up to it exactly.
-    /// Empty for no parts.
-    pub fn split(self, parts: usize) -> Vec<Self> {
-        let Ok(count) = i64::try_from(parts) else {
-            return Vec::new();
-        };
-        let (Some(each), Some(rest)) = (
-            self.0.checked_div_euclid(count),
-            self.0.checked_rem_euclid(count),
-        ) else {
-            return Vec::new();
-        };
-        (0..count)
-            .map(|index| Self(each.saturating_add(i64::from(index < rest))))
-            .collect()
+    /// Splits this amount into `parts` that differ by at most one nano-USD and add up to it exactly; one
+    /// by one, because how many there are may be a provider's word.
+    pub fn split(self, parts: usize) -> impl Iterator<Item = Self> {
+        let count = i64::try_from(parts).unwrap_or(i64::MAX);
+        let each = self.0.checked_div_euclid(count).unwrap_or(0);
+        let rest = self.0.checked_rem_euclid(count).unwrap_or(0);
+        (0..count).map(move |index| Self(each.saturating_add(i64::from(index < rest))))
     }
 
     /// The sum of `amounts`.
@@ -283,7 +275,7 @@ mod tests {
 
         #[test]
         fn a_split_adds_up_and_is_even(nano in 0..=i64::MAX, parts in 1_usize..20) {
-            let shares = NanoUsd(nano).split(parts);
+            let shares: Vec<NanoUsd> = NanoUsd(nano).split(parts).collect();
             prop_assert_eq!(shares.len(), parts);
             prop_assert_eq!(NanoUsd::sum(shares.iter().copied()), Ok(NanoUsd(nano)));
             let (least, most) = (shares.iter().min().unwrap(), shares.iter().max().unwrap());

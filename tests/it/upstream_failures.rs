@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
-use crate::support::{App, Behaviour, Key, Reply};
+use crate::support::{App, Behaviour, Key, Reply, pictures};
 
 const PROMPT: &str = "the cartographer of an unknown coast";
 
@@ -291,6 +292,68 @@ async fn refused_content_keeps_its_code() {
         assert_eq!(app.openai.calls().len(), calls + 1);
     }
     assert_eq!(app.balance(&key).await, json!(1));
+    app.finish().await;
+}
+
+/// A provider may paint some and refuse the rest, in words about the prompt: those are for the caller, not
+/// for the books.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_beside_pictures_leaves_no_words_in_the_books() {
+    let app = App::start().await;
+    let key = app.live_key("1");
+    let words = "No cartographers on a Friday.";
+    let body = json!({
+        "created": 1_795_000_000,
+        "data": [{"b64_json": STANDARD.encode(pictures::paint("png", 256, 256, 7, false))}],
+        "error": {
+            "message": words,
+            "type": "image_generation_user_error",
+            "code": "content_policy_violation",
+        },
+    });
+    let reply = Reply::raw(200, "application/json", body.to_string());
+    app.openai.next(Behaviour::Reply(reply));
+    let request = json!({"model": "dall-e-2", "prompt": PROMPT, "size": "256x256", "n": 2});
+    let answer = app.generate(&key, &request).await.expect(200).json();
+    assert_eq!(answer["failed"][0]["message"], words);
+    let kept = app
+        .database
+        .texts("select error_code || ': ' || error_message from generations")
+        .await;
+    assert_eq!(
+        kept,
+        ["content_policy_violation: the provider refused the request"]
+    );
+    app.finish().await;
+}
+
+/// A picture that arrived is charged, whatever the provider says that it took: at most what was held, and
+/// nobody's sums break on it.
+#[tokio::test(flavor = "multi_thread")]
+async fn usage_beyond_belief_is_charged_as_what_was_held() {
+    let app = App::start().await;
+    let key = app.live_key("1");
+    let request = json!({
+        "model": "gpt-image-1", "prompt": PROMPT, "quality": "low", "size": "1024x1024",
+        "response_format": "url",
+    });
+    for tokens in [u64::MAX, 230_000_000_000_000, 230_000_000_000_000] {
+        let body = json!({
+            "created": 1_795_000_000,
+            "data": [{"b64_json": STANDARD.encode(pictures::paint("png", 64, 64, 7, false))}],
+            "usage": {"input_tokens": 3, "output_tokens": tokens},
+        });
+        let reply = Reply::raw(200, "application/json", body.to_string());
+        app.openai.next(Behaviour::Reply(reply));
+        app.generate(&key, &request).await.expect(200);
+    }
+    let uncharged = app
+        .database
+        .number("select count(*) from holds where captured_nano_usd < amount_nano_usd")
+        .await;
+    assert_eq!(uncharged, 0, "each was charged all that was held");
+    app.get(&key, "/v1/usage").await.expect(200);
+    app.run(&["usage"]).expect_success();
     app.finish().await;
 }
 

@@ -32,6 +32,11 @@ use super::{
 };
 use crate::money::{MoneyError, NanoUsd};
 
+/// No call costs more than this: a million USD. What a provider reports beyond (tokens without end, a
+/// picture of a million megapixels) is a lie or a mistake and counts as this much, which the hold caps.
+/// Sums of such costs stay countable, so neither the settlement nor the books break on one.
+const LARGEST_COST: NanoUsd = NanoUsd::from_nano(1_000_000_000_000_000);
+
 /// Why no price could be named.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PriceError {
@@ -68,11 +73,11 @@ pub struct Charge {
 }
 
 impl Charge {
-    fn with_markup(upstream_cost: NanoUsd, markup_basis_points: u32) -> Result<Self, MoneyError> {
-        Ok(Self {
+    fn with_markup(upstream_cost: NanoUsd, markup_basis_points: u32) -> Self {
+        Self {
             upstream_cost,
-            cost: upstream_cost.with_markup(markup_basis_points)?,
-        })
+            cost: countable(upstream_cost.with_markup(markup_basis_points)),
+        }
     }
 
     /// Lowers the costs of `charges`, the last ones first, until they add up to at most `limit` (the
@@ -84,6 +89,11 @@ impl Charge {
             left = left.checked_sub(charge.cost).unwrap_or(NanoUsd::ZERO);
         }
     }
+}
+
+/// A cost that depends on what a provider said.
+fn countable(cost: Result<NanoUsd, MoneyError>) -> NanoUsd {
+    cost.map_or(LARGEST_COST, |cost| cost.min(LARGEST_COST))
 }
 
 /// The published price of a route.
@@ -228,24 +238,23 @@ impl Price {
             Kind::Megapixel(price) => delivered
                 .sizes
                 .iter()
-                .map(|size| price.cost(*size, input_images))
-                .collect::<Result<_, _>>()?,
+                .map(|size| countable(price.cost(*size, input_images)))
+                .collect(),
             Kind::Token(price) => {
-                let reported = delivered
-                    .usage
-                    .map(|usage| price.reported(usage))
-                    .transpose()?;
-                match reported.flatten() {
-                    Some(whole) => whole.split(delivered.announced.max(count)),
+                let reported = delivered.usage.and_then(|usage| price.reported(usage));
+                match reported.map(countable) {
+                    Some(whole) => whole
+                        .split(delivered.announced.max(count))
+                        .take(count)
+                        .collect(),
                     None => vec![price.unreported(request)?; count],
                 }
             }
         };
-        upstream_costs
+        Ok(upstream_costs
             .into_iter()
-            .take(count)
-            .map(|cost| Ok(Charge::with_markup(cost, markup_basis_points)?))
-            .collect()
+            .map(|cost| Charge::with_markup(cost, markup_basis_points))
+            .collect())
     }
 
     /// `pricing` of `/v1/models`, in USD as JSON numbers: what the caller pays, markup included.

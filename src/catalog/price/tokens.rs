@@ -273,11 +273,8 @@ impl PerToken {
 
     /// The cost of a whole call by the usage that its provider reported. `None` when the report names
     /// no image output: a picture came, so the report is a placeholder, and would be a free picture.
-    pub(super) fn reported(&self, usage: &TokenUsage) -> Result<Option<NanoUsd>, PriceError> {
-        if usage.output_image == 0 {
-            return Ok(None);
-        }
-        Ok(Some(self.rates.cost(usage)?))
+    pub(super) fn reported(&self, usage: &TokenUsage) -> Option<Result<NanoUsd, MoneyError>> {
+        (usage.output_image > 0).then(|| self.rates.cost(usage))
     }
 
     /// The cost of one picture whose usage nobody reported.

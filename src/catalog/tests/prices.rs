@@ -246,6 +246,32 @@ fn charged(
     price(model).charges(&request, &delivered, markup).unwrap()
 }
 
+/// A picture that came is charged, and the books stay able to add up, whatever the provider says of it.
+#[test]
+fn reports_beyond_belief_are_countable() {
+    let million = usd("1000000");
+    for tokens in [u64::MAX, 230_000_000_000_000, 25_000_000_001] {
+        let usage = TokenUsage {
+            output_image: tokens,
+            ..TokenUsage::default()
+        };
+        for markup in [0, u32::MAX] {
+            let charges = charged("gpt-image-1", usage, 1, 1, markup);
+            let expected = Charge {
+                upstream_cost: million,
+                cost: million,
+            };
+            assert_eq!(charges, [expected], "{tokens} tokens, markup {markup}");
+        }
+    }
+    // As many announced as nobody can list.
+    let usage = TokenUsage {
+        output_image: 4160,
+        ..TokenUsage::default()
+    };
+    assert_eq!(charged("gpt-image-1", usage, 2, usize::MAX, 0).len(), 2);
+}
+
 #[test]
 fn reported_usage_is_priced_exactly_and_shared() {
     // 20 text tokens, 5 of them cached, 30 image tokens in, 10 of them cached, 4160 out:

@@ -13,7 +13,8 @@ use crate::{
 };
 
 /// One statement for every grouping and filter: it is not a hot one, and `PostgreSQL` plans it anew for the
-/// filters that are set.
+/// filters that are set. Costs are added without a bound and shown up to what can be counted: what a provider
+/// said of one picture must not hide everybody else's.
 pub(in crate::ledger) async fn sum(
     connection: &mut PgConnection,
     group: UsageGroup,
@@ -29,7 +30,8 @@ pub(in crate::ledger) async fn sum(
                        when 'account' then account_id
                    end as name,
                    mode, count(*) as requests, sum(images_delivered) as images,
-                   sum(cost_nano_usd)::bigint as cost, sum(upstream_cost_nano_usd)::bigint as upstream_cost
+                   least(sum(cost_nano_usd), 9223372036854775807)::bigint as cost,
+                   least(sum(upstream_cost_nano_usd), 9223372036854775807)::bigint as upstream_cost
                from generations
                where ($2::text is null or account_id = $2) and ($3::text is null or key_id = $3)
                    and ($4::text is null or model = $4) and ($5::text is null or mode = $5)

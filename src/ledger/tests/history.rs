@@ -251,6 +251,30 @@ async fn usage_adds_up_by_every_group_and_filter() {
     .await;
 }
 
+/// One picture that a provider told fairy tales of must not hide what all the others cost.
+#[tokio::test]
+async fn usage_beyond_what_can_be_counted_is_shown_all_the_same() {
+    let books = Books::with("1").await;
+    for _ in 0..2 {
+        let mut settlement = capture(books.hold("0.1").await, &["0.04"]);
+        if let Ending::Captured { pictures, .. } = &mut settlement.ending {
+            pictures[0].upstream_cost = NanoUsd::from_nano(i64::MAX);
+        }
+        settle(&books.ledger, &settlement).await.unwrap();
+    }
+    let rows = books
+        .ledger
+        .usage(UsageGroup::Model, &UsageFilter::default())
+        .await
+        .unwrap();
+    let sums: Vec<_> = rows
+        .iter()
+        .map(|row| (row.cost, row.upstream_cost))
+        .collect();
+    assert_eq!(sums, [(usd("0.08"), NanoUsd::from_nano(i64::MAX))]);
+    books.check("0.92", "0").await;
+}
+
 #[tokio::test]
 async fn the_views_for_people_can_be_read() {
     let books = Books::with("1").await;

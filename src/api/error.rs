@@ -77,13 +77,13 @@ pub enum ApiError {
 
 impl From<LedgerError> for ApiError {
     fn from(error: LedgerError) -> Self {
-        Self::Internal(Box::new(error))
+        Self::Gateway(error.into())
     }
 }
 
 impl From<KeyError> for ApiError {
     fn from(error: KeyError) -> Self {
-        Self::Internal(Box::new(error))
+        Self::Gateway(error.into())
     }
 }
 
@@ -332,6 +332,13 @@ fn gateway_parts(error: &GatewayError) -> Parts {
             "This server is shutting down. Please try again.",
         )
         .come_back(Duration::from_secs(1)),
+        GatewayError::DatabaseUnavailable(_) => Parts::new(
+            Status::SERVICE_UNAVAILABLE,
+            "service_unavailable_error",
+            "database_unavailable",
+            "The server's database cannot be used at the moment. Nothing was charged. Please try again shortly.",
+        )
+        .come_back(Duration::from_secs(1)),
         GatewayError::HoldLost => Parts::new(
             Status::SERVICE_UNAVAILABLE,
             "service_unavailable_error",
@@ -485,8 +492,17 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let parts = self.parts();
         // Logged once, here, where it is handled: the causes of our own faults are for the log only.
-        if let Self::Internal(cause) | Self::Gateway(GatewayError::Internal(cause)) = &self {
-            tracing::error!(error = &**cause as &dyn Error, "internal error");
+        match &self {
+            Self::Internal(cause) | Self::Gateway(GatewayError::Internal(cause)) => {
+                tracing::error!(error = &**cause as &dyn Error, "internal error");
+            }
+            Self::Gateway(GatewayError::DatabaseUnavailable(cause)) => {
+                tracing::error!(
+                    error = &**cause as &dyn Error,
+                    "the database cannot be used"
+                );
+            }
+            _ => {}
         }
         if let Some(code) = &parts.code {
             tracing::Span::current().record("error.code", code);
@@ -549,6 +565,64 @@ mod tests {
             text(ApiError::Json("syntax error at line 1 column 2".to_owned())).await,
             r#"{"error":{"message":"We could not parse the JSON body of your request: syntax error at line 1 column 2.","type":"invalid_request_error","param":null,"code":null}}"#
         );
+    }
+
+    /// The SDKs repeat a request on `x-should-retry: true` and let a 500 without it be.
+    #[test]
+    fn a_database_that_is_away_is_worth_another_try_and_our_own_mistake_is_not() {
+        let seen = |error: ApiError| {
+            let response = error.into_response();
+            let header = |name: &str| {
+                let value = response.headers().get(name)?;
+                value.to_str().ok().map(str::to_owned)
+            };
+            (
+                response.status().as_u16(),
+                header("x-should-retry"),
+                header("retry-after"),
+            )
+        };
+        let action = "place holds";
+        let away = (503, Some("true".to_owned()), Some("1".to_owned()));
+        let mistake = (500, Some("false".to_owned()), None);
+        let reset = || sqlx::Error::Io(std::io::ErrorKind::ConnectionReset.into());
+        for (error, expected) in [
+            (
+                ApiError::from(LedgerError::Database {
+                    action,
+                    source: reset(),
+                }),
+                &away,
+            ),
+            (
+                ApiError::from(LedgerError::Unconfirmed {
+                    action,
+                    source: reset(),
+                }),
+                &away,
+            ),
+            (
+                ApiError::from(KeyError::Database {
+                    action,
+                    source: sqlx::Error::PoolTimedOut,
+                }),
+                &away,
+            ),
+            (
+                ApiError::from(LedgerError::Database {
+                    action,
+                    source: sqlx::Error::RowNotFound,
+                }),
+                &mistake,
+            ),
+            (
+                ApiError::from(KeyError::Inconsistent("a row".to_owned())),
+                &mistake,
+            ),
+        ] {
+            let told = format!("{error:?}");
+            assert_eq!(&seen(error), expected, "{told}");
+        }
     }
 
     #[tokio::test]

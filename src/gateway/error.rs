@@ -86,6 +86,9 @@ pub enum GatewayError {
     /// The process is shutting down.
     #[error("shutting down")]
     Draining,
+    /// The books or the keys cannot be reached, and nothing has happened yet.
+    #[error("the database cannot be used at the moment")]
+    DatabaseUnavailable(#[source] Box<dyn Error + Send + Sync>),
     /// The books cannot be reached, so the answer cannot be given yet; the generation settles later.
     #[error("the settlement is not committed yet")]
     Unsettled,
@@ -150,6 +153,8 @@ impl From<LedgerError> for GatewayError {
                 retry_after,
             },
             LedgerError::HoldEnded(_) => Self::HoldLost,
+            // A settlement does not come here with these: it is repeated until it gets through.
+            passing if passing.is_passing() => Self::DatabaseUnavailable(Box::new(passing)),
             other => Self::Internal(Box::new(other)),
         }
     }
@@ -157,6 +162,10 @@ impl From<LedgerError> for GatewayError {
 
 impl From<KeyError> for GatewayError {
     fn from(error: KeyError) -> Self {
-        Self::Internal(Box::new(error))
+        if error.is_passing() {
+            Self::DatabaseUnavailable(Box::new(error))
+        } else {
+            Self::Internal(Box::new(error))
+        }
     }
 }

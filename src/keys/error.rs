@@ -1,6 +1,6 @@
 //! What can go wrong with keys.
 
-use crate::postgres::TxError;
+use crate::postgres::{TxError, is_passing};
 
 /// What can go wrong with keys.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +23,13 @@ pub enum KeyError {
         #[source]
         source: sqlx::Error,
     },
+}
+
+impl KeyError {
+    /// Whether it is the database's state of the moment, and the same call may well succeed soon.
+    pub fn is_passing(&self) -> bool {
+        self.as_database().is_some_and(is_passing)
+    }
 }
 
 impl TxError for KeyError {

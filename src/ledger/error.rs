@@ -7,7 +7,7 @@ use crate::{
     ids::{AccountId, HoldId},
     keys::Mode,
     money::NanoUsd,
-    postgres::TxError,
+    postgres::{TxError, is_passing},
 };
 
 /// What can go wrong with money.
@@ -99,6 +99,12 @@ pub enum LedgerError {
 }
 
 impl LedgerError {
+    /// Whether it is the database's state of the moment, and the same call may well succeed soon. What is
+    /// [`LedgerError::Unconfirmed`] may have happened, so its caller must take it back or be able to do it twice.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Unconfirmed { .. }) || self.as_database().is_some_and(is_passing)
+    }
+
     /// For `map_err`: the driver's error with what was attempted.
     pub(super) fn during(action: &'static str) -> impl Fn(sqlx::Error) -> Self {
         move |source| Self::Database { action, source }

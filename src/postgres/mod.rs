@@ -244,6 +244,29 @@ impl DerefMut for Tx<'_, '_> {
     }
 }
 
+/// Whether the same statement may well succeed a moment later: the database cannot be reached, is starting or
+/// stopping, is out of something, or made us wait too long. Anything else is a mistake of ours or in the data.
+pub fn is_passing(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed
+        | sqlx::Error::BeginFailed => true,
+        sqlx::Error::Database(said) => {
+            let code = said.code();
+            // Connections, roles that may not log in, lost races, resources, locks, the operator and the
+            // machine; and writing to a server that has become a standby (PostgreSQL, appendix A).
+            let class = code.as_deref().and_then(|code| code.get(..2));
+            matches!(class, Some("08" | "28" | "40" | "53" | "55" | "57" | "58"))
+                || matches!(code.as_deref(), Some("25006" | "25P03"))
+        }
+        _ => false,
+    }
+}
+
 /// `serialization_failure`, `deadlock_detected`: nothing was done, and the next try may succeed.
 fn is_lost_race(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(DatabaseError::code);

@@ -623,7 +623,7 @@ async fn the_fake_is_strict() {
     let answer = post("core", &[("prompt", "a hill")]).await.expect(200);
     assert_eq!(answer.header("finish-reason"), "SUCCESS");
     for (endpoint, pairs, status, says) in [
-        ("ultra", &[][..], 400, "prompt: is required"),
+        ("ultra", &[("seed", "7")][..], 400, "prompt: is required"),
         (
             "ultra",
             &[("prompt", "a"), ("n", "2")],

@@ -118,7 +118,7 @@ async fn a_cut_picture_is_none() {
             Step::Send("5\r\nabcde\r\n".to_owned()),
         ])
         .await;
-        assert_eq!(error.kind, ErrorKind::Transport { sent: true });
+        assert_eq!(error.kind, ErrorKind::Malformed);
         assert!(error.maybe_charged);
         assert!(pictures.whole().is_empty(), "{headers:?}");
         assert_eq!(pictures.taken.len(), 1, "it began");

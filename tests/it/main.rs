@@ -12,6 +12,7 @@ mod connections;
 mod disconnect;
 mod failover;
 mod generations;
+mod google;
 mod history;
 mod keys;
 mod links;

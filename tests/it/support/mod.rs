@@ -7,6 +7,7 @@
 mod app;
 mod client;
 mod database;
+pub(crate) mod fake_google;
 pub(crate) mod fake_openai;
 pub(crate) mod fake_stability;
 pub(crate) mod pictures;

@@ -10,6 +10,7 @@ use serde_json::json;
 
 use crate::support::{
     App,
+    fake_google::{self, FakeGoogle},
     fake_stability::{self, FakeStability},
 };
 
@@ -35,12 +36,15 @@ fn node() -> PathBuf {
 async fn run(interpreter: PathBuf, script: &str) {
     let builder = App::builder().await;
     let stability = FakeStability::start().await;
+    let google = FakeGoogle::legacy().await;
     let authority = builder.openai().authority();
     let app = builder
         .set("providers.openai.timeout", "5s")
         .set("providers.openai.result_hosts", json!([authority]))
         .set("providers.stability.base_url", stability.base_url())
         .set("providers.stability.api_key", fake_stability::API_KEY)
+        .set("providers.google.base_url", google.base_url())
+        .set("providers.google.api_key", fake_google::API_KEY)
         .start()
         .await;
     let mut command = Command::new(interpreter);
@@ -105,6 +109,11 @@ async fn python_stability() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn python_google() {
+    run(python(), "python/google.py").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn node_images() {
     run(node(), "node/images.mjs").await;
 }
@@ -122,4 +131,9 @@ async fn node_models() {
 #[tokio::test(flavor = "multi_thread")]
 async fn node_stability() {
     run(node(), "node/stability.mjs").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn node_google() {
+    run(node(), "node/google.mjs").await;
 }

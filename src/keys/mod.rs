@@ -17,10 +17,11 @@ use serde::Serialize;
 use sqlx::PgPool;
 
 pub use self::error::KeyError;
+use self::secret::SecretHash;
 use crate::{
     clock::Clock,
     ids::{AccountId, KeyId},
-    postgres::run_tx,
+    postgres::{TxError, is_broken, run_tx},
 };
 
 /// Real money and real providers, or play money and the sandbox.
@@ -250,12 +251,27 @@ impl Keys {
             return Ok(None);
         }
         let hash = secret::hash(secret);
-        let found = repo::find_by_hash(&self.pool, &hash).await?;
+        let found = self.find_by_hash(&hash).await?;
         let now = self.clock.now();
         Ok(found
             .filter(|(_, stored)| secret::same_hash(stored, &hash))
             .map(|(key, _)| key)
             .filter(|key| key.is_active(now)))
+    }
+
+    /// Asks again on another connection when the one it got had died while it rested, as all have when the
+    /// server has been restarted.
+    async fn find_by_hash(&self, hash: &SecretHash) -> Result<Option<(ApiKey, Vec<u8>)>, KeyError> {
+        let mut spare = self.pool.options().get_max_connections();
+        loop {
+            let connection = self.pool.acquire().await;
+            let mut connection =
+                connection.map_err(|source| KeyError::database(repo::LOOK_UP, source))?;
+            match repo::find_by_hash(&mut connection, hash).await {
+                Err(error) if spare > 0 && error.as_database().is_some_and(is_broken) => spare -= 1,
+                outcome => return outcome,
+            }
+        }
     }
 
     /// The key of this id, ended or not.

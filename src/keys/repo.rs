@@ -58,8 +58,11 @@ pub(super) async fn insert(
     Ok(())
 }
 
+/// What authentication attempts.
+pub(super) const LOOK_UP: &str = "look up a key";
+
 pub(super) async fn find_by_hash(
-    pool: &PgPool,
+    connection: &mut PgConnection,
     hash: &SecretHash,
 ) -> Result<Option<(ApiKey, Vec<u8>)>, KeyError> {
     let Some(row) = sqlx::query!(
@@ -68,9 +71,9 @@ pub(super) async fn find_by_hash(
          from api_keys where secret_hash = $1",
         hash.as_slice(),
     )
-    .fetch_optional(pool)
+    .fetch_optional(connection)
     .await
-    .map_err(database("look up a key"))?
+    .map_err(database(LOOK_UP))?
     else {
         return Ok(None);
     };

@@ -167,3 +167,13 @@ async fn keys_belong_to_accounts() {
     assert_eq!(ids(Some(ring.account)).await, [key.id]);
     assert_eq!(ids(Some(AccountId::new())).await, []);
 }
+
+/// As after a restart of the server, when every pooled connection is dead.
+#[tokio::test]
+async fn a_lookup_survives_connections_that_died_while_they_rested() {
+    let ring = ring().await;
+    let (key, secret) = ring.keys.create(ring.new_key()).await.unwrap();
+    ring.database.kill_connections().await;
+    let found = ring.keys.authenticate(&secret).await.unwrap().unwrap();
+    assert_eq!(found.id, key.id);
+}

@@ -1,8 +1,8 @@
 //! Pool, migrations, transactions, and the private server.
 //!
 //! Knows how to reach `PostgreSQL` and nothing of what the tables mean. The one idea: a transaction is
-//! run by [`run_tx`], whose body may run twice, so retrying a serialization failure or a deadlock is
-//! decided here and nowhere else.
+//! run by [`run_tx`], whose body may run twice, so retrying a serialization failure, a deadlock or a broken
+//! connection is decided here and nowhere else.
 
 mod migrate;
 pub mod private;
@@ -22,7 +22,7 @@ use futures_util::future::BoxFuture;
 use sqlx::{
     Connection, PgConnection, PgPool, Postgres, Transaction,
     error::DatabaseError,
-    postgres::{PgConnectOptions, PgPoolOptions},
+    postgres::{PgConnectOptions, PgDatabaseError, PgPoolOptions, PgSeverity},
 };
 
 pub use self::migrate::migrate;
@@ -60,8 +60,9 @@ pub enum PostgresError {
 
 /// How long a request waits for a free connection before it is refused.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
-/// A connection that rested longer is asked whether it still lives before it is used.
-const PING_AFTER: Duration = Duration::from_secs(5);
+/// A connection that rested longer is asked whether it still lives before it is used. Under load none rests
+/// so long; of those that did not, [`run_tx`] takes another when it finds one dead.
+const PING_AFTER: Duration = Duration::from_millis(500);
 
 /// What every session is told.
 ///
@@ -148,7 +149,7 @@ pub fn clean(text: &str) -> String {
 }
 
 /// An error type of a room whose work runs in transactions.
-pub trait TxError: Sized {
+pub trait TxError: std::error::Error + Sized + 'static {
     /// The room's word for a failed statement.
     fn database(action: &'static str, source: sqlx::Error) -> Self;
 
@@ -177,7 +178,9 @@ const MAX_TRIES: u32 = 5;
 /// Runs `body` in a transaction and commits it; rolls back when it fails. `action` completes "could not
 /// …" and names the transaction in logs. The isolation is READ COMMITTED: bodies lock, then read.
 ///
-/// A serialization failure or deadlock runs `body` again, so it must have no effect but on the database.
+/// A serialization failure or deadlock runs `body` again, and so does a connection that breaks before the commit
+/// is sent, as all that rested do when the server has been restarted. So `body` must have no effect but on the
+/// database.
 ///
 /// ```ignore
 /// run_tx(&pool, "place holds", move |mut tx| Box::pin(async move { repo::insert(&mut tx, hold).await })).await
@@ -195,38 +198,45 @@ where
     F: for<'tx> FnMut(Tx<'tx, 'env>) -> BoxFuture<'tx, Result<T, E>>,
 {
     let mut tries = 1;
+    let mut spare = pool.options().get_max_connections();
     loop {
-        let mut tx = pool
-            .begin()
-            .await
-            .map_err(|source| E::database(action, source))?;
-        let inside = Tx {
-            connection: &mut tx,
-            environment: PhantomData,
-        };
-        let outcome = match body(inside).await {
-            Ok(value) => tx
-                .commit()
-                .await
-                .map(|()| value)
-                .map_err(|source| match source {
-                    // The server's own answer: it was rolled back.
-                    sqlx::Error::Database(_) => E::database(action, source),
-                    _ => E::unconfirmed(action, source),
-                }),
-            Err(error) => {
-                // A failed rollback closes the connection, which rolls back too.
-                tx.rollback().await.ok();
-                Err(error)
+        let failed = |source| E::database(action, source);
+        let mut connection = pool.acquire().await.map_err(failed)?;
+        let error = match connection.begin().await {
+            Ok(mut tx) => {
+                let inside = Tx {
+                    connection: &mut tx,
+                    environment: PhantomData,
+                };
+                match body(inside).await {
+                    Ok(value) => match tx.commit().await {
+                        Ok(()) => return Ok(value),
+                        // The server goes on and says no: it was rolled back.
+                        Err(source @ sqlx::Error::Database(_)) if !is_broken(&source) => {
+                            failed(source)
+                        }
+                        Err(source) => return Err(E::unconfirmed(action, source)),
+                    },
+                    Err(error) => {
+                        // A failed rollback closes the connection, which rolls back too.
+                        tx.rollback().await.ok();
+                        error
+                    }
+                }
             }
+            Err(source) => failed(source),
         };
-        match outcome {
-            Err(error) if tries < MAX_TRIES && error.as_database().is_some_and(is_lost_race) => {
-                tracing::debug!(transaction.name = action, tries, "transaction runs again");
-                tries += 1;
-            }
-            outcome => return outcome,
+        match error.as_database() {
+            Some(source) if tries < MAX_TRIES && is_lost_race(source) => tries += 1,
+            // At worst every connection there was is dead; then a new one is made, or cannot be.
+            Some(source) if spare > 0 && is_broken(source) => spare -= 1,
+            _ => return Err(error),
         }
+        tracing::debug!(
+            transaction.name = action,
+            error = &error as &dyn std::error::Error,
+            "transaction runs again"
+        );
     }
 }
 
@@ -263,6 +273,17 @@ pub fn is_passing(error: &sqlx::Error) -> bool {
             matches!(class, Some("08" | "28" | "40" | "53" | "55" | "57" | "58"))
                 || matches!(code.as_deref(), Some("25006" | "25P03"))
         }
+        _ => false,
+    }
+}
+
+/// Whether the connection is at its end: cut, or ended by the server, which says so as its last word.
+pub fn is_broken(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_) => true,
+        sqlx::Error::Database(said) => said
+            .try_downcast_ref::<PgDatabaseError>()
+            .is_some_and(|said| matches!(said.severity(), PgSeverity::Fatal | PgSeverity::Panic)),
         _ => false,
     }
 }

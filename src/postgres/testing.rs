@@ -49,6 +49,34 @@ impl TestDatabase {
     }
 }
 
+impl TestDatabase {
+    /// Leaves the pool full of connections that the server has ended and that look as good as new.
+    pub(crate) async fn kill_connections(&self) {
+        let mut all = Vec::new();
+        for _ in 0..MAX_CONNECTIONS {
+            all.push(self.pool.acquire().await.expect("a connection"));
+        }
+        drop(all);
+        while self.pool.num_idle() < MAX_CONNECTIONS.try_into().expect("a small number") {
+            tokio::task::yield_now().await;
+        }
+        let mut other = PgConnection::connect_with(&self.server)
+            .await
+            .expect("connect to the test server");
+        // Not with a timeout, which looks every 100 ms for each: they shall not have rested for long.
+        let end =
+            "select count(pg_terminate_backend(pid)) from pg_stat_activity where datname = $1";
+        let mut alive = 1_i64;
+        while alive > 0 {
+            alive = sqlx::query_scalar(end)
+                .bind(&self.name)
+                .fetch_one(&mut other)
+                .await
+                .expect("end the connections");
+        }
+    }
+}
+
 impl Drop for TestDatabase {
     fn drop(&mut self) {
         let (name, server) = (std::mem::take(&mut self.name), self.server.clone());

@@ -120,24 +120,74 @@ async fn replicas_agree_on_a_secret() {
     assert_ne!(other.expose_secret(), first);
 }
 
+/// As after a restart of the server: every pooled connection is dead, and none has rested long enough to be
+/// asked first.
 #[tokio::test]
-async fn a_connection_that_died_while_it_rested_is_replaced() {
+async fn connections_that_died_while_they_rested_fail_no_transaction() {
     let database = TestDatabase::new().await;
-    let ping = async || {
-        sqlx::query_scalar::<_, i32>("select 1")
-            .fetch_one(&database.pool)
-            .await
-    };
-    ping().await.unwrap();
-    let other = TestDatabase::new().await;
-    sqlx::query("select pg_terminate_backend(pid) from pg_stat_activity where datname = $1")
-        .bind(database.pool.connect_options().get_database())
-        .execute(&other.pool)
+    database.kill_connections().await;
+    let one = run_tx::<i32, PostgresError, _>(&database.pool, "count", move |mut tx| {
+        Box::pin(async move {
+            sqlx::query_scalar("select 1")
+                .fetch_one(&mut *tx)
+                .await
+                .map_err(|source| PostgresError::database("count", source))
+        })
+    })
+    .await;
+    assert_eq!(one.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_before_the_commit_runs_the_body_again() {
+    let database = TestDatabase::new().await;
+    sqlx::raw_sql("create table traces (run integer)")
+        .execute(&database.pool)
         .await
         .unwrap();
-    // The first use may find the dead connection; after it the pool must have forgotten it.
-    ping().await.ok();
-    ping().await.unwrap();
+    let runs = AtomicU32::new(0);
+    let runs = &runs;
+    run_tx::<_, PostgresError, _>(&database.pool, "leave a trace", move |mut tx| {
+        Box::pin(async move {
+            let during = |source| PostgresError::database("leave a trace", source);
+            let run = runs.fetch_add(1, Ordering::SeqCst);
+            sqlx::query("insert into traces values ($1)")
+                .bind(i32::try_from(run).unwrap())
+                .execute(&mut *tx)
+                .await
+                .map_err(during)?;
+            if run == 0 {
+                sqlx::query("select pg_terminate_backend(pg_backend_pid())")
+                    .execute(&mut *tx)
+                    .await
+                    .map_err(during)?;
+            }
+            Ok(())
+        })
+    })
+    .await
+    .unwrap();
+    let traces: Vec<i32> = sqlx::query_scalar("select run from traces")
+        .fetch_all(&database.pool)
+        .await
+        .unwrap();
+    assert_eq!(traces, [1]);
+}
+
+#[tokio::test]
+async fn what_would_fail_again_is_no_passing_trouble() {
+    let database = TestDatabase::new().await;
+    for mistake in [
+        "select 1/0",
+        "select from nowhere",
+        "insert into secrets (name, value) values ('x', '')",
+    ] {
+        let refused = sqlx::query(mistake)
+            .execute(&database.pool)
+            .await
+            .unwrap_err();
+        assert!(!is_passing(&refused), "{mistake}: {refused}");
+    }
 }
 
 #[test]

@@ -35,6 +35,11 @@ pub async fn migrate(pool: &PgPool) -> Result<(), PostgresError> {
     if number < OLDEST {
         return Err(PostgresError::TooOld { found });
     }
+    // The lock is waited for as long as another replica migrates, and a large table takes what it takes.
+    sqlx::raw_sql("set lock_timeout = 0; set statement_timeout = 0")
+        .execute(&mut connection)
+        .await
+        .map_err(PostgresError::Connect)?;
     let migrator = Migrator {
         migrations: MIGRATOR.migrations.clone(),
         ignore_missing: true,

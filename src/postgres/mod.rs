@@ -66,7 +66,9 @@ const PING_AFTER: Duration = Duration::from_millis(500);
 
 /// What every session is told.
 ///
-/// A replica that stalls inside a transaction must not hold an account's row for ever.
+/// A replica that stalls inside a transaction must not hold an account's row for ever. Nor may a lock that
+/// somebody forgot in a SQL prompt, or a statement gone astray, keep the whole pool waiting: the requests it
+/// concerns are told to come back.
 ///
 /// Nearly every statement finds its rows by key, and its plan is kept for the life of the connection. One that
 /// was made while a table had ten rows would read the whole table until the next analysis, a minute and
@@ -74,14 +76,17 @@ const PING_AFTER: Duration = Duration::from_millis(500);
 /// that want them ask with [`begin_wide`]. Without JIT: it would take the price put on such plans for real.
 const SESSION: &str = "
     set idle_in_transaction_session_timeout = '30s';
+    set lock_timeout = '5s';
+    set statement_timeout = '60s';
     set enable_seqscan = off;
     set enable_hashjoin = off;
     set enable_mergejoin = off;
     set jit = off";
 
-/// One snapshot for statements that read a good part of the database.
+/// One snapshot for statements that read a good part of the database, and may take their time.
 const WIDE: &str = "
     begin isolation level repeatable read, read only;
+    set local statement_timeout = '1h';
     set local enable_seqscan = on;
     set local enable_hashjoin = on;
     set local enable_mergejoin = on";

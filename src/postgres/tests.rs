@@ -175,6 +175,34 @@ async fn a_connection_that_breaks_before_the_commit_runs_the_body_again() {
 }
 
 #[tokio::test]
+async fn a_forgotten_lock_is_not_waited_for_for_ever() {
+    let database = TestDatabase::new().await;
+    for (setting, expected) in [("lock_timeout", "5s"), ("statement_timeout", "1min")] {
+        let found: String = sqlx::query_scalar("select current_setting($1)")
+            .bind(setting)
+            .fetch_one(&database.pool)
+            .await
+            .unwrap();
+        assert_eq!(found, expected, "{setting}");
+    }
+    let mut forgotten = database.pool.begin().await.unwrap();
+    sqlx::query("lock table secrets")
+        .execute(&mut *forgotten)
+        .await
+        .unwrap();
+    let mut waiting = database.pool.begin().await.unwrap();
+    sqlx::query("set local lock_timeout = '20ms'")
+        .execute(&mut *waiting)
+        .await
+        .unwrap();
+    let refused = sqlx::query("select from secrets")
+        .execute(&mut *waiting)
+        .await
+        .unwrap_err();
+    assert!(is_passing(&refused) && !is_broken(&refused), "{refused}");
+}
+
+#[tokio::test]
 async fn what_would_fail_again_is_no_passing_trouble() {
     let database = TestDatabase::new().await;
     for mistake in [

@@ -13,6 +13,7 @@ mod files;
 mod generations;
 mod health;
 mod history;
+mod idle;
 mod middleware;
 mod models;
 mod params;

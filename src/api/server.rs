@@ -1,14 +1,7 @@
 //! The accept loop: connections are bounded in number, a request's head in time, and shutdown lets the
 //! exchanges in flight finish.
 
-use std::{
-    io,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{convert::Infallible, io, sync::Arc, time::Duration};
 
 use axum::Router;
 use hyper::service::{Service as _, service_fn};
@@ -24,6 +17,8 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use super::idle::Activity;
+
 /// How connections are treated.
 #[derive(Debug, Clone, Copy)]
 pub struct ServerSettings {
@@ -31,6 +26,8 @@ pub struct ServerSettings {
     pub max_connections: usize,
     /// How long the head of a request may take, from the connection's or the last answer's end.
     pub header_timeout: Duration,
+    /// How long a client may take nothing of what it is sent.
+    pub stall_timeout: Duration,
     /// How long exchanges in flight may take to finish once `stop` is cancelled.
     pub drain_timeout: Duration,
 }
@@ -80,13 +77,15 @@ pub async fn serve(
                 "could not set TCP_NODELAY"
             );
         }
-        let asked = Arc::new(AtomicBool::new(false));
+        bound_stalls(&socket, settings.stall_timeout);
+        let activity = Arc::new(Activity::default());
         let service = {
-            let asked = Arc::clone(&asked);
+            let activity = Arc::clone(&activity);
             let router = TowerToHyperService::new(router.clone());
             service_fn(move |request| {
-                asked.store(true, Ordering::Relaxed);
-                router.call(request)
+                let exchange = activity.begin();
+                let answer = router.call(request);
+                async move { Ok::<_, Infallible>(exchange.ends_with(answer.await?)) }
             })
         };
         let connection = builder
@@ -98,8 +97,8 @@ pub async fn serve(
                 ended = connection => if let Err(error) = ended {
                     tracing::debug!(error = &*error, "a connection ended early");
                 },
-                () = silence(&asked, settings.header_timeout) => {
-                    tracing::debug!("a connection was closed that never sent a request");
+                () = activity.silence(settings.header_timeout) => {
+                    tracing::debug!("a connection was closed on which nothing happened");
                 }
             }
             drop(slot);
@@ -116,14 +115,22 @@ pub async fn serve(
     .is_ok()
 }
 
-/// Ends after `patience` if nothing was asked by then. The server's own timeout begins only when it knows
-/// which version of HTTP is spoken; without this one, who connects and says nothing keeps a slot for ever.
-async fn silence(asked: &AtomicBool, patience: Duration) {
-    sleep(patience).await;
-    if asked.load(Ordering::Relaxed) {
-        std::future::pending::<()>().await;
+/// Has the system give a connection up whose peer takes nothing of what it was sent for this long. Nothing
+/// above the socket sees that: who asks and does not read the answers would keep a slot for ever.
+#[cfg(target_os = "linux")]
+fn bound_stalls(socket: &tokio::net::TcpStream, timeout: Duration) {
+    let millis = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
+    if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(socket, millis) {
+        tracing::debug!(
+            error = &error as &dyn std::error::Error,
+            "could not set TCP_USER_TIMEOUT"
+        );
     }
 }
+
+/// Other systems have no such option, or none of that name.
+#[cfg(not(target_os = "linux"))]
+fn bound_stalls(_: &tokio::net::TcpStream, _: Duration) {}
 
 /// The next connection once there is a slot for it.
 ///
@@ -153,6 +160,19 @@ mod tests {
 
     /// What the server says until it closes, to a client that sends this and then nothing more.
     async fn converse(sends: &[u8]) -> String {
+        let talk = async |mut socket: TcpStream| {
+            socket.write_all(sends).await.unwrap();
+            let mut heard = Vec::new();
+            timeout(Duration::from_secs(10), socket.read_to_end(&mut heard))
+                .await
+                .expect("the connection should have been closed")
+                .unwrap();
+            String::from_utf8_lossy(&heard).into_owned()
+        };
+        with_server(talk).await
+    }
+
+    async fn with_server<T>(talk: impl AsyncFnOnce(TcpStream) -> T) -> T {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let answer = || async {
@@ -164,20 +184,15 @@ mod tests {
         let settings = ServerSettings {
             max_connections: 8,
             header_timeout: Duration::from_millis(100),
+            stall_timeout: Duration::from_millis(200),
             drain_timeout: Duration::from_secs(1),
         };
         let stop = CancellationToken::new();
         let serving = serve(listener, router, settings, stop.clone());
         let talking = async {
-            let mut socket = TcpStream::connect(address).await.unwrap();
-            socket.write_all(sends).await.unwrap();
-            let mut heard = Vec::new();
-            timeout(Duration::from_secs(10), socket.read_to_end(&mut heard))
-                .await
-                .expect("the connection should have been closed")
-                .unwrap();
+            let said = talk(TcpStream::connect(address).await.unwrap()).await;
             stop.cancel();
-            String::from_utf8_lossy(&heard).into_owned()
+            said
         };
         tokio::join!(serving, talking).1
     }
@@ -194,5 +209,36 @@ mod tests {
     async fn who_has_asked_may_wait_for_the_answer() {
         let heard = converse(b"GET / HTTP/1.1\r\nhost: easel\r\n\r\n").await;
         assert!(heard.ends_with("painted"), "{heard}");
+    }
+
+    /// HTTP/2's preface, empty settings, and `GET /` on stream 1 (RFC 9113 and 7541).
+    #[tokio::test]
+    async fn who_asked_over_http2_and_rests_is_hung_up_on() {
+        let mut sends = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
+        sends.extend(b"\0\0\x0A\x01\x05\0\0\0\x01\x82\x86\x84\x41\x05easel");
+        let heard = converse(&sends).await;
+        assert!(heard.contains("painted"), "{heard}");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn who_takes_no_answer_is_hung_up_on() {
+        let talk = async |socket: TcpStream| {
+            let asks = b"GET /nothing HTTP/1.1\r\nhost: easel\r\n\r\n".repeat(1000);
+            // Until the system's buffers are full in both directions, and then until the other side goes.
+            loop {
+                socket.writable().await.unwrap();
+                match socket.try_write(&asks) {
+                    Ok(_) => {}
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(error) => return error.kind(),
+                }
+            }
+        };
+        let gone = timeout(Duration::from_secs(20), with_server(talk)).await;
+        assert_eq!(
+            gone.expect("the connection should have been given up"),
+            io::ErrorKind::ConnectionReset
+        );
     }
 }

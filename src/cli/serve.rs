@@ -115,6 +115,7 @@ async fn serve(context: &Context, signals: &mut Signals) -> anyhow::Result<()> {
     let settings = ServerSettings {
         max_connections: config.limits.max_connections,
         header_timeout: config.limits.header_timeout,
+        stall_timeout: config.limits.body_idle_timeout,
         drain_timeout: config.shutdown.drain_timeout,
     };
     until_drained(listener, app, settings, &gateway, signals).await;

@@ -6,6 +6,7 @@
 use std::{
     fs,
     io::{self, Read as _},
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -85,7 +86,7 @@ impl ImageStore {
         let probe = store.directory().join(part_name(ImageId::new()));
         let directory = store.directory().to_owned();
         blocking("prepare the directory of", move || {
-            fs::create_dir_all(&directory)?;
+            make_private(&directory)?;
             fs::write(&probe, [])?;
             fs::remove_file(&probe)
         })
@@ -155,6 +156,18 @@ impl ImageStore {
 
     fn path(&self, id: ImageId, format: PictureFormat) -> PathBuf {
         self.hour_directory(id).join(picture_name(id, format))
+    }
+}
+
+/// Makes the directory if it is missing, for nobody else to read: a link's signature is worth nothing to
+/// those who can open the file. One that is there stays as the operator made it.
+fn make_private(directory: &Path) -> io::Result<()> {
+    if let Some(parent) = directory.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    match fs::DirBuilder::new().mode(0o700).create(directory) {
+        Err(_) if directory.is_dir() => Ok(()),
+        made => made,
     }
 }
 

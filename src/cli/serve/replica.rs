@@ -7,6 +7,7 @@
 use std::{
     fs::{File, OpenOptions, TryLockError},
     io::{Read, Seek, SeekFrom, Write},
+    os::unix::fs::OpenOptionsExt as _,
     path::Path,
 };
 
@@ -31,7 +32,8 @@ impl Replica {
             std::fs::create_dir_all(data_dir)?;
             let mut options = OpenOptions::new();
             let options = options.create(true).truncate(false).read(true).write(true);
-            let mut file = options.open(&path)?;
+            // Who may open it may lock it.
+            let mut file = options.mode(0o600).open(&path)?;
             let id = ReplicaId::new();
             match file.try_lock() {
                 Ok(()) => {}

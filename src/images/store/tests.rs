@@ -81,6 +81,24 @@ fn large_png() -> Vec<u8> {
 }
 
 #[tokio::test]
+async fn only_we_may_look_into_a_new_store() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let mode = |store: &ImageStore| {
+        let metadata = fs::metadata(store.directory()).unwrap();
+        metadata.permissions().mode() & 0o777
+    };
+    let (store, directory) = open().await;
+    assert_eq!(mode(&store), 0o700);
+    // An operator who shares it may.
+    let shared = directory.path().join("shared");
+    fs::create_dir(&shared).unwrap();
+    fs::set_permissions(&shared, fs::Permissions::from_mode(0o750)).unwrap();
+    let store = ImageStore::open(shared, MAX).await.unwrap();
+    assert_eq!(mode(&store), 0o750);
+}
+
+#[tokio::test]
 async fn every_format_comes_back_as_it_was() {
     let (store, _directory) = open().await;
     for &(name, format, ref bytes) in samples::all() {

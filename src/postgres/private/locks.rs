@@ -3,6 +3,7 @@
 use std::{
     fs::{File, OpenOptions, TryLockError},
     io::{Read, Write},
+    os::unix::fs::OpenOptionsExt,
     path::Path,
     time::Duration,
 };
@@ -83,5 +84,6 @@ pub(super) fn shared(path: &Path) -> Result<File> {
 fn open(path: &Path) -> Result<File> {
     let mut options = OpenOptions::new();
     let options = options.create(true).truncate(false).read(true).write(true);
-    options.open(path).map_err(io("open", path))
+    // Who may open it may lock it, and then nothing starts here.
+    options.mode(0o600).open(path).map_err(io("open", path))
 }

@@ -86,9 +86,12 @@ async fn keeps_its_promises_by_default_and_lets_nobody_in() {
     let intruder = server.connect_options().password("guess");
     let error = intruder.connect().await.unwrap_err();
     assert_eq!(sql_state(&error).as_deref(), Some("28P01"));
-    let secret = data_dir.path().join("postgres.password");
-    let mode = fs::metadata(&secret).unwrap().permissions().mode();
-    assert_eq!(mode & 0o777, 0o600);
+    // A lock is everybody's who can open its file.
+    for private in ["postgres.password", "postgres.lock", "postgres.users"] {
+        let path = data_dir.path().join(private);
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{private}");
+    }
     server.stop().await.unwrap();
 }
 

@@ -73,7 +73,7 @@ impl Google {
         app.keep_secret(API_KEY, "Google's key");
         app.keep_secret("ya29.fake-access-token", "an access token");
         app.keep_secret(
-            fake.private_key().lines().nth(3).unwrap(),
+            FakeGoogle::private_key().lines().nth(3).unwrap(),
             "the service account's key",
         );
         let key = app.live_key("20");

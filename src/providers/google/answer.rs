@@ -43,6 +43,13 @@ pub(super) struct Said {
     pub(super) has_error: bool,
 }
 
+impl Said {
+    fn has_only_stopped(&self) -> bool {
+        let reason = self.finish_reason.as_deref();
+        reason.is_none_or(|reason| reason == "STOP")
+    }
+}
+
 /// Why an answer cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum AnswerError {
@@ -439,15 +446,7 @@ impl AnswerReader {
                     && text.bytes().all(|byte| byte.is_ascii_graphic());
                 self.report.upstream_request_id = is_plain.then_some(text);
             }
-            Field::FinishReason => {
-                if said
-                    .finish_reason
-                    .as_deref()
-                    .is_none_or(|reason| reason == "STOP")
-                {
-                    said.finish_reason = Some(text);
-                }
-            }
+            Field::FinishReason if said.has_only_stopped() => said.finish_reason = Some(text),
             Field::FinishMessage => said.finish_message = Some(text),
             Field::BlockReason => said.block_reason = Some(text),
             Field::BlockMessage => said.block_message = Some(text),

@@ -145,10 +145,10 @@ impl ErrorBody {
             || self.message.starts_with("API key expired");
         match (status, self.status()) {
             (400, _) if bad_key => (ErrorKind::Auth, false),
-            // Where we call from, or billing: nothing about the request, and true of every model.
-            (400, Some("FAILED_PRECONDITION")) => (ErrorKind::Auth, false),
+            // A failed precondition is where we call from, or billing: nothing about the request, and true
+            // of every model.
+            (400, Some("FAILED_PRECONDITION")) | (401 | 403, _) => (ErrorKind::Auth, false),
             (400 | 413 | 422, _) => (ErrorKind::InvalidRequest, false),
-            (401 | 403, _) => (ErrorKind::Auth, false),
             (402, _) => (ErrorKind::QuotaExhausted, false),
             (404 | 405 | 410, _) => (ErrorKind::ModelUnavailable, false),
             (429, _) if self.has_no_quota => (ErrorKind::QuotaExhausted, false),

@@ -173,6 +173,122 @@ fn what_google_cannot_paint_is_refused() {
     }
 }
 
+/// Contract, 2.1, 3.1 and 7.2: whoever asks for a size that Google paints gets exactly that one, and the hold
+/// is for the tokens that it takes.
+#[test]
+fn sizes_that_google_paints_are_asked_for_exactly() {
+    let catalog = Catalog::load(None).unwrap();
+    let ratios = |last: usize| {
+        let all = [
+            ("1:1", 1024, 1024),
+            ("2:3", 848, 1264),
+            ("3:2", 1264, 848),
+            ("3:4", 896, 1200),
+            ("4:3", 1200, 896),
+            ("4:5", 928, 1152),
+            ("5:4", 1152, 928),
+            ("9:16", 768, 1376),
+            ("16:9", 1376, 768),
+            ("21:9", 1584, 672),
+            ("1:4", 512, 2048),
+            ("4:1", 2048, 512),
+            ("1:8", 384, 3072),
+            ("8:1", 3072, 384),
+        ];
+        all.into_iter().take(last)
+    };
+    // Twice the edge in 1K: the tier and the tokens of a picture.
+    for (model, last, tiers) in [
+        (
+            "gemini-nano-banana-2.1",
+            14,
+            &[(2, "1K", 1120), (4, "2K", 1680), (8, "4K", 3767)][..],
+        ),
+        (
+            "gemini-3.1-flash-image",
+            14,
+            &[
+                (1, "512", 747),
+                (2, "1K", 1120),
+                (4, "2K", 1680),
+                (8, "4K", 2520),
+            ],
+        ),
+        (
+            "gemini-3-pro-image",
+            10,
+            &[(2, "1K", 1120), (4, "2K", 1120), (8, "4K", 2000)],
+        ),
+        ("gemini-3.1-flash-lite-image", 10, &[(2, "", 1120)]),
+        ("gemini-2.5-flash-image", 10, &[(2, "", 1290)]),
+    ] {
+        let model = catalog.find(model).unwrap();
+        for (ratio, width, height) in ratios(last) {
+            for (scale, tier, tokens) in tiers {
+                let size = format!("{}x{}", width * scale / 2, height * scale / 2);
+                let written = json!({ "prompt": PROMPT, "size": size });
+                let (request, _) = model
+                    .rules
+                    .check(&params(&written), Unsupported::Reject)
+                    .unwrap_or_else(|violation| panic!("{} {size}: {violation:?}", model.id));
+                for route in &model.routes {
+                    let fields = route.translation.size.fields(request.size.value).unwrap();
+                    assert_eq!(fields["aspectRatio"], ratio, "{} {size}", model.id);
+                    let said = fields.get("imageSize").and_then(Value::as_str);
+                    assert_eq!(said.unwrap_or_default(), *tier, "{} {size}", model.id);
+                    let bound = route.price.usage_bound(&request).unwrap().unwrap();
+                    assert_eq!(bound.output_image, *tokens, "{} {size}", model.id);
+                }
+            }
+        }
+        // Nothing said is 1K, and so is the hold.
+        let written = json!({ "prompt": PROMPT });
+        let (request, _) = model
+            .rules
+            .check(&params(&written), Unsupported::Reject)
+            .unwrap();
+        let bound = model.routes[0]
+            .price
+            .usage_bound(&request)
+            .unwrap()
+            .unwrap();
+        let (_, _, tokens) = tiers.iter().find(|(scale, _, _)| *scale == 2).unwrap();
+        assert_eq!(bound.output_image, *tokens, "{}", model.id);
+    }
+    for (model, sizes) in [
+        ("imagen-3", 1),
+        ("imagen-4-fast", 1),
+        ("imagen-4", 2),
+        ("imagen-4-ultra", 2),
+    ] {
+        let model = catalog.find(model).unwrap();
+        for scale in 1..=sizes {
+            for (ratio, width, height) in [
+                ("1:1", 1024, 1024),
+                ("3:4", 896, 1280),
+                ("4:3", 1280, 896),
+                ("9:16", 768, 1408),
+                ("16:9", 1408, 768),
+            ] {
+                let size = format!("{}x{}", width * scale, height * scale);
+                let written = json!({ "prompt": PROMPT, "size": size });
+                let (request, _) = model
+                    .rules
+                    .check(&params(&written), Unsupported::Reject)
+                    .unwrap_or_else(|violation| panic!("{} {size}: {violation:?}", model.id));
+                for (route, name) in model.routes.iter().zip(["imageSize", "sampleImageSize"]) {
+                    let mut expected = json!({ "aspectRatio": ratio });
+                    if sizes == 2 {
+                        expected[name] = json!(format!("{scale}K"));
+                    }
+                    let fields = route.translation.size.fields(request.size.value).unwrap();
+                    assert_eq!(Value::Object(fields.into_owned()), expected, "{size}");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn what_is_fixed_is_laid_over_the_body() {
     let catalog = Catalog::load(None).unwrap();

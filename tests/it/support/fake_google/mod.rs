@@ -119,7 +119,7 @@ impl FakeGoogle {
     }
 
     /// The private key, in the form in which it stands in the key file.
-    pub(crate) fn private_key(&self) -> &'static str {
+    pub(crate) fn private_key() -> &'static str {
         token::PRIVATE_KEY
     }
 

@@ -21,6 +21,7 @@ mod newcomer;
 mod readme;
 mod refusals;
 mod replicas;
+mod replicate;
 mod sdk;
 mod shutdown;
 mod stability;

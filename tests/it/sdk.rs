@@ -11,6 +11,7 @@ use serde_json::json;
 use crate::support::{
     App,
     fake_google::{self, FakeGoogle},
+    fake_replicate::{self, FakeReplicate},
     fake_stability::{self, FakeStability},
 };
 
@@ -37,6 +38,7 @@ async fn run(interpreter: PathBuf, script: &str) {
     let builder = App::builder().await;
     let stability = FakeStability::start().await;
     let google = FakeGoogle::legacy().await;
+    let replicate = FakeReplicate::start().await;
     let authority = builder.openai().authority();
     let app = builder
         .set("providers.openai.timeout", "5s")
@@ -45,6 +47,12 @@ async fn run(interpreter: PathBuf, script: &str) {
         .set("providers.stability.api_key", fake_stability::API_KEY)
         .set("providers.google.base_url", google.base_url())
         .set("providers.google.api_key", fake_google::API_KEY)
+        .set("providers.replicate.base_url", replicate.base_url())
+        .set("providers.replicate.api_key", fake_replicate::TOKEN)
+        .set(
+            "providers.replicate.result_hosts",
+            json!([replicate.file_host()]),
+        )
         .start()
         .await;
     let mut command = Command::new(interpreter);
@@ -80,6 +88,7 @@ async fn run(interpreter: PathBuf, script: &str) {
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr)
     );
+    replicate.prove();
     app.finish().await;
 }
 
@@ -114,6 +123,11 @@ async fn python_google() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn python_flux() {
+    run(python(), "python/flux.py").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn node_images() {
     run(node(), "node/images.mjs").await;
 }
@@ -136,4 +150,9 @@ async fn node_stability() {
 #[tokio::test(flavor = "multi_thread")]
 async fn node_google() {
     run(node(), "node/google.mjs").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn node_flux() {
+    run(node(), "node/flux.mjs").await;
 }

@@ -23,7 +23,7 @@ use tokio_util::task::TaskTracker;
 use self::{
     error::Problem,
     job::Job,
-    prediction::{Output, Prediction, PredictionReader, Status},
+    prediction::{Output, Prediction, PredictionError, PredictionReader, Status},
     settings::Settings,
 };
 use super::{
@@ -145,15 +145,15 @@ impl Predicting<'_, '_> {
         }
         let prediction = match self.read(answer, Vec::new()).await {
             Ok(prediction) => prediction,
-            // The answer broke off, but it had the name: the prediction runs, and can be asked for.
-            Err(Interrupted {
-                id: Some(id),
-                had,
-                error,
-            }) if is_passing(error.kind) => {
-                self.job.runs(id);
-                return Ok(Progress::Running(had));
-            }
+            Err(interrupted) if interrupted.is_torn => match interrupted.id {
+                // It runs under this name, and can be asked for.
+                Some(id) => {
+                    self.job.runs(id);
+                    return Ok(Progress::Running(interrupted.had));
+                }
+                // It may run, and nobody knows its name: not to be made again.
+                None => return Err(lost(&interrupted.error)),
+            },
             Err(interrupted) => return Err(interrupted.error),
         };
         // A complete output may come while the status lags behind, in this answer only (section 2.2).
@@ -179,24 +179,20 @@ impl Predicting<'_, '_> {
                         unanswered = 0;
                     }
                 },
-                Err(Interrupted {
-                    had: now_had,
-                    error,
-                    ..
-                }) if is_passing(error.kind) => {
-                    had = now_had;
+                Err(interrupted) if interrupted.is_torn || is_passing(interrupted.error.kind) => {
+                    had = interrupted.had;
                     unanswered += 1;
                     if unanswered == MAX_UNANSWERED {
-                        return Err(lost(error));
+                        return Err(lost(&interrupted.error));
                     }
-                    unread = Some(error);
+                    unread = interrupted.error.upstream_status;
                 }
                 Err(interrupted) => return Err(interrupted.error),
             }
         }
         let message = "the prediction did not end in time";
         Err(ProviderError {
-            upstream_status: unread.and_then(|error| error.upstream_status),
+            upstream_status: unread,
             ..ProviderError::new(ErrorKind::Timeout { sent: true }, message)
         })
     }
@@ -212,6 +208,7 @@ impl Predicting<'_, '_> {
         let failed = |had, error| Interrupted {
             id: None,
             had,
+            is_torn: false,
             error,
         };
         let answer = match answer {
@@ -238,21 +235,23 @@ impl Predicting<'_, '_> {
     async fn read(&mut self, answer: Answer, had: Vec<usize>) -> Result<Prediction, Interrupted> {
         let mut reader = PredictionReader::new(self.call.n, had);
         let outcome = self.read_into(answer, &mut reader).await;
-        let is_torn = reader.is_inside_picture();
+        let inside_picture = reader.is_inside_picture();
         let prediction = reader.finish();
-        let mut error = match outcome {
+        let (is_torn, error) = match outcome {
             Ok(()) => return Ok(prediction),
-            Err(error) => error,
+            Err(Unread::Torn(error)) if inside_picture => {
+                match self.deliver(PictureEvent::Abandon).await {
+                    Ok(()) => (true, error),
+                    Err(error) => (false, error),
+                }
+            }
+            Err(Unread::Torn(error)) => (true, error),
+            Err(Unread::Useless(error)) => (false, error),
         };
-        if is_torn
-            && is_passing(error.kind)
-            && let Err(broken) = self.deliver(PictureEvent::Abandon).await
-        {
-            error = broken;
-        }
         Err(Interrupted {
             id: prediction.id,
             had: prediction.had,
+            is_torn,
             error,
         })
     }
@@ -261,25 +260,19 @@ impl Predicting<'_, '_> {
         &mut self,
         answer: Answer,
         reader: &mut PredictionReader,
-    ) -> Result<(), ProviderError> {
+    ) -> Result<(), Unread> {
         let mut body = answer.body;
-        while let Some(chunk) = body.next(self.attempt).await? {
+        while let Some(chunk) = body.next(self.attempt).await.map_err(Unread::Torn)? {
             reader.push(chunk);
-            while let Some(event) = reader
-                .next()
-                .map_err(|error| malformed(&format!("cannot be read: {error}")))?
-            {
-                self.deliver(event).await?;
+            while let Some(event) = reader.next().map_err(Unread::unreadable)? {
+                self.deliver(event).await.map_err(Unread::Useless)?;
             }
             if reader.is_done() {
                 body.let_go().await;
                 return Ok(());
             }
         }
-        Err(ProviderError::new(
-            ErrorKind::Transport { sent: true },
-            "the provider's answer broke off",
-        ))
+        Err(Unread::Torn(malformed("broke off")))
     }
 
     async fn deliver(&mut self, event: PictureEvent) -> Result<(), ProviderError> {
@@ -356,7 +349,23 @@ struct Interrupted {
     /// The prediction's name, if it came.
     id: Option<String>,
     had: Vec<usize>,
+    /// The rest of it did not come: asking again may bring it.
+    is_torn: bool,
     error: ProviderError,
+}
+
+/// Why an answer was not read to its end.
+enum Unread {
+    /// The rest of it did not come.
+    Torn(ProviderError),
+    /// What came is of no use, or cannot be kept.
+    Useless(ProviderError),
+}
+
+impl Unread {
+    fn unreadable(error: PredictionError) -> Self {
+        Self::Useless(malformed(&format!("cannot be read: {error}")))
+    }
 }
 
 /// Whether asking again may help.
@@ -378,7 +387,7 @@ fn is_passing(kind: ErrorKind) -> bool {
 }
 
 /// The prediction was created, and nobody says what became of it: it may be painting.
-fn lost(error: ProviderError) -> ProviderError {
+fn lost(error: &ProviderError) -> ProviderError {
     let kind = match error.kind {
         ErrorKind::Timeout { .. } => ErrorKind::Timeout { sent: true },
         _ => ErrorKind::Transport { sent: true },

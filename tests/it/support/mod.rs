@@ -9,6 +9,7 @@ mod client;
 mod database;
 pub(crate) mod fake_google;
 pub(crate) mod fake_openai;
+pub(crate) mod fake_replicate;
 pub(crate) mod fake_stability;
 pub(crate) mod pictures;
 mod process;

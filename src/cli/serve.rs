@@ -35,7 +35,7 @@ use crate::{
 
 pub(super) async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::listen()?;
-    raise_file_limit();
+    let files = raise_file_limit();
     // Replicas share a PostgreSQL, but nobody shares a private one.
     let _claim = match config.database.url {
         None => Some(ServeLock::acquire(&config.data_dir)?),
@@ -54,14 +54,14 @@ pub(super) async fn run(config: Config) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::SUCCESS);
         }
     };
-    let outcome = serve(&context, &mut signals).await;
+    let outcome = serve(&context, files, &mut signals).await;
     let closed = context.close().await;
     outcome?;
     closed?;
     Ok(ExitCode::SUCCESS)
 }
 
-async fn serve(context: &Context, signals: &mut Signals) -> anyhow::Result<()> {
+async fn serve(context: &Context, files: Option<u64>, signals: &mut Signals) -> anyhow::Result<()> {
     let replica = Replica::claim(&context.config.data_dir)?;
     let ledger = Ledger::new(context.pool.clone(), context.clock.clone(), replica.id());
     ledger.beat().await?;
@@ -113,7 +113,7 @@ async fn serve(context: &Context, signals: &mut Signals) -> anyhow::Result<()> {
     info!(%address, public_url = config.public_url, "serving");
 
     let settings = ServerSettings {
-        max_connections: config.limits.max_connections,
+        max_connections: connections_within(config.limits.max_connections, files),
         header_timeout: config.limits.header_timeout,
         stall_timeout: config.limits.body_idle_timeout,
         drain_timeout: config.shutdown.drain_timeout,
@@ -210,16 +210,38 @@ async fn links(config: &Config, context: &Context) -> anyhow::Result<Links> {
 }
 
 /// Each connection is a file; the usual soft limit of 1024 is there for programs that use `select`.
-fn raise_file_limit() {
+/// Returns how many files may be open; `None` is no limit.
+fn raise_file_limit() -> Option<u64> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let limit = Rlimit {
         current: maximum,
         maximum,
     };
-    if let Err(error) = setrlimit(Resource::Nofile, limit) {
-        info!(?current, %error, "the limit of open files stays");
+    match setrlimit(Resource::Nofile, limit) {
+        Ok(()) => maximum,
+        Err(error) => {
+            info!(?current, %error, "the limit of open files stays");
+            current
+        }
     }
+}
+
+/// Clients may have half of the files that may be open. The rest is for the database, for providers and
+/// for the pictures themselves: a picture that cannot be kept has been paid for all the same.
+fn connections_within(wanted: usize, files: Option<u64>) -> usize {
+    let half = files.map_or(u64::MAX, |files| files / 2);
+    let bounded = wanted
+        .min(usize::try_from(half).unwrap_or(usize::MAX))
+        .max(1);
+    if bounded < wanted {
+        warn!(
+            files,
+            max_connections = bounded,
+            "the limit of open files is too low for limits.max_connections; fewer are taken"
+        );
+    }
+    bounded
 }
 
 /// How long a hosted picture lives: as long as a link or a retry may ask for it after its settlement,
@@ -228,4 +250,22 @@ fn picture_lifetime(config: &Config) -> Duration {
     let attempt = config.providers.values().map(|provider| provider.timeout);
     let attempt = attempt.max().unwrap_or_default();
     config.images.url_ttl.max(config.images.replay_ttl) + attempt + Duration::from_mins(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_leave_files_for_the_pictures() {
+        for (wanted, files, expected) in [
+            (16_384, None, 16_384),
+            (16_384, Some(1_048_576), 16_384),
+            (16_384, Some(1024), 512),
+            (100, Some(1024), 100),
+            (100, Some(0), 1),
+        ] {
+            assert_eq!(connections_within(wanted, files), expected);
+        }
+    }
 }

@@ -47,20 +47,22 @@ pub(super) struct Candidacy {
 }
 
 impl Admission {
-    /// What the dearest route can cost: the hold.
-    pub(super) fn largest_price(&self) -> NanoUsd {
-        self.routes
+    /// What the routes can cost at most, each amount once, dearest first: what may be held.
+    pub(super) fn largest_prices(&self) -> Vec<NanoUsd> {
+        let mut prices: Vec<NanoUsd> = self
+            .routes
             .iter()
             .map(|candidacy| candidacy.largest_price)
-            .max()
-            .unwrap_or(NanoUsd::ZERO)
+            .collect();
+        prices.sort_unstable_by(|one, other| other.cmp(one));
+        prices.dedup();
+        prices
     }
 
-    /// Leaves only routes that this much money pays for. Returns whether any is left.
-    pub(super) fn afford(&mut self, available: NanoUsd) -> bool {
+    /// Leaves only the routes that a hold of this much pays for.
+    pub(super) fn keep_within(&mut self, hold: NanoUsd) {
         self.routes
-            .retain(|candidacy| candidacy.largest_price <= available);
-        !self.routes.is_empty()
+            .retain(|candidacy| candidacy.largest_price <= hold);
     }
 
     /// The end user as the request named them; `safety_identifier` wins (contracts/openai-images.md, 1.1).

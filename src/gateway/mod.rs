@@ -33,6 +33,7 @@ use crate::{
     ids::{GenerationId, HoldId},
     images::{ImageStore, Links},
     ledger::{Hold, Ledger, LedgerError, NewHold},
+    money::NanoUsd,
     providers::registry::Switch,
     routing::Health,
 };
@@ -190,7 +191,8 @@ impl Gateway {
     /// does not cover the dearest route leaves the cheaper ones.
     async fn hold(&self, admission: &mut Admission) -> Result<Hold, NotHeld> {
         let key = &admission.order.key;
-        let mut hold = NewHold {
+        let mut prices = admission.largest_prices().into_iter();
+        let new = NewHold {
             id: HoldId::new(),
             generation: admission.generation,
             request: admission.order.request,
@@ -199,36 +201,25 @@ impl Gateway {
             mode: key.mode,
             model: admission.model.id.clone(),
             images: admission.request.n.get(),
-            amount: admission.largest_price(),
+            amount: prices.next().unwrap_or(NanoUsd::ZERO),
+            cheaper: prices.collect(),
             limits: key.limits,
             user: admission.end_user(),
             idempotency_key: admission.order.idempotency_key.clone(),
         };
-        loop {
-            let placed = self.rooms.ledger.hold(std::slice::from_ref(&hold)).await;
-            let refused = match placed.map(|mut granted| granted.pop()) {
-                Ok(Some(Ok(granted))) => return Ok(granted),
-                Ok(Some(Err(refused))) => refused,
-                Ok(None) => return Err(GatewayError::Panicked.into()),
-                Err(error @ LedgerError::Unconfirmed { .. }) => {
-                    return Err(NotHeld {
-                        error: error.into(),
-                        unconfirmed: Some(Box::new(hold)),
-                    });
-                }
-                Err(error) => return Err(GatewayError::from(error).into()),
-            };
-            match refused {
-                // Each turn drops at least the dearest route, so this ends.
-                LedgerError::InsufficientBalance { available, .. }
-                    if admission.afford(available) =>
-                {
-                    hold.amount = admission.largest_price();
-                    // The refused try has been counted; it is still the same request.
-                    hold.limits.requests_per_minute = None;
-                }
-                other => return Err(GatewayError::from(other).into()),
+        let placed = self.rooms.ledger.hold(std::slice::from_ref(&new)).await;
+        match placed.map(|mut granted| granted.pop()) {
+            Ok(Some(Ok(hold))) => {
+                admission.keep_within(hold.amount);
+                Ok(hold)
             }
+            Ok(Some(Err(refused))) => Err(GatewayError::from(refused).into()),
+            Ok(None) => Err(GatewayError::Panicked.into()),
+            Err(error @ LedgerError::Unconfirmed { .. }) => Err(NotHeld {
+                error: error.into(),
+                unconfirmed: Some(Box::new(new)),
+            }),
+            Err(error) => Err(GatewayError::from(error).into()),
         }
     }
 

@@ -43,6 +43,8 @@ pub struct NewHold {
     pub images: u8,
     /// The largest possible price.
     pub amount: NanoUsd,
+    /// What will do instead where the balance does not cover it, dearest first: the first that it covers is held.
+    pub cheaper: Vec<NanoUsd>,
     /// The key's limits, counted in the same transaction.
     pub limits: KeyLimits,
     /// The end user, as the request named them.
@@ -63,8 +65,15 @@ pub struct Hold {
     pub account: AccountId,
     /// From which balance.
     pub mode: Mode,
-    /// How much.
+    /// How much: of what was asked for, the dearest that was covered.
     pub amount: NanoUsd,
+}
+
+impl NewHold {
+    /// What may be held, in order of preference.
+    fn amounts(&self) -> impl Iterator<Item = NanoUsd> {
+        std::iter::once(self.amount).chain(self.cheaper.iter().copied())
+    }
 }
 
 impl Ledger {
@@ -142,25 +151,30 @@ impl Ledger {
     /// # Cancel safety
     /// As [`Ledger::settle`].
     pub async fn take_back(&self, new: &NewHold) -> Result<bool, LedgerError> {
-        let settlement = Settlement {
-            hold: Hold {
-                id: new.id,
-                generation: new.generation,
-                account: new.account,
-                mode: new.mode,
-                amount: new.amount,
-            },
-            ending: Ending::Released {
-                error_code: "internal_error".to_owned(),
-                error_message: "the database did not say whether the hold was placed".to_owned(),
-            },
-            attempts: Vec::new(),
-        };
-        match self.settle(&[settlement]).await?.pop() {
-            Some(Ok(())) => Ok(true),
-            Some(Err(LedgerError::HoldEnded(_))) | None => Ok(false),
-            Some(Err(error)) => Err(error),
+        // A settlement names the amount that it gives back, and nobody knows which one was held.
+        for amount in new.amounts() {
+            let settlement = Settlement {
+                hold: Hold {
+                    id: new.id,
+                    generation: new.generation,
+                    account: new.account,
+                    mode: new.mode,
+                    amount,
+                },
+                ending: Ending::Released {
+                    error_code: "internal_error".to_owned(),
+                    error_message: "the database did not say whether the hold was placed"
+                        .to_owned(),
+                },
+                attempts: Vec::new(),
+            };
+            match self.settle(&[settlement]).await?.pop() {
+                Some(Ok(())) => return Ok(true),
+                Some(Err(LedgerError::HoldEnded(_))) | None => {}
+                Some(Err(error)) => return Err(error),
+            }
         }
+        Ok(false)
     }
 }
 
@@ -179,10 +193,11 @@ pub(super) fn decide(
     holds
         .iter()
         .map(|new| {
-            if new.images == 0 || new.amount < NanoUsd::ZERO {
+            let lowest = new.amounts().min().unwrap_or(NanoUsd::ZERO);
+            if new.images == 0 || lowest < NanoUsd::ZERO {
                 return Err(LedgerError::Inconsistent(format!(
-                    "a hold of {} USD for {} images",
-                    new.amount, new.images
+                    "a hold of {lowest} USD for {} images",
+                    new.images
                 )));
             }
             let images = u32::from(new.images);
@@ -193,8 +208,14 @@ pub(super) fn decide(
             let balance = books
                 .get_mut(&(new.account, new.mode))
                 .ok_or_else(|| LedgerError::NoAccount(new.account.to_string()))?;
-            balance.cover(new.amount)?;
-            balance.held = balance.held.checked_add(new.amount)?;
+            let available = balance.available()?;
+            let amount = new.amounts().find(|amount| *amount <= available).ok_or(
+                LedgerError::InsufficientBalance {
+                    needed: new.amount,
+                    available,
+                },
+            )?;
+            balance.held = balance.held.checked_add(amount)?;
             if let Some(count) = count {
                 count.granted(images);
             }
@@ -203,7 +224,7 @@ pub(super) fn decide(
                 generation: new.generation,
                 account: new.account,
                 mode: new.mode,
-                amount: new.amount,
+                amount,
             })
         })
         .collect()

@@ -88,6 +88,7 @@ impl Books {
             model: "openai/dall-e-3".to_owned(),
             images: 1,
             amount: usd(amount),
+            cheaper: Vec::new(),
             limits: KeyLimits::default(),
             user: None,
             idempotency_key: None,

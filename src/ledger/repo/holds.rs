@@ -122,7 +122,7 @@ pub(in crate::ledger) async fn insert(
         .iter()
         .map(|(new, _)| i16::from(new.images))
         .collect();
-    let amounts: Vec<i64> = granted.iter().map(|(new, _)| new.amount.nano()).collect();
+    let amounts: Vec<i64> = granted.iter().map(|(_, hold)| hold.amount.nano()).collect();
     let users = optional(|new| &new.user);
     let idempotency_keys = optional(|new| &new.idempotency_key);
     // The replica is registered here if it has not said so itself: an open hold without a living replica

@@ -25,6 +25,33 @@ async fn a_short_balance_says_what_is_there() {
 }
 
 #[tokio::test]
+async fn a_short_balance_takes_the_dearest_that_it_covers() {
+    let books = Books::with("1").await;
+    let new = |amounts: &[&str]| {
+        let mut new = books.new_hold(amounts[0]);
+        new.cheaper = amounts[1..].iter().map(|amount| usd(amount)).collect();
+        new
+    };
+    let granted = hold(&books.ledger, new(&["1.01", "0.6", "0.3"])).await;
+    assert_eq!(granted.unwrap().amount, usd("0.6"));
+    books.check("1", "0.6").await;
+    let refused = hold(&books.ledger, new(&["0.8", "0.6", "0.5"])).await;
+    let Err(LedgerError::InsufficientBalance { needed, available }) = refused else {
+        panic!("{refused:?}");
+    };
+    assert_eq!((needed, available), (usd("0.8"), usd("0.4")));
+    // In a batch each sees what the ones before it took.
+    let batch = [new(&["0.5", "0.3"]), new(&["0.2", "0.1"]), new(&["0", "0"])];
+    let outcomes = books.ledger.hold(&batch).await.unwrap();
+    let amounts: Vec<NanoUsd> = outcomes
+        .into_iter()
+        .map(|hold| hold.unwrap().amount)
+        .collect();
+    assert_eq!(amounts, [usd("0.3"), usd("0.1"), usd("0")]);
+    books.check("1", "1").await;
+}
+
+#[tokio::test]
 async fn in_a_batch_each_is_decided_on_its_own_and_in_order() {
     let books = Books::with("1").await;
     let stranger = AccountId::new();
@@ -73,7 +100,9 @@ async fn what_cannot_be_held_is_refused_before_the_database_sees_it() {
     below.amount = NanoUsd::from_nano(-1);
     let mut none = books.new_hold("0.1");
     none.images = 0;
-    for new in [below, none] {
+    let mut far_below = books.new_hold("0.1");
+    far_below.cheaper = vec![NanoUsd::from_nano(-1)];
+    for new in [below, none, far_below] {
         let refused = hold(&books.ledger, new).await;
         assert!(
             matches!(refused, Err(LedgerError::Inconsistent(_))),
@@ -152,6 +181,28 @@ async fn of_two_hundred_at_once_exactly_those_that_are_paid_for_get_in() {
     books.check("0.28", "0.28").await;
 }
 
+/// Whatever of it is held, it is one request for so many pictures.
+#[tokio::test]
+async fn a_request_that_takes_less_counts_once() {
+    let books = Books::with("0.05").await;
+    let limits = KeyLimits {
+        requests_per_minute: Some(2),
+        images_per_minute: Some(4),
+        max_in_flight: Some(2),
+    };
+    let new = limited(&books, limits).await;
+    for _ in 0..2 {
+        let mut new = new(2);
+        new.amount = usd("1");
+        new.cheaper = vec![usd("0.5"), usd("0.02")];
+        let _open = hold(&books.ledger, new).await.unwrap();
+    }
+    let counted = books
+        .count("select sum(requests) * 1000 + sum(images) from key_seconds")
+        .await;
+    assert_eq!(counted, 2004);
+}
+
 async fn limited(books: &Books, limits: KeyLimits) -> impl Fn(u8) -> NewHold {
     let key = new_key(&books.database, &books.clock, books.account, limits).await;
     let template = books.new_hold("0.01");
@@ -166,7 +217,7 @@ async fn limited(books: &Books, limits: KeyLimits) -> impl Fn(u8) -> NewHold {
     }
 }
 
-fn limit_of(outcome: &Result<Hold, LedgerError>) -> Option<(&'static str, u64)> {
+fn limit_of<T>(outcome: &Result<T, LedgerError>) -> Option<(&'static str, u64)> {
     match outcome {
         Ok(_) => None,
         Err(LedgerError::RateLimited {
@@ -293,6 +344,21 @@ async fn an_unconfirmed_hold_is_taken_back_if_it_was_placed() {
     books.check("1", "0").await;
     let late = settle(&books.ledger, &capture(placed, &["0.3"])).await;
     assert!(matches!(late, Err(LedgerError::HoldEnded(_))), "{late:?}");
+    books.check("1", "0").await;
+}
+
+#[tokio::test]
+async fn what_is_taken_back_may_have_been_held_for_less() {
+    let books = Books::with("1").await;
+    let mut new = books.new_hold("3");
+    new.cheaper = vec![usd("2"), usd("0.3"), usd("0.2")];
+    let _lost = hold(&books.ledger, new.clone()).await.unwrap();
+    books.check("1", "0.3").await;
+    assert!(books.ledger.take_back(&new).await.unwrap());
+    assert!(
+        books.ledger.take_back(&new).await.unwrap(),
+        "safe to repeat"
+    );
     books.check("1", "0").await;
 }
 

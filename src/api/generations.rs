@@ -18,7 +18,9 @@ use super::{
 use crate::{
     catalog::{Parameter, Value, Violation},
     gateway::Order,
-    ids::RequestId,
+    ids::{KeyId, RequestId},
+    keys::{ApiKey, KeyLimits},
+    ledger::LedgerError,
 };
 
 /// The longest `Idempotency-Key` that is kept with a generation.
@@ -30,34 +32,61 @@ pub(super) async fn create(
     Extension(request): Extension<RequestId>,
     Authenticated(key): Authenticated,
     IdempotencyKey(idempotency_key): IdempotencyKey,
-    JsonObject(object): JsonObject,
+    body: Result<JsonObject, ApiError>,
 ) -> Result<Response, ApiError> {
-    let GenerationBody {
-        model,
-        params,
-        preferences,
-        dropped,
-    } = params::parse(object, key.unsupported_parameters).map_err(ApiError::Parameter)?;
-    refuse_streaming(params.get(&Parameter::Stream))?;
-    let safety_identifier = match params.get(&Parameter::SafetyIdentifier) {
+    let (id, limits) = (key.id, key.limits);
+    let body = match read(body, &key) {
+        Ok(body) => body,
+        Err(refused) => return Err(counted(&app, id, limits, refused).await),
+    };
+    let safety_identifier = match body.params.get(&Parameter::SafetyIdentifier) {
         Some(Value::Text(identifier)) if !identifier.is_empty() => Some(identifier.clone()),
         _ => None,
     };
     let order = Order {
         request,
         key,
-        model,
-        params,
-        preferences,
+        model: body.model,
+        params: body.params,
+        preferences: body.preferences,
         idempotency_key,
     };
-    let generation = app.gateway.generate(order).await?;
-    Ok(answer::generation(
-        &app,
-        &generation,
-        safety_identifier.as_deref(),
-        &dropped,
-    ))
+    match app.gateway.generate(order).await {
+        Ok(generation) => Ok(answer::generation(
+            &app,
+            &generation,
+            safety_identifier.as_deref(),
+            &body.dropped,
+        )),
+        Err(refused) if refused.is_refused_request() => {
+            Err(counted(&app, id, limits, refused.into()).await)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn read(body: Result<JsonObject, ApiError>, key: &ApiKey) -> Result<GenerationBody, ApiError> {
+    let JsonObject(object) = body?;
+    let body = params::parse(object, key.unsupported_parameters).map_err(ApiError::Parameter)?;
+    refuse_streaming(body.params.get(&Parameter::Stream))?;
+    Ok(body)
+}
+
+/// Counts a request that came to no hold, and says what its caller is told: that it was refused, or that
+/// there were too many of them.
+async fn counted(app: &App, key: KeyId, limits: KeyLimits, refused: ApiError) -> ApiError {
+    match app.ledger.count_refused(key, limits).await {
+        Ok(()) => refused,
+        Err(too_many @ LedgerError::RateLimited { .. }) => too_many.into(),
+        Err(error) => {
+            // What is wrong with the request stays wrong whether or not it was counted.
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "a refused request was not counted"
+            );
+            refused
+        }
+    }
 }
 
 fn refuse_streaming(stream: Option<&Value>) -> Result<(), ApiError> {

@@ -103,6 +103,33 @@ pub enum GatewayError {
     Internal(#[source] Box<dyn Error + Send + Sync>),
 }
 
+impl GatewayError {
+    /// Whether the request itself was refused, before it came to a hold: all that is counted of it is that it
+    /// was made.
+    pub fn is_refused_request(&self) -> bool {
+        match self {
+            Self::Violation(_)
+            | Self::MissingModel
+            | Self::ModelNotFound { .. }
+            | Self::ModelUnavailable { .. }
+            | Self::ModelForbidden { .. }
+            | Self::UnknownProvider { .. }
+            | Self::NoRoute(_) => true,
+            // The hold has counted it, or it is none of the request's fault.
+            Self::InsufficientBalance { .. }
+            | Self::RateLimited { .. }
+            | Self::Upstream(_)
+            | Self::Saturated
+            | Self::Draining
+            | Self::DatabaseUnavailable(_)
+            | Self::Unsettled
+            | Self::HoldLost
+            | Self::Panicked
+            | Self::Internal(_) => false,
+        }
+    }
+}
+
 /// The most telling failure of a generation that brought no picture.
 #[derive(Debug, thiserror::Error)]
 #[error("{provider} failed")]

@@ -142,6 +142,35 @@ impl Ledger {
 }
 
 impl Ledger {
+    /// Counts a request that was refused before it came to a hold, where the key has a limit of requests per
+    /// minute; any other key costs nothing here.
+    ///
+    /// # Errors
+    /// [`LedgerError::RateLimited`] when the limit is used up: then that is what the caller is to be told.
+    /// [`LedgerError::Database`].
+    #[instrument(name = "ledger.count_refused", level = "debug", skip_all, fields(key.id = %key))]
+    pub async fn count_refused(&self, key: KeyId, limits: KeyLimits) -> Result<(), LedgerError> {
+        let limits = KeyLimits {
+            requests_per_minute: limits.requests_per_minute,
+            ..KeyLimits::default()
+        };
+        if !limits.per_minute() {
+            return Ok(());
+        }
+        run_tx(&self.pool, "count a refused request", move |mut tx| {
+            Box::pin(async move {
+                holds::lock_keys(&mut tx, &[key]).await?;
+                let now = self.clock.now().timestamp();
+                let mut counts = holds::count_keys(&mut tx, &[key], now).await?;
+                if let Some(count) = counts.get_mut(&key) {
+                    count.admit(limits, 0)?;
+                }
+                holds::write_counts(&mut tx, &counts, now).await
+            })
+        })
+        .await
+    }
+
     /// Releases a hold whose placing was [`LedgerError::Unconfirmed`]; says whether it had been placed. A
     /// commit that is still under way on the server holds the lock on the balance, and is waited for.
     ///

@@ -194,6 +194,38 @@ async fn a_key_has_its_limits() {
     app.finish().await;
 }
 
+/// A refused request costs nothing and counts only against requests per minute (design, section 9).
+#[tokio::test(flavor = "multi_thread")]
+async fn refused_requests_count_against_requests_per_minute() {
+    let app = App::start().await;
+    let good = json!({"model": "dall-e-2", "prompt": PROMPT, "size": "256x256"});
+    let limits = ["--rpm", "5", "--ipm", "1", "--models", "dall-e-2"];
+    let key = app.create_key(&[&["--credit", "1"][..], &limits[..]].concat());
+    for (status, request) in [
+        (
+            400,
+            json!({"model": "dall-e-2", "prompt": PROMPT, "size": "17x17"}),
+        ),
+        (
+            400,
+            json!({"model": "dall-e-2", "prompt": PROMPT, "n": "two"}),
+        ),
+        (400, json!(["no object"])),
+        (403, json!({"model": "dall-e-3", "prompt": PROMPT})),
+    ] {
+        app.generate(&key, &request).await.expect(status);
+    }
+    app.generate(&key, &good).await.expect(200);
+    for request in [good, json!({"model": "dall-e-2"})] {
+        let problem = app.generate(&key, &request).await.expect(429).problem();
+        assert!(
+            problem.message.contains("5 requests per minute"),
+            "{problem:?}"
+        );
+    }
+    app.finish().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_has_a_bound_in_flight() {
     let app = App::start().await;

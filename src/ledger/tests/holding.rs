@@ -181,6 +181,40 @@ async fn of_two_hundred_at_once_exactly_those_that_are_paid_for_get_in() {
     books.check("0.28", "0.28").await;
 }
 
+#[tokio::test]
+async fn refused_requests_count_where_requests_are_limited() {
+    let books = Books::with("10").await;
+    let limits = KeyLimits {
+        requests_per_minute: Some(3),
+        images_per_minute: Some(1),
+        max_in_flight: Some(0),
+    };
+    let new = limited(&books, limits).await;
+    let key = new(1).key;
+    let calls = (0..20).map(|_| books.ledger.count_refused(key, limits));
+    let outcomes = futures_util::future::join_all(calls).await;
+    let refusals: Vec<_> = outcomes
+        .into_iter()
+        .filter_map(|outcome| limit_of(&outcome))
+        .collect();
+    assert_eq!(refusals, [("requests per minute", 60); 17]);
+    let next = hold(&books.ledger, new(1)).await;
+    assert_eq!(limit_of(&next), Some(("requests per minute", 60)));
+}
+
+#[tokio::test]
+async fn refused_requests_of_other_keys_do_not_touch_the_database() {
+    let books = Books::with("10").await;
+    books.database.pool.close().await;
+    let limits = KeyLimits {
+        images_per_minute: Some(1),
+        max_in_flight: Some(1),
+        ..KeyLimits::default()
+    };
+    let count = books.ledger.count_refused(books.key.id, limits);
+    count.await.unwrap();
+}
+
 /// Whatever of it is held, it is one request for so many pictures.
 #[tokio::test]
 async fn a_request_that_takes_less_counts_once() {

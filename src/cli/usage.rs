@@ -1,14 +1,16 @@
 //! `easel usage`: what was used, for people, programs and spreadsheets.
 
+mod attempts;
+
 use std::process::ExitCode;
 
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
 use super::{Context, output, values::Moment};
 use crate::{
-    ids::KeyId,
+    ids::{GenerationId, KeyId},
     keys::Mode,
-    ledger::{UsageFilter, UsageGroup, UsageRow},
+    ledger::{AttemptFilter, UsageFilter, UsageGroup, UsageRow},
     money::NanoUsd,
 };
 
@@ -35,6 +37,25 @@ pub(super) struct Arguments {
     /// day, model, provider, key or account
     #[arg(long, value_name = "WHAT", default_value = "day")]
     group_by: UsageGroup,
+    /// List the calls to providers instead, newest first: status, latency, error, and whether we may owe
+    /// the provider for one that failed
+    #[arg(long, conflicts_with = "group_by")]
+    attempts: bool,
+    /// Only calls for this generation
+    #[arg(long, value_name = "ID", requires = "attempts")]
+    generation: Option<GenerationId>,
+    /// Only calls to this provider
+    #[arg(long, value_name = "NAME", requires = "attempts")]
+    provider: Option<String>,
+    /// At most this many calls
+    #[arg(
+        long,
+        value_name = "N",
+        requires = "attempts",
+        default_value_t = 1000,
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000)
+    )]
+    limit: u32,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -66,6 +87,20 @@ pub(super) async fn run(context: &Context, arguments: Arguments) -> anyhow::Resu
         since: arguments.since.map(|moment| moment.at(now)),
         until: arguments.until.map(|moment| moment.at(now)),
     };
+    if arguments.attempts {
+        let filter = AttemptFilter {
+            usage: filter,
+            generation: arguments.generation,
+            provider: arguments.provider,
+        };
+        let format = match (arguments.json, arguments.csv) {
+            (true, _) => attempts::Format::Json,
+            (false, true) => attempts::Format::Csv,
+            (false, false) => attempts::Format::Table,
+        };
+        attempts::print(&ledger, &filter, arguments.limit, format).await?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let group = arguments.group_by;
     let rows = ledger.usage(group, &filter).await?;
     if arguments.json {

@@ -19,6 +19,7 @@
 )]
 
 mod account;
+mod attempts;
 mod error;
 mod history;
 mod hold;
@@ -36,6 +37,7 @@ use sqlx::PgPool;
 
 pub use self::{
     account::{Account, AccountSummary, Balance, Entry, EntryKind, NewEntry},
+    attempts::{AttemptFilter, ListedAttempt},
     error::LedgerError,
     history::{
         AttemptRecord, Generation, GenerationError, GenerationFilter, GenerationStatus, ImageRecord,

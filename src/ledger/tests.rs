@@ -13,6 +13,7 @@ use crate::{
 };
 
 mod accounts;
+mod attempts;
 mod history;
 mod holding;
 mod interleaving;

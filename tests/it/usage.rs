@@ -116,3 +116,54 @@ async fn an_operator_sees_what_was_spent() {
     );
     app.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_sees_every_call_to_a_provider() {
+    let app = App::start().await;
+    let key = app.live_key("1");
+    let request = json!({"model": "dall-e-2", "prompt": PROMPT});
+    app.generate(&key, &request).await.expect(200);
+    app.openai.next(Behaviour::Reply(Reply::server_error()));
+    let failed = app.generate(&key, &request).await.expect(502);
+    let generation = failed.header("x-generation-id").unwrap().to_owned();
+
+    let list = |arguments: &[&str]| {
+        let line = [&["usage", "--attempts"], arguments].concat();
+        app.run(&line).expect_success()
+    };
+    let all = list(&["--json", "--account", &key.account]).json();
+    assert_eq!(all.as_array().unwrap().len(), 2, "{all}");
+    let newest = &all[0];
+    assert_eq!(newest["generation"], generation.as_str());
+    assert_eq!(
+        (&newest["provider"], &newest["upstream_model"]),
+        (&json!("openai"), &json!("dall-e-2"))
+    );
+    assert_eq!(
+        (&newest["status"], &newest["error"]),
+        (&json!(500), &json!("overloaded"))
+    );
+    assert_eq!(
+        (&newest["images"], &newest["maybe_charged"]),
+        (&json!(0), &json!(false))
+    );
+    assert_eq!(
+        (&all[1]["images"], &all[1]["error"]),
+        (&json!(1), &Value::Null)
+    );
+
+    let one = list(&["--generation", &generation, "--csv"]).stdout;
+    assert_eq!(one.lines().count(), 2, "{one}");
+    let table = list(&["--provider", "openai", "--limit", "1"]);
+    assert!(table.stdout.contains(&generation), "{}", table.stdout);
+    assert!(table.stderr.contains("newest 1"), "{}", table.stderr);
+    for refused in [
+        &["usage", "--generation", &generation][..],
+        &["usage", "--attempts", "--group-by", "day"],
+        &["usage", "--attempts", "--generation", "gen_1"],
+        &["usage", "--attempts", "--limit", "0"],
+    ] {
+        assert_eq!(app.run(refused).code, Some(2), "{refused:?}");
+    }
+    app.finish().await;
+}

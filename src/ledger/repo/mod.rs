@@ -15,6 +15,7 @@
 )]
 
 pub(super) mod accounts;
+pub(super) mod attempts;
 pub(super) mod history;
 pub(super) mod holds;
 pub(super) mod reconcile;

@@ -106,7 +106,7 @@ fn table(found: &[ListedAttempt]) {
             "UPSTREAM MODEL",
             "STATUS",
             "LATENCY",
-            "ERROR",
+            "RESULT",
             "IMAGES",
             "CHARGED",
         ],
@@ -121,7 +121,7 @@ fn table(found: &[ListedAttempt]) {
                 attempt.upstream_model.clone(),
                 status.unwrap_or_else(|| "-".to_owned()),
                 format!("{} ms", latency_ms(listed)),
-                attempt.error.clone().unwrap_or_else(|| "-".to_owned()),
+                attempt.error.clone().unwrap_or_else(|| "ok".to_owned()),
                 attempt.images.to_string(),
                 charged(listed).to_owned(),
             ]

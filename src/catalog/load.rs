@@ -147,7 +147,10 @@ fn read_directory(directory: &Path) -> Result<Vec<(String, String)>, CatalogErro
                 .map(|entry| entry.map(|entry| entry.path()))
                 .collect::<Result<Vec<_>, _>>()
         })
-        .map_err(|error| failed(directory, error))?;
+        .map_err(|error| CatalogError {
+            problem: format!("models_dir cannot be read: {error}"),
+            ..failed(directory, error)
+        })?;
     paths.retain(|path| {
         path.extension()
             .is_some_and(|extension| extension == "toml")

@@ -153,13 +153,27 @@ fn warnings(catalog: &Catalog, providers: &Providers) -> Vec<String> {
             return None;
         };
         let mut routes = model.routes.iter();
-        let route = routes.find(|route| providers.state(&route.provider).is_ok())?;
+        let route = routes.find(|route| {
+            providers.state(&route.provider).is_ok() && !leads_to_the_living(catalog, route)
+        })?;
         Some(format!(
             "{} was retired on {shutdown}: '{}' serves it only if it is not the maker's own server",
             model.id, route.provider
         ))
     });
     retired.collect()
+}
+
+/// Whether a model that is not retired has the same upstream model: then the retired name is only a name.
+fn leads_to_the_living(catalog: &Catalog, route: &Route) -> bool {
+    catalog
+        .models()
+        .iter()
+        .filter(|model| !matches!(model.status, Status::Retired { .. }))
+        .flat_map(|model| &model.routes)
+        .any(|other| {
+            (&other.provider, &other.upstream_model) == (&route.provider, &route.upstream_model)
+        })
 }
 
 fn document(config: &Config, catalog: &Catalog, providers: &Providers) -> Value {

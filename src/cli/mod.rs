@@ -24,6 +24,7 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use secrecy::ExposeSecret;
 use sqlx::{ConnectOptions, PgPool, postgres::PgConnectOptions};
+use tokio::sync::Mutex;
 
 use crate::{
     catalog::Catalog,
@@ -126,8 +127,9 @@ pub struct Context {
     pub pool: PgPool,
     /// The time.
     pub clock: Clock,
-    /// The private server, if that is where the database is.
-    server: Option<PrivateServer>,
+    /// The private server, if that is where the database is. Shared with the task that sees to it that it
+    /// runs; gone once the context is closed.
+    server: Arc<Mutex<Option<PrivateServer>>>,
 }
 
 impl Context {
@@ -153,7 +155,7 @@ impl Context {
                 catalog,
                 pool,
                 clock: Clock::system(),
-                server,
+                server: Arc::new(Mutex::new(server)),
             }),
             Err(error) => {
                 if let Some(server) = server {
@@ -195,7 +197,7 @@ impl Context {
         tokio::time::timeout(CLOSE_PATIENCE, self.pool.close())
             .await
             .ok();
-        if let Some(server) = self.server {
+        if let Some(server) = self.server.lock().await.take() {
             server.stop().await?;
         }
         Ok(())

@@ -106,7 +106,7 @@ async fn serve(context: &Context, files: Option<u64>, signals: &mut Signals) -> 
             body_idle_timeout: config.limits.body_idle_timeout,
         },
     };
-    let tasks = Tasks::start(&config, &ledger, &store, &context.clock);
+    let tasks = Tasks::start(context, &config, &ledger, &store);
 
     first_key::print_if_there_is_none(&keys, &ledger, address).await?;
     output::line(format!("easel listening on {}", local_url(address)));
@@ -122,6 +122,7 @@ async fn serve(context: &Context, files: Option<u64>, signals: &mut Signals) -> 
     tasks.stop().await;
     // What is still held, if the drain was cut short, is free for others to release.
     ledger.stop().await?;
+    info!("stopped");
     Ok(())
 }
 
@@ -181,7 +182,7 @@ fn bind(config: &Config) -> anyhow::Result<TcpListener> {
         socket.bind(address)?;
         socket.listen(BACKLOG)
     };
-    bound().with_context(|| format!("could not listen on {address}"))
+    bound().with_context(|| format!("listen: could not listen on {address}"))
 }
 
 fn providers(config: &Config) -> anyhow::Result<BTreeMap<String, ProviderSlot>> {

@@ -58,7 +58,14 @@ impl Replica {
             })
         };
         claimed()
-            .with_context(|| format!("could not keep this replica's name in {}", path.display()))
+            .with_context(|| {
+                let path = std::path::absolute(&path).unwrap_or_else(|_| path.clone());
+                format!(
+                    "could not keep this replica's name in {} (data_dir or EASEL__DATA_DIR must be a directory \
+                     that Easel may write to)",
+                    path.display()
+                )
+            })
     }
 
     pub(super) fn id(&self) -> ReplicaId {

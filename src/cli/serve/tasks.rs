@@ -1,16 +1,25 @@
 //! What a serving process does every few seconds besides serving: it says that it lives, releases what
-//! dead replicas held, and deletes pictures whose time is over.
+//! dead replicas held, deletes pictures whose time is over, and starts a private database that ended again.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
+use sqlx::PgPool;
 use tokio::{
+    sync::Mutex,
     task::JoinSet,
-    time::{MissedTickBehavior, interval},
+    time::{Instant, MissedTickBehavior, interval},
 };
-use tracing::{info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::picture_lifetime;
-use crate::{clock::Clock, config::Config, images::ImageStore, ledger::Ledger};
+use crate::{
+    cli::Context,
+    clock::Clock,
+    config::{Config, DatabaseConfig},
+    images::ImageStore,
+    ledger::Ledger,
+    postgres::private::PrivateServer,
+};
 
 const BEAT_EVERY: Duration = Duration::from_secs(4);
 /// Five beats missed, so that one slow database answer declares nobody dead.
@@ -19,22 +28,37 @@ const DEAD_AFTER: Duration = Duration::from_secs(20);
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 const SWEEP_PICTURES_EVERY: Duration = Duration::from_mins(1);
 
+const LOOK_AFTER_DATABASE_EVERY: Duration = Duration::from_secs(1);
+/// A disk that is full, for example, needs a person.
+const REVIVE_AGAIN_AFTER: Duration = Duration::from_secs(15);
+
 /// The running tasks; dropped, they end.
 #[derive(Debug)]
 pub(super) struct Tasks(JoinSet<()>);
 
 impl Tasks {
     pub(super) fn start(
+        context: &Context,
         config: &Config,
         ledger: &Ledger,
         store: &ImageStore,
-        clock: &Clock,
     ) -> Self {
         let mut tasks = JoinSet::new();
+        if config.database.url.is_none() {
+            tasks.spawn(keep_database(
+                Arc::clone(&context.server),
+                config.database.clone(),
+                context.pool.clone(),
+            ));
+        }
         tasks.spawn(beat(ledger.clone()));
         tasks.spawn(sweep_holds(ledger.clone()));
         let lifetime = picture_lifetime(config);
-        tasks.spawn(sweep_pictures(store.clone(), clock.clone(), lifetime));
+        tasks.spawn(sweep_pictures(
+            store.clone(),
+            context.clock.clone(),
+            lifetime,
+        ));
         Self(tasks)
     }
 
@@ -45,15 +69,66 @@ impl Tasks {
     }
 }
 
-async fn beat(ledger: Ledger) {
-    let mut ticks = every(BEAT_EVERY);
+/// Starts a private server again that ended under us. The pool makes its connections anew by itself.
+async fn keep_database(
+    server: Arc<Mutex<Option<PrivateServer>>>,
+    config: DatabaseConfig,
+    pool: PgPool,
+) {
+    let mut ticks = every(LOOK_AFTER_DATABASE_EVERY);
     loop {
         ticks.tick().await;
-        if let Err(error) = ledger.beat().await {
-            warn!(
-                error = &error as &dyn std::error::Error,
-                "could not say that this replica lives"
-            );
+        let mut server = server.lock().await;
+        let Some(server) = server.as_mut() else {
+            return;
+        };
+        match server.revive(&config).await {
+            Ok(None) => {}
+            Ok(Some(options)) => {
+                // As `postgres::connect` names it.
+                pool.set_connect_options(options.application_name("easel"));
+                error!("the private PostgreSQL had ended and was started again");
+            }
+            Err(error) => {
+                error!(
+                    error = &error as &dyn std::error::Error,
+                    "the private PostgreSQL has ended and does not start again"
+                );
+                ticks.reset_after(REVIVE_AGAIN_AFTER);
+            }
+        }
+    }
+}
+
+/// What touches the database in any case also says, once each, when it goes away and when it is back.
+async fn beat(ledger: Ledger) {
+    let mut ticks = every(BEAT_EVERY);
+    let mut away_since: Option<Instant> = None;
+    loop {
+        ticks.tick().await;
+        match (ledger.beat().await, away_since) {
+            (Ok(()), None) => {}
+            (Ok(()), Some(since)) => {
+                let seconds = since.elapsed().as_secs();
+                info!(seconds, "the database answers again");
+                away_since = None;
+            }
+            (Err(error), None) => {
+                // A pool that waited in vain does not know why.
+                let cause = ledger.why_unreachable().await;
+                error!(
+                    error = &error as &dyn std::error::Error,
+                    cause = cause.map(tracing::field::display),
+                    "the database does not answer; this replica cannot serve until it does"
+                );
+                away_since = Some(Instant::now());
+            }
+            (Err(error), Some(_)) => {
+                debug!(
+                    error = &error as &dyn std::error::Error,
+                    "the database still does not answer"
+                );
+            }
         }
     }
 }

@@ -13,7 +13,9 @@ use std::{
 
 use tokio::process::Command;
 
-use super::{Durability, PORT, PrivateServerError, Result, USER, io, programs::Programs};
+use super::{
+    Durability, PORT, PrivateServerError, Result, USER, io, make_data_dir, programs::Programs,
+};
 
 /// The places below a `data_dir`.
 #[derive(Debug, Clone)]
@@ -50,7 +52,7 @@ impl Cluster {
     /// server's user cannot get there (a checkout in `/root`), it is in a directory of its own, to which
     /// the link `data_dir/postgres` leads. Removing `data_dir` begins anew in both cases.
     pub(super) async fn of(data_dir: &Path) -> Result<Self> {
-        fs::create_dir_all(data_dir).map_err(io("make the directory", data_dir))?;
+        make_data_dir(data_dir)?;
         let data_dir = data_dir
             .canonicalize()
             .map_err(io("find the directory", data_dir))?;

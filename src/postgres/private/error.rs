@@ -117,6 +117,18 @@ pub enum PrivateServerError {
         /// The process.
         pid: i32,
     },
+    /// Nothing can be kept where everything is kept.
+    #[error(
+        "could not make the directory {}: set data_dir or EASEL__DATA_DIR to one that this user may write to",
+        path.display()
+    )]
+    DataDir {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
     /// The file system or the system says no.
     #[error("could not {action} {}", path.display())]
     Io {

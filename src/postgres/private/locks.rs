@@ -10,7 +10,7 @@ use std::{
 
 use tokio::time::{Instant, sleep};
 
-use super::{LOOK, PrivateServerError, Result, io};
+use super::{LOOK, PrivateServerError, Result, io, make_data_dir};
 
 /// At most one `serve` works on a `data_dir`; this is its claim.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ impl ServeLock {
     /// # Errors
     /// [`PrivateServerError::Serving`] when another process has it.
     pub fn acquire(data_dir: &Path) -> Result<Self> {
-        std::fs::create_dir_all(data_dir).map_err(io("make the directory", data_dir))?;
+        make_data_dir(data_dir)?;
         let path = data_dir.join("serve.lock");
         let mut file = open(&path)?;
         match file.try_lock() {

@@ -121,6 +121,32 @@ impl PrivateServer {
         self.postmaster.pid()
     }
 
+    /// Looks whether the server still runs, and when it has ended (killed by the system for its memory, or
+    /// by a person) starts it again. Returns how to connect then, which may have changed; `None` when there
+    /// was nothing to do.
+    ///
+    /// # Errors
+    /// As [`PrivateServer::start`]; safe to call again.
+    ///
+    /// # Cancel safety
+    /// Dropped before it returns, a server that was just started is told to stop.
+    pub async fn revive(&mut self, config: &DatabaseConfig) -> Result<Option<PgConnectOptions>> {
+        if self.postmaster.is_running() {
+            return Ok(None);
+        }
+        let gate = locks::exclusive(&self.cluster.gate, PATIENCE).await?;
+        let mut successor = match join(&self.cluster).await? {
+            Some(server) => server,
+            None => launch(config, self.cluster.clone(), Durability::Full).await?,
+        };
+        // Our use goes on; only the process is another one.
+        std::mem::swap(&mut self.postmaster, &mut successor.postmaster);
+        successor.part = Part::Done;
+        self.options = successor.options.clone();
+        drop(gate);
+        Ok(Some(self.connect_options()))
+    }
+
     /// Ends our use; when nobody else uses the cluster, stops it and waits until it is down.
     ///
     /// # Errors
@@ -333,6 +359,14 @@ async fn make_database(options: &PgConnectOptions) -> sqlx::Result<()> {
 fn sql_state(error: &sqlx::Error) -> Option<String> {
     let code = error.as_database_error()?.code()?;
     Some(code.into_owned())
+}
+
+/// Makes `data_dir` if it is missing; absolute in the error, because it may begin at the current directory.
+fn make_data_dir(data_dir: &Path) -> Result<()> {
+    std::fs::create_dir_all(data_dir).map_err(|source| PrivateServerError::DataDir {
+        path: std::path::absolute(data_dir).unwrap_or_else(|_| data_dir.to_owned()),
+        source,
+    })
 }
 
 /// The error of a file operation.

@@ -174,6 +174,15 @@ impl Postmaster {
         }))
     }
 
+    /// Whether it still runs.
+    pub(super) fn is_running(&mut self) -> bool {
+        match &mut self.child {
+            // An error says nothing about the server.
+            Some(child) => !matches!(child.try_wait(), Ok(Some(_))),
+            None => exists(self.pid) && !is_zombie(self.pid),
+        }
+    }
+
     /// Asks for a fast shutdown: clients are cut off, everything is written. No waiting.
     pub(super) fn tell_to_stop(&self) {
         // It may have gone by itself.
@@ -182,6 +191,10 @@ impl Postmaster {
 
     /// Stops the server and waits until it is gone.
     pub(super) async fn stop(&mut self) -> Result<()> {
+        // Its number may be another process's by now.
+        if !self.is_running() {
+            return Ok(());
+        }
         for (signal, patience) in [
             (Signal::INT, FAST_SHUTDOWN),
             (Signal::QUIT, IMMEDIATE_SHUTDOWN),

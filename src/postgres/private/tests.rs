@@ -264,3 +264,28 @@ async fn a_closed_directory_on_the_way_is_no_hindrance() {
         fs::remove_dir_all(target.parent().unwrap()).unwrap();
     }
 }
+
+#[tokio::test]
+async fn a_server_that_was_killed_is_started_again() {
+    let data_dir = data_dir();
+    let mut server = PrivateServer::start(&config(), data_dir.path())
+        .await
+        .unwrap();
+    execute(&server, "create table kept as select 'yes' as answer").await;
+    assert!(server.revive(&config()).await.unwrap().is_none());
+    let killed = server.pid();
+    kill_process(Pid::from_raw(killed).unwrap(), Signal::KILL).unwrap();
+    let revived = loop {
+        if let Some(options) = server.revive(&config()).await.unwrap() {
+            break options;
+        }
+        sleep(LOOK).await;
+    };
+    assert_ne!(server.pid(), killed);
+    revived.connect().await.unwrap().close().await.unwrap();
+    assert_eq!(query(&server, "select answer from kept").await, "yes");
+    assert!(server.revive(&config()).await.unwrap().is_none());
+    let last = server.pid();
+    server.stop().await.unwrap();
+    assert!(!runs(last));
+}

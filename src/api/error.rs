@@ -504,8 +504,13 @@ impl IntoResponse for ApiError {
             }
             _ => {}
         }
+        let span = tracing::Span::current();
         if let Some(code) = &parts.code {
-            tracing::Span::current().record("error.code", code);
+            span.record("error.code", code);
+        }
+        if let Self::Gateway(GatewayError::Upstream(failure)) = &self {
+            span.record("generation.id", tracing::field::display(failure.generation));
+            span.record("provider.name", &failure.provider);
         }
         let body = Envelope {
             error: EnvelopeError {

@@ -17,6 +17,9 @@ use crate::ids::RequestId;
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// What machines ask every few seconds: worth a line only when it fails.
+const PROBES: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
+
 /// Names the exchange, runs it, and logs one line about it. The line says which route it took, not which
 /// path: paths and queries carry signed links.
 pub(super) async fn exchange(mut request: Request, next: Next) -> Response {
@@ -27,6 +30,7 @@ pub(super) async fn exchange(mut request: Request, next: Next) -> Response {
         .get::<MatchedPath>()
         .map_or("none", |path| path.as_str())
         .to_owned();
+    let is_probe = PROBES.contains(&&*route);
     let span = info_span!(
         "request",
         request.id = %id,
@@ -50,7 +54,11 @@ pub(super) async fn exchange(mut request: Request, next: Next) -> Response {
         }
         let status = response.status().as_u16();
         let latency_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        tracing::info!(http.status = status, latency_ms, "answered");
+        if is_probe && response.status().is_success() {
+            tracing::debug!(http.status = status, latency_ms, "answered");
+        } else {
+            tracing::info!(http.status = status, latency_ms, "answered");
+        }
         response
     }
     .instrument(span)

@@ -50,6 +50,8 @@ pub fn init(config: &LogConfig) -> Result<(), TelemetryError> {
         LogFormat::Json => fmt::layer()
             .json()
             .flatten_event(true)
+            // It is the last of `spans`; twice would be half of the line.
+            .with_current_span(false)
             .with_writer(writer)
             .boxed(),
     };

@@ -342,7 +342,8 @@ pub(super) fn kind_name(kind: ErrorKind) -> &'static str {
 
 fn log_failure(candidacy: &Candidacy, error: &ProviderError, next: Next) {
     let kind = kind_name(error.kind);
-    let status = error.upstream_status.unwrap_or_default();
+    // Left out of the line when there was no answer.
+    let status = error.upstream_status;
     let provider = &candidacy.provider_name;
     match error.kind {
         // The client's mistake; and its message may be the provider's words about the prompt.
@@ -355,7 +356,17 @@ fn log_failure(candidacy: &Candidacy, error: &ProviderError, next: Next) {
             );
         }
         // Somebody must look: our account at the provider does not work.
-        ErrorKind::Auth | ErrorKind::QuotaExhausted | ErrorKind::ModelUnavailable => {
+        ErrorKind::ModelUnavailable => {
+            tracing::error!(
+                error.kind = kind,
+                provider.name = provider,
+                upstream.status = status,
+                upstream.model = candidacy.route.upstream_model,
+                error.message = error.message,
+                "the provider does not serve a model that the catalog sends there"
+            );
+        }
+        ErrorKind::Auth | ErrorKind::QuotaExhausted => {
             tracing::error!(
                 error.kind = kind,
                 provider.name = provider,

@@ -213,7 +213,17 @@ impl Gateway {
                 admission.keep_within(hold.amount);
                 Ok(hold)
             }
-            Ok(Some(Err(refused))) => Err(GatewayError::from(refused).into()),
+            Ok(Some(Err(refused))) => {
+                if let LedgerError::InsufficientBalance { needed, available } = &refused {
+                    tracing::info!(
+                        account.id = %new.account,
+                        needed_usd = %needed,
+                        available_usd = %available,
+                        "the balance is too short"
+                    );
+                }
+                Err(GatewayError::from(refused).into())
+            }
             Ok(None) => Err(GatewayError::Panicked.into()),
             Err(error @ LedgerError::Unconfirmed { .. }) => Err(NotHeld {
                 error: error.into(),

@@ -108,9 +108,14 @@ pub(super) async fn settle(
     let started = Instant::now();
     let mut outcome = Some(outcome);
     let mut pause = FIRST_PAUSE;
+    let mut tries: u32 = 0;
     loop {
+        tries = tries.saturating_add(1);
         let error = match ledger.settle(&settlement).await.map(|mut done| done.pop()) {
             Ok(Some(Ok(()))) => {
+                if tries > 1 {
+                    tracing::info!(hold.id = %settlement[0].hold.id, tries, "a repeated settlement got through");
+                }
                 if let Some(outcome) = outcome.take() {
                     reply.send(outcome);
                 }
@@ -133,11 +138,21 @@ pub(super) async fn settle(
             Ok(None) => return reply.send(Err(GatewayError::Panicked)),
             Err(error) => error,
         };
-        tracing::warn!(
-            error = &error as &dyn std::error::Error,
-            hold.id = %settlement[0].hold.id,
-            "a settlement did not get through and is repeated"
-        );
+        // Once at a level that somebody reads: in an outage every generation in flight comes by here.
+        if tries == 1 {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                hold.id = %settlement[0].hold.id,
+                "a settlement did not get through and is repeated until it does"
+            );
+        } else {
+            tracing::debug!(
+                error = &error as &dyn std::error::Error,
+                hold.id = %settlement[0].hold.id,
+                tries,
+                "a settlement did not get through again"
+            );
+        }
         if started.elapsed() >= PATIENCE {
             reply.send(Err(GatewayError::Unsettled));
         }

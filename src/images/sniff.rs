@@ -317,8 +317,15 @@ fn refused(why: &'static str) -> NotAPicture {
     NotAPicture(why.to_owned())
 }
 
-/// A size with both sides above zero.
+/// The longest side that is believed; other formats than PNG cannot say more. No model paints a tenth of
+/// it, and a provider that lies here would lie about megapixels, which are charged.
+const LONGEST_SIDE: u32 = 65_535;
+
+/// A size with both sides above zero and within reason.
 fn size_of(width: u32, height: u32) -> Result<Option<ImageSize>, NotAPicture> {
+    if width.max(height) > LONGEST_SIDE {
+        return Err(refused("a side is longer than 65535 pixels"));
+    }
     match ImageSize::new(width, height) {
         Some(size) => Ok(Some(size)),
         None => Err(refused("a side is 0 pixels long")),

@@ -357,3 +357,16 @@ proptest! {
         prop_assert_eq!(whole.ok(), pieces.ok());
     }
 }
+
+#[test]
+fn a_size_beyond_reason_is_no_picture() {
+    let (_, _, png) = samples::all()
+        .iter()
+        .find(|(_, format, _)| *format == PictureFormat::Png)
+        .unwrap();
+    for (side, fine) in [(65_535_u32, true), (65_536, false), (u32::MAX >> 1, false)] {
+        let mut lying = png.clone();
+        lying[16..20].copy_from_slice(&side.to_be_bytes());
+        assert_eq!(sniff([&lying[..]]).is_ok(), fine, "{side}");
+    }
+}

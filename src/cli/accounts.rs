@@ -2,10 +2,12 @@
 
 use std::process::ExitCode;
 
-use super::{Context, output};
+use anyhow::{bail, ensure};
+
+use super::{Context, output, values::Markup};
 use crate::{
     keys::Mode,
-    ledger::{Balance, Ledger, NewEntry},
+    ledger::{AccountUpdate, Balance, Ledger, NewAccount, NewEntry},
     money::NanoUsd,
 };
 
@@ -24,6 +26,8 @@ enum Command {
     Create(Create),
     /// List accounts with what they have
     List,
+    /// Change an account's name or markup; what is not named stays
+    Update(Update),
     /// Put money on a balance
     Credit(Booking),
     /// Take money from a balance, but never what is held
@@ -31,14 +35,36 @@ enum Command {
 }
 
 #[derive(Debug, clap::Args)]
-#[group(required = true, multiple = false)]
 struct Create {
+    #[command(flatten)]
+    name: Name,
+    /// Basis points (1/100 %) on top of published prices, before those of models and providers
+    #[arg(long, value_name = "BP")]
+    markup: Option<Markup>,
+}
+
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+struct Name {
     /// A name for people
     #[arg(value_name = "NAME")]
     positional: Option<String>,
     /// The same, as an option
     #[arg(long)]
     name: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
+struct Update {
+    /// The account, by id or exact name
+    account: String,
+    /// A name for people
+    #[arg(long)]
+    name: Option<String>,
+    /// Basis points (1/100 %) on top of published prices, before those of models and providers; or none for
+    /// theirs
+    #[arg(long, value_name = "BP")]
+    markup: Option<Markup>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -71,9 +97,13 @@ pub(super) async fn run(context: &Context, arguments: Arguments) -> anyhow::Resu
     match arguments.command {
         Command::Create(create) => {
             // clap sees to it that there is one.
-            let name = create.positional.or(create.name).unwrap_or_default();
-            anyhow::ensure!(!name.is_empty(), "an account needs a name");
-            let account = ledger.create_account(&name).await?;
+            let name = create.name.positional.or(create.name.name);
+            let new = NewAccount {
+                name: name.unwrap_or_default(),
+                markup_basis_points: create.markup.and_then(|markup| markup.0),
+            };
+            ensure!(!new.name.is_empty(), "an account needs a name");
+            let account = ledger.open_account(new).await?;
             if json {
                 output::json(&account)?;
             } else {
@@ -81,6 +111,7 @@ pub(super) async fn run(context: &Context, arguments: Arguments) -> anyhow::Resu
             }
         }
         Command::List => list(&ledger, json).await?,
+        Command::Update(update) => self::update(&ledger, update, json).await?,
         Command::Credit(booking) => book(&ledger, Direction::Credit, booking, json).await?,
         Command::Debit(booking) => book(&ledger, Direction::Debit, booking, json).await?,
     }
@@ -95,7 +126,7 @@ async fn list(ledger: &Ledger, json: bool) -> anyhow::Result<()> {
     let words = |balance: Balance| [balance.balance.to_string(), balance.held.to_string()];
     output::table(
         &[
-            "ID", "NAME", "LIVE USD", "HELD", "TEST USD", "HELD", "CREATED",
+            "ID", "NAME", "LIVE USD", "HELD", "TEST USD", "HELD", "MARKUP", "CREATED",
         ],
         accounts.iter().map(|summary| {
             let [live, live_held] = words(summary.live);
@@ -108,10 +139,41 @@ async fn list(ledger: &Ledger, json: bool) -> anyhow::Result<()> {
                 live_held,
                 test,
                 test_held,
+                account
+                    .markup_basis_points
+                    .map(output::percent)
+                    .unwrap_or_default(),
                 account.created_at.format("%F %R").to_string(),
             ]
         }),
     );
+    Ok(())
+}
+
+async fn update(ledger: &Ledger, update: Update, json: bool) -> anyhow::Result<()> {
+    let Update {
+        account,
+        name,
+        markup,
+    } = update;
+    ensure!(name.as_deref() != Some(""), "an account needs a name");
+    let changes = AccountUpdate {
+        name,
+        markup_basis_points: markup.map(|markup| markup.0),
+    };
+    if changes == AccountUpdate::default() {
+        bail!("nothing to change: name at least one of the options that --help lists");
+    }
+    let id = ledger.find_account(&account).await?.id;
+    let account = ledger.update_account(id, &changes).await?;
+    if json {
+        return output::json(&account);
+    }
+    let markup = account.markup_basis_points.map_or_else(
+        || "the markup of models and providers".to_owned(),
+        |markup| format!("a markup of {}", output::percent(markup)),
+    );
+    output::line(format!("{} ({}) has {markup}", account.id, account.name));
     Ok(())
 }
 

@@ -117,7 +117,7 @@ fn row(model: &Model, route: &Route, config: &Config, providers: &Providers) -> 
         status(model),
         format!("{} ({})", route.provider, if on { "on" } else { "off" }),
         route.upstream_model.clone(),
-        percent(markup(route, config)),
+        output::percent(markup(route, config)),
     ]
 }
 
@@ -128,10 +128,6 @@ fn markup(route: &Route, config: &Config) -> u32 {
         .markup_basis_points
         .or(provider.map(|provider| provider.markup_basis_points))
         .unwrap_or_default()
-}
-
-fn percent(basis_points: u32) -> String {
-    format!("{}.{:02} %", basis_points / 100, basis_points % 100)
 }
 
 fn status(model: &Model) -> String {

@@ -20,6 +20,11 @@ pub(super) fn text(text: &str) {
     write!(stdout, "{text}").and_then(|()| stdout.flush()).ok();
 }
 
+/// Basis points as people say them.
+pub(super) fn percent(basis_points: u32) -> String {
+    format!("{}.{:02} %", basis_points / 100, basis_points % 100)
+}
+
 /// Prints `value` as one JSON document.
 pub(super) fn json(value: &impl Serialize) -> anyhow::Result<()> {
     line(serde_json::to_string_pretty(value)?);

@@ -5,11 +5,15 @@ use std::{convert::Infallible, str::FromStr, time::Duration};
 use anyhow::{Context as _, bail};
 use chrono::{DateTime, NaiveDate, NaiveTime, TimeDelta, Utc};
 
-use crate::catalog::Catalog;
+use crate::{catalog::Catalog, ledger::MAX_ACCOUNT_MARKUP_BASIS_POINTS};
 
 /// `none`, or a bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Bound(pub(super) Option<u32>);
+
+/// `none`, or basis points that an account can have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Markup(pub(super) Option<u32>);
 
 /// `never`, an instant, or a span from now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +52,20 @@ impl FromStr for Bound {
             .map_err(|_| ValueError {
                 expected: "a whole number, or none",
             })
+    }
+}
+
+impl FromStr for Markup {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let in_range = |markup: u32| markup <= MAX_ACCOUNT_MARKUP_BASIS_POINTS;
+        match text.parse() {
+            Ok(Bound(markup)) if markup.is_none_or(in_range) => Ok(Self(markup)),
+            Ok(Bound(_)) | Err(_) => Err(ValueError {
+                expected: "basis points (1/100 %) from 0 to 1000000, or none",
+            }),
+        }
     }
 }
 
@@ -171,6 +189,22 @@ mod tests {
             Ok(Ok(Some(end))) => end.to_rfc3339(),
             Ok(Ok(None)) => "never".to_owned(),
             Ok(Err(_)) | Err(_) => "refused".to_owned(),
+        }
+    }
+
+    #[test]
+    fn markups() {
+        for (text, expected) in [
+            ("none", Some(None)),
+            ("0", Some(Some(0))),
+            ("1000000", Some(Some(1_000_000))),
+            ("1000001", None),
+            ("-1", None),
+            ("12.5", None),
+            ("", None),
+        ] {
+            let found = text.parse::<Markup>().ok();
+            assert_eq!(found.map(|markup| markup.0), expected, "{text}");
         }
     }
 

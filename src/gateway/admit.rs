@@ -170,7 +170,7 @@ fn find_routes(
     let now = Instant::now();
     let mut open = Vec::with_capacity(model.routes.len());
     for route in &model.routes {
-        let mut open_route = candidacy(providers, order.key.mode, route);
+        let mut open_route = candidacy(providers, &order.key, route);
         if let Ok(candidacy) = &mut open_route {
             candidacy.largest_price = route
                 .price
@@ -220,10 +220,10 @@ fn find_routes(
 /// and the sandbox paints.
 pub(super) fn candidacy(
     providers: &BTreeMap<String, ProviderSlot>,
-    mode: Mode,
+    key: &ApiKey,
     route: &Arc<Route>,
 ) -> Result<Candidacy, String> {
-    let served_by = match mode {
+    let served_by = match key.mode {
         Mode::Live => route.provider.as_str(),
         Mode::Test => SANDBOX,
     };
@@ -234,14 +234,16 @@ pub(super) fn candidacy(
         Switch::On(provider) => Arc::clone(provider),
         Switch::Off(why) => return Err(why.clone()),
     };
-    // The markup is part of the price, so it is the priced route's also where the sandbox paints.
+    // The markup is part of the price, so it is the priced route's also where the sandbox paints. What was
+    // agreed with the account goes before it.
     let priced = providers.get(&route.provider).unwrap_or(slot);
     Ok(Candidacy {
         route: Arc::clone(route),
         provider_name: served_by.to_owned(),
         provider,
-        markup_basis_points: route
-            .markup_basis_points
+        markup_basis_points: key
+            .account_markup_basis_points
+            .or(route.markup_basis_points)
             .unwrap_or(priced.markup_basis_points),
         retry_after_send: slot.retry_after_send,
         cancel_on_disconnect: slot.cancel_on_disconnect,

@@ -49,7 +49,7 @@ impl Gateway {
         let mut routes = Vec::new();
         let mut reasons = Vec::new();
         for route in &model.routes {
-            match admit::candidacy(&self.rooms.providers, key.mode, route) {
+            match admit::candidacy(&self.rooms.providers, key, route) {
                 Ok(candidacy) => routes.push((route, candidacy.markup_basis_points)),
                 Err(why) => reasons.push((route.provider.clone(), why)),
             }

@@ -148,6 +148,8 @@ pub struct ApiKey {
     pub limits: KeyLimits,
     /// What happens to parameters that a model does not take.
     pub unsupported_parameters: UnsupportedParameters,
+    /// The markup of its account, in basis points, before that of routes and providers; `None` is theirs.
+    pub account_markup_basis_points: Option<u32>,
     /// When it was made.
     pub created_at: DateTime<Utc>,
     /// When it ends by itself.
@@ -220,7 +222,7 @@ impl Keys {
     /// [`KeyError`], for an unknown account too.
     pub async fn create(&self, new: NewKey) -> Result<(ApiKey, SecretString), KeyError> {
         let secret = secret::generate(new.mode);
-        let key = ApiKey {
+        let mut key = ApiKey {
             id: KeyId::new(),
             account: new.account,
             name: new.name,
@@ -229,13 +231,14 @@ impl Keys {
             models: new.models,
             limits: new.limits,
             unsupported_parameters: new.unsupported_parameters,
+            account_markup_basis_points: None,
             created_at: self.clock.now(),
             expires_at: new.expires_at,
             revoked_at: None,
         };
         let hash = secret::hash(&secret);
         let row = &key;
-        run_tx(&self.pool, "create a key", move |mut tx| {
+        key.account_markup_basis_points = run_tx(&self.pool, "create a key", move |mut tx| {
             Box::pin(async move { repo::insert(&mut tx, row, &hash).await })
         })
         .await?;

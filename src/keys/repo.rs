@@ -6,10 +6,10 @@ use sqlx::{PgConnection, PgPool};
 use super::{ApiKey, KeyError, KeyLimits, secret::SecretHash};
 use crate::{
     ids::{AccountId, KeyId},
-    postgres::clean,
+    postgres::{basis_points_from_sql, clean},
 };
 
-/// A row of `api_keys` without the hash.
+/// A row of `api_keys` without the hash, and with its account's markup.
 struct KeyRow {
     id: String,
     account_id: String,
@@ -21,20 +21,23 @@ struct KeyRow {
     images_per_minute: Option<i32>,
     max_in_flight: Option<i32>,
     unsupported_parameters: String,
+    account_markup_basis_points: Option<i32>,
     created_at: DateTime<Utc>,
     expires_at: Option<DateTime<Utc>>,
     revoked_at: Option<DateTime<Utc>>,
 }
 
+/// Writes a key; returns its account's markup.
 pub(super) async fn insert(
     connection: &mut PgConnection,
     key: &ApiKey,
     hash: &SecretHash,
-) -> Result<(), KeyError> {
-    sqlx::query!(
+) -> Result<Option<u32>, KeyError> {
+    let markup = sqlx::query_scalar!(
         "insert into api_keys (id, account_id, name, mode, secret_hash, hint, models, requests_per_minute,
              images_per_minute, max_in_flight, unsupported_parameters, created_at, expires_at)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+         returning (select a.markup_basis_points from accounts a where a.id = account_id)",
         key.id.to_string(),
         key.account.to_string(),
         clean(&key.name),
@@ -49,13 +52,13 @@ pub(super) async fn insert(
         key.created_at,
         key.expires_at,
     )
-    .execute(connection)
+    .fetch_one(connection)
     .await
     .map_err(|source| match source.as_database_error().and_then(|error| error.constraint()) {
         Some("api_keys_account_id_fkey") => KeyError::NoAccount(key.account.to_string()),
         _ => database("create a key")(source),
     })?;
-    Ok(())
+    Ok(markup.map(basis_points_from_sql))
 }
 
 /// What authentication attempts.
@@ -67,7 +70,8 @@ pub(super) async fn find_by_hash(
 ) -> Result<Option<(ApiKey, Vec<u8>)>, KeyError> {
     let Some(row) = sqlx::query!(
         "select id, account_id, name, mode, hint, models, requests_per_minute, images_per_minute, max_in_flight,
-             unsupported_parameters, created_at, expires_at, revoked_at, secret_hash
+             unsupported_parameters, created_at, expires_at, revoked_at, secret_hash,
+             (select a.markup_basis_points from accounts a where a.id = account_id) as account_markup_basis_points
          from api_keys where secret_hash = $1",
         hash.as_slice(),
     )
@@ -88,6 +92,7 @@ pub(super) async fn find_by_hash(
         images_per_minute: row.images_per_minute,
         max_in_flight: row.max_in_flight,
         unsupported_parameters: row.unsupported_parameters,
+        account_markup_basis_points: row.account_markup_basis_points,
         created_at: row.created_at,
         expires_at: row.expires_at,
         revoked_at: row.revoked_at,
@@ -99,7 +104,8 @@ pub(super) async fn find(pool: &PgPool, id: KeyId) -> Result<Option<ApiKey>, Key
     sqlx::query_as!(
         KeyRow,
         "select id, account_id, name, mode, hint, models, requests_per_minute, images_per_minute, max_in_flight,
-             unsupported_parameters, created_at, expires_at, revoked_at
+             unsupported_parameters, created_at, expires_at, revoked_at,
+             (select a.markup_basis_points from accounts a where a.id = account_id) as account_markup_basis_points
          from api_keys where id = $1",
         id.to_string(),
     )
@@ -117,7 +123,8 @@ pub(super) async fn list(
     sqlx::query_as!(
         KeyRow,
         "select id, account_id, name, mode, hint, models, requests_per_minute, images_per_minute, max_in_flight,
-             unsupported_parameters, created_at, expires_at, revoked_at
+             unsupported_parameters, created_at, expires_at, revoked_at,
+             (select a.markup_basis_points from accounts a where a.id = account_id) as account_markup_basis_points
          from api_keys where $1::text is null or account_id = $1 order by id",
         account.map(|account| account.to_string()),
     )
@@ -137,7 +144,8 @@ pub(super) async fn lock(
     sqlx::query_as!(
         KeyRow,
         "select id, account_id, name, mode, hint, models, requests_per_minute, images_per_minute, max_in_flight,
-             unsupported_parameters, created_at, expires_at, revoked_at
+             unsupported_parameters, created_at, expires_at, revoked_at,
+             (select a.markup_basis_points from accounts a where a.id = account_id) as account_markup_basis_points
          from api_keys where id = $1 for no key update",
         id.to_string(),
     )
@@ -177,7 +185,8 @@ pub(super) async fn revoke(
         KeyRow,
         "update api_keys set revoked_at = coalesce(revoked_at, $2) where id = $1
          returning id, account_id, name, mode, hint, models, requests_per_minute, images_per_minute, max_in_flight,
-             unsupported_parameters, created_at, expires_at, revoked_at",
+             unsupported_parameters, created_at, expires_at, revoked_at,
+             (select a.markup_basis_points from accounts a where a.id = account_id) as account_markup_basis_points",
         id.to_string(),
         now,
     )
@@ -208,6 +217,7 @@ impl TryFrom<KeyRow> for ApiKey {
                 .unsupported_parameters
                 .parse()
                 .map_err(|error| bad(&error))?,
+            account_markup_basis_points: row.account_markup_basis_points.map(basis_points_from_sql),
             name: row.name,
             hint: row.hint,
             models: row.models,

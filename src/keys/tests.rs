@@ -4,7 +4,11 @@ use chrono::{TimeDelta, TimeZone};
 use secrecy::ExposeSecret;
 
 use super::*;
-use crate::{ids::ReplicaId, ledger::Ledger, postgres::testing::TestDatabase};
+use crate::{
+    ids::ReplicaId,
+    ledger::{AccountUpdate, Ledger},
+    postgres::testing::TestDatabase,
+};
 
 struct Ring {
     /// Dropped last.
@@ -146,6 +150,33 @@ async fn an_update_changes_what_it_names() {
     assert_eq!(after.unsupported_parameters, before.unsupported_parameters);
     let missing = ring.keys.update(KeyId::new(), &update).await;
     assert!(matches!(missing, Err(KeyError::NotFound(_))), "{missing:?}");
+}
+
+#[tokio::test]
+async fn a_key_comes_with_the_markup_of_its_account() {
+    let ring = ring().await;
+    let ledger = Ledger::new(
+        ring.database.pool.clone(),
+        ring.clock.clone(),
+        ReplicaId::new(),
+    );
+    for markup in [None, Some(0), Some(1250), None] {
+        let update = AccountUpdate {
+            markup_basis_points: Some(markup),
+            ..AccountUpdate::default()
+        };
+        ledger.update_account(ring.account, &update).await.unwrap();
+        let (created, secret) = ring.keys.create(ring.new_key()).await.unwrap();
+        let opened = ring.keys.authenticate(&secret).await.unwrap().unwrap();
+        let found = ring.keys.find(created.id).await.unwrap().unwrap();
+        let listed = ring.keys.list(None).await.unwrap().pop().unwrap();
+        let changes = KeyUpdate::default();
+        let updated = ring.keys.update(created.id, &changes).await.unwrap();
+        let revoked = ring.keys.revoke(created.id).await.unwrap();
+        for key in [created, opened, found, listed, updated, revoked] {
+            assert_eq!(key.account_markup_basis_points, markup);
+        }
+    }
 }
 
 #[tokio::test]

@@ -19,8 +19,32 @@ pub struct Account {
     pub id: AccountId,
     /// Its name for people; several accounts may share one.
     pub name: String,
+    /// What it pays on top of published prices, in basis points, whatever routes and providers say;
+    /// `None` is what they say.
+    pub markup_basis_points: Option<u32>,
     /// When it was opened.
     pub created_at: Instant,
+}
+
+/// The largest markup an account can have, in basis points: 10,000 %. The table refuses more.
+pub const MAX_ACCOUNT_MARKUP_BASIS_POINTS: u32 = 1_000_000;
+
+/// What a new account shall be.
+#[derive(Debug, Clone, Default)]
+pub struct NewAccount {
+    /// Its name for people; must not be empty.
+    pub name: String,
+    /// As [`Account::markup_basis_points`], at most [`MAX_ACCOUNT_MARKUP_BASIS_POINTS`].
+    pub markup_basis_points: Option<u32>,
+}
+
+/// What shall be different about an account; `None` leaves it, an inner `None` takes the markup away.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AccountUpdate {
+    /// Its name for people; must not be empty.
+    pub name: Option<String>,
+    /// As [`Account::markup_basis_points`], at most [`MAX_ACCOUNT_MARKUP_BASIS_POINTS`].
+    pub markup_basis_points: Option<Option<u32>>,
 }
 
 /// An account with what it has.
@@ -149,14 +173,27 @@ pub struct NewEntry {
 }
 
 impl Ledger {
-    /// Opens an account; both balances begin at nothing.
+    /// Opens an account that has a name and nothing else of its own.
     ///
     /// # Errors
     /// [`LedgerError::Database`].
     pub async fn create_account(&self, name: &str) -> Result<Account, LedgerError> {
+        let new = NewAccount {
+            name: name.to_owned(),
+            ..NewAccount::default()
+        };
+        self.open_account(new).await
+    }
+
+    /// Opens an account; both balances begin at nothing.
+    ///
+    /// # Errors
+    /// [`LedgerError::Database`].
+    pub async fn open_account(&self, new: NewAccount) -> Result<Account, LedgerError> {
         let account = Account {
             id: AccountId::new(),
-            name: name.to_owned(),
+            name: new.name,
+            markup_basis_points: new.markup_basis_points,
             created_at: self.clock.now(),
         };
         let row = &account;
@@ -165,6 +202,22 @@ impl Ledger {
         })
         .await?;
         Ok(account)
+    }
+
+    /// Changes what is said of an account. Takes effect with the next request.
+    ///
+    /// # Errors
+    /// [`LedgerError::NoAccount`].
+    pub async fn update_account(
+        &self,
+        id: AccountId,
+        update: &AccountUpdate,
+    ) -> Result<Account, LedgerError> {
+        run_tx(&self.pool, "update an account", move |mut tx| {
+            Box::pin(async move { accounts::update(&mut tx, id, update).await })
+        })
+        .await?
+        .ok_or_else(|| LedgerError::NoAccount(id.to_string()))
     }
 
     /// The account of this id or exact name. An id wins over another account that is named like it.

@@ -38,7 +38,10 @@ use chrono::{DateTime, Utc};
 use sqlx::PgPool;
 
 pub use self::{
-    account::{Account, AccountSummary, Balance, Entry, EntryKind, NewEntry},
+    account::{
+        Account, AccountSummary, AccountUpdate, Balance, Entry, EntryKind,
+        MAX_ACCOUNT_MARKUP_BASIS_POINTS, NewAccount, NewEntry,
+    },
     attempts::{AttemptFilter, ListedAttempt},
     error::LedgerError,
     history::{

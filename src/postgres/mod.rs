@@ -153,6 +153,16 @@ pub fn clean(text: &str) -> String {
     text.replace('\0', "")
 }
 
+/// A markup as its column keeps it. Far too large a one stays so, and the column's CHECK refuses it.
+pub fn basis_points_to_sql(basis_points: u32) -> i32 {
+    i32::try_from(basis_points).unwrap_or(i32::MAX)
+}
+
+/// A markup as its column had it, whose CHECK keeps it from being negative.
+pub fn basis_points_from_sql(basis_points: i32) -> u32 {
+    basis_points.unsigned_abs()
+}
+
 /// An error type of a room whose work runs in transactions.
 pub trait TxError: std::error::Error + Sized + 'static {
     /// The room's word for a failed statement.

@@ -209,6 +209,59 @@ async fn a_markup_is_added_once_per_picture() {
     app.finish().await;
 }
 
+/// What was agreed with an account goes before the markup of models and providers, in the price list, the hold
+/// and the charge, from the next request on; other accounts do not notice.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_accounts_markup_goes_before_the_providers() {
+    let app = App::builder()
+        .await
+        .set("providers.openai.markup_basis_points", 1250)
+        .start()
+        .await;
+    let account = app
+        .run(&[
+            "accounts", "create", "reseller", "--markup", "2500", "--json",
+        ])
+        .expect_success()
+        .json();
+    assert_eq!(account["markup_basis_points"], 2500);
+    let id = account["id"].as_str().unwrap();
+    let live = app.create_key(&["--account", id, "--credit", "5"]);
+    let test = app.create_key(&["--account", id, "--test", "--credit", "5"]);
+    let stranger = app.live_key("5");
+    let request = json!({"model": "dall-e-2", "prompt": PROMPT, "size": "512x512", "n": 2});
+    // Two of 0.018 with 25 %, 12.5 %, nothing and 0.01 % on top.
+    for (markup, nano) in [
+        ("2500", 45_000_000),
+        ("none", 40_500_000),
+        ("0", 36_000_000),
+        ("1", 36_003_600),
+    ] {
+        app.run(&["accounts", "update", "reseller", "--markup", markup])
+            .expect_success();
+        for key in [&live, &test] {
+            check_cost(&app, key, &request, nano).await;
+            check_listed_price(&app, key, nano / 2).await;
+        }
+        check_cost(&app, &stranger, &request, 40_500_000).await;
+        check_listed_price(&app, &stranger, 20_250_000).await;
+    }
+    let held = app
+        .database
+        .number("select count(*) from holds where amount_nano_usd <> captured_nano_usd")
+        .await;
+    assert_eq!(held, 0, "the holds have the same markup");
+    app.finish().await;
+}
+
+/// Asserts what one picture of dall-e-2 at 512x512 costs by the price list of this key.
+async fn check_listed_price(app: &App, key: &Key, expected_nano: i64) {
+    let model = app.get(key, "/v1/models/dall-e-2").await.expect(200).json();
+    let rows = model["pricing"]["table"].as_array().unwrap();
+    let row = rows.iter().find(|row| row["size"] == "512x512").unwrap();
+    assert_eq!(row["price"], usd(expected_nano), "{}", model["pricing"]);
+}
+
 /// Asked 4, got 3: three are charged and returned, and the answer says so (I5).
 #[tokio::test(flavor = "multi_thread")]
 async fn of_four_pictures_three_arrive() {

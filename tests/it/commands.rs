@@ -135,6 +135,47 @@ async fn an_account_is_credited_and_debited_once_per_reference() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_account_is_renamed_and_its_markup_changed() {
+    let app = App::start().await;
+    let account = app
+        .run(&["accounts", "create", "Studio Nord", "--json"])
+        .expect_success()
+        .json();
+    assert_eq!(account["markup_basis_points"], Value::Null);
+    let id = account["id"].as_str().unwrap();
+    let update = |changes: &[&str]| {
+        app.run(&[&["accounts", "update", id, "--json"], changes].concat())
+            .expect_success()
+            .json()
+    };
+    let changed = update(&["--markup", "1250"]);
+    assert_eq!(
+        (&changed["name"], &changed["markup_basis_points"]),
+        (&json!("Studio Nord"), &json!(1250))
+    );
+    let changed = update(&["--name", "Studio Süd"]);
+    assert_eq!(
+        (&changed["name"], &changed["markup_basis_points"]),
+        (&json!("Studio Süd"), &json!(1250)),
+        "what is not named stays"
+    );
+    let list = app.run(&["accounts", "list", "--json"]).expect_success();
+    assert_eq!(find(&list.json(), id)["markup_basis_points"], 1250);
+    let table = app.run(&["accounts", "list"]).expect_success().stdout;
+    assert!(
+        table.contains("Studio Süd") && table.contains("12.50 %"),
+        "{table}"
+    );
+    assert_eq!(
+        update(&["--markup", "none"])["markup_basis_points"],
+        Value::Null
+    );
+    app.run(&["accounts", "update", "Studio Süd", "--markup", "1000000"])
+        .expect_success();
+    app.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn mistakes_go_to_stderr_with_an_exit_code() {
     let app = App::start().await;
     for arguments in [

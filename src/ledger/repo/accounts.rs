@@ -7,11 +7,12 @@ use crate::{
     ids::AccountId,
     keys::Mode,
     ledger::{
-        account::{Account, AccountSummary, Balance, Entry, EntryKind},
+        account::{Account, AccountSummary, AccountUpdate, Balance, Entry, EntryKind},
         error::LedgerError,
         hold::Books,
     },
     money::NanoUsd,
+    postgres::{basis_points_from_sql, basis_points_to_sql},
 };
 
 pub(in crate::ledger) async fn insert(
@@ -19,16 +20,44 @@ pub(in crate::ledger) async fn insert(
     account: &Account,
 ) -> Result<(), LedgerError> {
     sqlx::query!(
-        "with account as (insert into accounts (id, name, created_at) values ($1, $2, $3))
+        "with account as (insert into accounts (id, name, created_at, markup_basis_points) values ($1, $2, $3, $4))
          insert into balances (account_id, mode) values ($1, 'live'), ($1, 'test')",
         account.id.to_string(),
         clean(&account.name),
         account.created_at,
+        account.markup_basis_points.map(basis_points_to_sql),
     )
     .execute(connection)
     .await
     .map_err(LedgerError::during("create an account"))?;
     Ok(())
+}
+
+/// Changes what the update names, in one statement; `None` when there is no such account.
+pub(in crate::ledger) async fn update(
+    connection: &mut PgConnection,
+    id: AccountId,
+    update: &AccountUpdate,
+) -> Result<Option<Account>, LedgerError> {
+    let row = sqlx::query!(
+        "update accounts
+         set name = coalesce($2, name), markup_basis_points = case when $3 then $4 else markup_basis_points end
+         where id = $1
+         returning name, markup_basis_points, created_at",
+        id.to_string(),
+        update.name.as_deref().map(clean),
+        update.markup_basis_points.is_some(),
+        update.markup_basis_points.flatten().map(basis_points_to_sql),
+    )
+    .fetch_optional(connection)
+    .await
+    .map_err(LedgerError::during("update an account"))?;
+    Ok(row.map(|row| Account {
+        id,
+        name: row.name,
+        markup_basis_points: row.markup_basis_points.map(basis_points_from_sql),
+        created_at: row.created_at,
+    }))
 }
 
 /// The accounts with this id or exact name.
@@ -37,7 +66,7 @@ pub(in crate::ledger) async fn find(
     id_or_name: &str,
 ) -> Result<Vec<Account>, LedgerError> {
     sqlx::query!(
-        "select id, name, created_at from accounts where id = $1 or name = $1 order by id",
+        "select id, name, markup_basis_points, created_at from accounts where id = $1 or name = $1 order by id",
         clean(id_or_name),
     )
     .fetch_all(pool)
@@ -48,6 +77,7 @@ pub(in crate::ledger) async fn find(
         Ok(Account {
             id: decode("accounts.id", &row.id)?,
             name: row.name,
+            markup_basis_points: row.markup_basis_points.map(basis_points_from_sql),
             created_at: row.created_at,
         })
     })
@@ -56,7 +86,7 @@ pub(in crate::ledger) async fn find(
 
 pub(in crate::ledger) async fn list(pool: &PgPool) -> Result<Vec<AccountSummary>, LedgerError> {
     sqlx::query!(
-        "select a.id, a.name, a.created_at,
+        "select a.id, a.name, a.markup_basis_points, a.created_at,
              live.balance_nano_usd as live_balance, live.held_nano_usd as live_held,
              test.balance_nano_usd as test_balance, test.held_nano_usd as test_held
          from accounts a
@@ -73,6 +103,7 @@ pub(in crate::ledger) async fn list(pool: &PgPool) -> Result<Vec<AccountSummary>
             account: Account {
                 id: decode("accounts.id", &row.id)?,
                 name: row.name,
+                markup_basis_points: row.markup_basis_points.map(basis_points_from_sql),
                 created_at: row.created_at,
             },
             live: balance(row.live_balance, row.live_held),

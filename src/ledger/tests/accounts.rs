@@ -65,6 +65,40 @@ async fn accounts_are_listed_with_both_balances() {
 }
 
 #[tokio::test]
+async fn an_account_has_a_markup_within_bounds_or_none() {
+    let books = Books::with("0").await;
+    let update = async |markup| {
+        let update = AccountUpdate {
+            name: None,
+            markup_basis_points: Some(markup),
+        };
+        books.ledger.update_account(books.account, &update).await
+    };
+    for markup in [Some(0), Some(MAX_ACCOUNT_MARKUP_BASIS_POINTS), None] {
+        let updated = update(markup).await.unwrap();
+        assert_eq!(updated.markup_basis_points, markup);
+        assert_eq!(updated.name, "acme", "what is not named stays");
+        let listed = books.ledger.accounts().await.unwrap().remove(0);
+        assert_eq!(listed.account, updated);
+    }
+    for markup in [MAX_ACCOUNT_MARKUP_BASIS_POINTS + 1, u32::MAX] {
+        let refused = update(Some(markup)).await;
+        assert!(
+            matches!(refused, Err(LedgerError::Database { .. })),
+            "{refused:?}"
+        );
+    }
+    let missing = books
+        .ledger
+        .update_account(AccountId::new(), &AccountUpdate::default())
+        .await;
+    assert!(
+        matches!(missing, Err(LedgerError::NoAccount(_))),
+        "{missing:?}"
+    );
+}
+
+#[tokio::test]
 async fn a_debit_never_takes_what_is_held() {
     let books = Books::with("1").await;
     let _open = books.hold("0.4").await;

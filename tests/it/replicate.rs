@@ -104,8 +104,11 @@ impl Studio {
     }
 }
 
+/// An amount as answers write it, in nano-USD.
 fn nano(usd: &Value) -> i64 {
-    (usd.as_f64().unwrap() * 1e9).round() as i64
+    let text = usd.to_string();
+    let (whole, fraction) = text.split_once('.').unwrap_or((&text, ""));
+    format!("{whole}{fraction:0<9}").parse().unwrap()
 }
 
 fn request(model: &str) -> Value {

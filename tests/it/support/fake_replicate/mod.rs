@@ -233,7 +233,7 @@ async fn create(
         Behaviour::Never => std::future::pending().await,
         Behaviour::CutAfter(bytes, _) => cut(status, &answer, bytes),
         Behaviour::Drip(piece, pause) => {
-            let body = drip(Bytes::from(answer.to_string()), piece, pause);
+            let body = drip(&Bytes::from(answer.to_string()), piece, pause);
             (
                 StatusCode::CREATED,
                 [("content-type", "application/json")],
@@ -414,10 +414,9 @@ fn outputs(shared: &Shared, id: &str, prediction: &Prediction, count: usize) -> 
             _ => shared.file_host.clone(),
         };
         let kind = match script.files {
-            Files::There | Files::Elsewhere => "xezq",
             Files::Expired => "gone",
             Files::SecondExpired if index == 1 => "gone",
-            Files::SecondExpired => "xezq",
+            Files::There | Files::Elsewhere | Files::SecondExpired => "xezq",
             Files::Cut => "cut",
             Files::Drip => "drip",
             Files::NoPicture => "text",
@@ -472,7 +471,7 @@ async fn file(
         "xezq" => (headers, picture).into_response(),
         "drip" => {
             let piece = picture.len() / 10 + 1;
-            let body = drip(picture, piece, Duration::from_millis(40));
+            let body = drip(&picture, piece, Duration::from_millis(40));
             (headers, body).into_response()
         }
         "cut" => {
@@ -484,7 +483,7 @@ async fn file(
     }
 }
 
-fn drip(bytes: Bytes, piece: usize, pause: Duration) -> Body {
+fn drip(bytes: &Bytes, piece: usize, pause: Duration) -> Body {
     let pieces: Vec<Bytes> = bytes
         .chunks(piece)
         .map(|chunk| bytes.slice_ref(chunk))

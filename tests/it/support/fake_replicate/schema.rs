@@ -242,10 +242,13 @@ fn edges(ratio: &str) -> (u32, u32) {
 }
 
 fn invalid(fields: &[(&str, &str, &str)]) -> Refusal {
-    let detail: String = fields
-        .iter()
-        .map(|(field, _, words)| format!("- {field}: {words}\n"))
-        .collect();
+    let lines = fields.iter().map(|(field, _, words)| {
+        format!(
+            "- {field}: {words}
+"
+        )
+    });
+    let detail = lines.collect::<Vec<_>>().concat();
     let fields: Vec<Value> = fields
         .iter()
         .map(|(field, kind, words)| json!({"type": kind, "field": field, "description": words}))

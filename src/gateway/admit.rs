@@ -18,7 +18,7 @@ use crate::{
 pub(super) const SANDBOX: &str = "sandbox";
 
 /// The whole way of one request may take this long; providers have shorter timeouts of their own.
-const LONGEST_GENERATION: Duration = Duration::from_hours(1);
+pub const LONGEST_GENERATION: Duration = Duration::from_hours(1);
 
 /// An admitted request: checked, priced, with the routes it may take.
 pub(super) struct Admission {

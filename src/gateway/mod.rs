@@ -23,6 +23,7 @@ use tracing::{Instrument, info_span};
 
 use self::{admit::Admission, attempt::Work, settle::Reply};
 pub use self::{
+    admit::LONGEST_GENERATION,
     error::{GatewayError, UpstreamFailure, upstream_code},
     offers::Offer,
     order::{DeliveredPicture, FailedPicture, Generation, Order, Usage},

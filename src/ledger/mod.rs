@@ -32,8 +32,6 @@ mod sweep;
 mod tests;
 mod usage;
 
-use std::time::Duration;
-
 use chrono::{DateTime, Utc};
 use sqlx::PgPool;
 
@@ -50,15 +48,13 @@ pub use self::{
     hold::{Hold, NewHold},
     reconcile::Discrepancy,
     settle::{Attempt, Ending, Picture, Settlement},
+    sweep::Heartbeat,
     usage::{UsageFilter, UsageGroup, UsageRow},
 };
 use crate::{clock::Clock, ids::ReplicaId};
 
 /// The moment of a database write, for readers of the signature.
 pub type Instant = DateTime<Utc>;
-
-/// How long to wait for the reason why the books cannot be reached.
-const KNOCK_PATIENCE: Duration = Duration::from_secs(3);
 
 /// The books.
 #[derive(Debug, Clone)]
@@ -91,15 +87,5 @@ impl Ledger {
         };
         let mut connection = self.pool.acquire().await.map_err(failed)?;
         connection.ping().await.map_err(failed)
-    }
-
-    /// What a connection of its own says when the books cannot be reached; `None` when it succeeds, or says
-    /// nothing for seconds. For the log: the pool only knows that it waited.
-    pub async fn why_unreachable(&self) -> Option<sqlx::Error> {
-        use sqlx::ConnectOptions as _;
-
-        let options = self.pool.connect_options();
-        let connected = tokio::time::timeout(KNOCK_PATIENCE, options.connect()).await;
-        connected.ok()?.err()
     }
 }

@@ -240,7 +240,10 @@ async fn futures_of_the_ledger_can_move_between_threads() {
     let books = Books::with("1").await;
     movable(books.ledger.hold(&[])).await.unwrap();
     movable(books.ledger.settle(&[])).await.unwrap();
-    movable(books.ledger.sweep(Duration::ZERO)).await.unwrap();
+    movable(books.ledger.sweep(Duration::ZERO, Duration::MAX))
+        .await
+        .unwrap();
+    movable(books.ledger.heartbeat().beat()).await.unwrap();
     movable(books.ledger.credit(&books.entry("1", None)))
         .await
         .unwrap();

@@ -147,6 +147,16 @@ pub async fn connect(
         .map_err(PostgresError::Connect)
 }
 
+/// A connection beside those of the pool, with the same settings, for work that must not queue with the rest.
+///
+/// # Errors
+/// What the driver said.
+pub async fn connect_beside(pool: &PgPool) -> Result<PgConnection, sqlx::Error> {
+    let mut connection = PgConnection::connect_with(&pool.connect_options()).await?;
+    sqlx::raw_sql(SESSION).execute(&mut connection).await?;
+    Ok(connection)
+}
+
 /// The text without U+0000, which `PostgreSQL` cannot keep. For text that came from outside: a NUL must
 /// not fail the statement it is written with, least of all one that writes a batch.
 pub fn clean(text: &str) -> String {

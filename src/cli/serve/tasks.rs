@@ -1,5 +1,5 @@
 //! What a serving process does every few seconds besides serving: it says that it lives, releases what
-//! dead replicas held, deletes pictures whose time is over, and starts a private database that ended again.
+//! nobody will settle, deletes pictures whose time is over, and starts a private database that ended again.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,16 +16,22 @@ use crate::{
     cli::Context,
     clock::Clock,
     config::{Config, DatabaseConfig},
+    gateway::LONGEST_GENERATION,
     images::ImageStore,
-    ledger::Ledger,
+    ledger::{Heartbeat, Ledger},
     postgres::private::PrivateServer,
 };
 
 const BEAT_EVERY: Duration = Duration::from_secs(4);
+/// After a beat that failed, which may have taken seconds to do so.
+const BEAT_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// Five beats missed, so that one slow database answer declares nobody dead.
 const DEAD_AFTER: Duration = Duration::from_secs(20);
 /// Together with [`DEAD_AFTER`] below the 30 s within which a dead replica's holds must be gone.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
+/// No generation is in flight so long, nor its settlement while the database answers: what was to settle such a
+/// hold has died without its process, or was refused.
+const OVERDUE_AFTER: Duration = LONGEST_GENERATION.saturating_mul(2);
 const SWEEP_PICTURES_EVERY: Duration = Duration::from_mins(1);
 
 const LOOK_AFTER_DATABASE_EVERY: Duration = Duration::from_secs(1);
@@ -51,7 +57,7 @@ impl Tasks {
                 context.pool.clone(),
             ));
         }
-        tasks.spawn(beat(ledger.clone()));
+        tasks.spawn(beat(ledger.heartbeat()));
         tasks.spawn(sweep_holds(ledger.clone()));
         let lifetime = picture_lifetime(config);
         tasks.spawn(sweep_pictures(
@@ -101,12 +107,16 @@ async fn keep_database(
 }
 
 /// What touches the database in any case also says, once each, when it goes away and when it is back.
-async fn beat(ledger: Ledger) {
+async fn beat(mut heart: Heartbeat) {
     let mut ticks = every(BEAT_EVERY);
     let mut away_since: Option<Instant> = None;
     loop {
         ticks.tick().await;
-        match (ledger.beat().await, away_since) {
+        let beat = heart.beat().await;
+        if beat.is_err() {
+            ticks.reset_after(BEAT_AGAIN_AFTER);
+        }
+        match (beat, away_since) {
             (Ok(()), None) => {}
             (Ok(()), Some(since)) => {
                 let seconds = since.elapsed().as_secs();
@@ -114,11 +124,8 @@ async fn beat(ledger: Ledger) {
                 away_since = None;
             }
             (Err(error), None) => {
-                // A pool that waited in vain does not know why.
-                let cause = ledger.why_unreachable().await;
                 error!(
                     error = &error as &dyn std::error::Error,
-                    cause = cause.map(tracing::field::display),
                     "the database does not answer; this replica cannot serve until it does"
                 );
                 away_since = Some(Instant::now());
@@ -133,22 +140,19 @@ async fn beat(ledger: Ledger) {
     }
 }
 
-/// Judges the others by their silence only after it has seen the database answer for as long as they
-/// may be silent: when a database comes back, the beats of the living are as old as those of the dead, and
-/// the first to sweep would release what all the others are working on.
 async fn sweep_holds(ledger: Ledger) {
     let mut ticks = every(SWEEP_EVERY);
-    ticks.reset_after(DEAD_AFTER);
     loop {
         ticks.tick().await;
-        match ledger.sweep(DEAD_AFTER).await {
+        match ledger.sweep(DEAD_AFTER, OVERDUE_AFTER).await {
             Ok(0) => {}
-            Ok(holds) => info!(holds, "released what dead replicas held"),
+            Ok(holds) => info!(holds, "released what nobody would have settled"),
             Err(error) => {
                 warn!(
                     error = &error as &dyn std::error::Error,
-                    "could not look for the holds of dead replicas"
+                    "could not look for holds that nobody will settle"
                 );
+                // The beats say that the database is away; not this too, every few seconds.
                 ticks.reset_after(DEAD_AFTER);
             }
         }

@@ -11,11 +11,13 @@ use crate::{
     ledger::{Instant, error::LedgerError},
 };
 
+/// What a beat attempts.
+pub(in crate::ledger) const BEAT: &str = "renew the heartbeat";
 /// What the caller of an abandoned generation finds when it asks for it.
 const ABANDONED_MESSAGE: &str =
-    "the gateway that worked on it stopped before it was finished; nothing was charged";
+    "the gateway that worked on it did not finish it; nothing was charged";
 
-/// An open hold whose replica is gone.
+/// An open hold that nobody will end.
 #[derive(Debug)]
 pub(in crate::ledger) struct Orphan {
     pub(in crate::ledger) generation: GenerationId,
@@ -23,15 +25,24 @@ pub(in crate::ledger) struct Orphan {
     pub(in crate::ledger) mode: Mode,
 }
 
-pub(in crate::ledger) async fn beat(pool: &PgPool, replica: ReplicaId) -> Result<(), LedgerError> {
+/// Says that a replica lives. After a gap longer than this it counts as heard only from now on.
+pub(in crate::ledger) async fn beat(
+    connection: &mut PgConnection,
+    replica: ReplicaId,
+    longest_gap: Duration,
+) -> Result<(), LedgerError> {
     sqlx::query!(
         "insert into replicas (id) values ($1)
-         on conflict (id) do update set last_beat_at = clock_timestamp()",
+         on conflict (id) do update set last_beat_at = clock_timestamp(), heard_since = case
+             when replicas.last_beat_at < clock_timestamp() - $2::interval then clock_timestamp()
+             else replicas.heard_since
+         end",
         replica.to_string(),
+        interval(longest_gap),
     )
-    .execute(pool)
+    .execute(connection)
     .await
-    .map_err(LedgerError::during("renew the heartbeat"))?;
+    .map_err(LedgerError::during(BEAT))?;
     Ok(())
 }
 
@@ -47,39 +58,54 @@ pub(in crate::ledger) async fn forget(
     Ok(())
 }
 
-/// Declares dead whoever has not beaten for `age`, but never `own`: it is alive, it asks.
+/// Declares dead whoever has not beaten for `age`, unless `own` has not itself been heard for all of that time:
+/// then its judgement is worth nothing, and the answer is false.
 pub(in crate::ledger) async fn forget_silent(
     pool: &PgPool,
     own: ReplicaId,
     age: Duration,
-) -> Result<(), LedgerError> {
-    // Rows that somebody else is renewing or removing this moment are left alone.
-    sqlx::query!(
-        "delete from replicas where id in (
-             select id from replicas where last_beat_at < clock_timestamp() - $2::interval and id <> $1
-             for update skip locked
-         )",
+    longest_gap: Duration,
+) -> Result<bool, LedgerError> {
+    // One statement, and one moment for all of it, so that a server which stands still in the middle does not
+    // compare beats from before with a time from after. Rows that somebody else is renewing or removing this
+    // moment are left alone.
+    sqlx::query_scalar!(
+        r#"with judge as (
+               select from replicas where id = $1 and last_beat_at > statement_timestamp() - $3::interval
+                   and heard_since <= statement_timestamp() - $2::interval
+           ), dead as (
+               delete from replicas where exists (select from judge) and id in (
+                   select id from replicas where last_beat_at < statement_timestamp() - $2::interval and id <> $1
+                   for update skip locked
+               )
+           )
+           select exists (select from judge) as "judged!""#,
         own.to_string(),
         interval(age),
+        interval(longest_gap),
     )
-    .execute(pool)
+    .fetch_one(pool)
     .await
-    .map_err(LedgerError::during("end silent replicas"))?;
-    Ok(())
+    .map_err(LedgerError::during("end silent replicas"))
 }
 
-/// Some of the open holds whose replica is gone. Nothing is locked: [`expire`] asks again.
+/// Some of the open holds whose replica is gone, or that were placed before `overdue`, by whomever. Nothing is
+/// locked: [`expire`] asks again.
 pub(in crate::ledger) async fn orphans(
     connection: &mut PgConnection,
     own: ReplicaId,
+    overdue: Option<Instant>,
     at_most: i64,
 ) -> Result<Vec<Orphan>, LedgerError> {
     sqlx::query!(
         "select h.generation_id, h.account_id, h.mode from holds h
-         where h.status = 'open' and h.replica_id <> $1
-             and not exists (select from replicas r where r.id = h.replica_id)
-         limit $2",
+         where h.status = 'open' and (
+             h.created_at < $2
+             or h.replica_id <> $1 and not exists (select from replicas r where r.id = h.replica_id)
+         )
+         limit $3",
         own.to_string(),
+        overdue,
         at_most,
     )
     .fetch_all(connection)
@@ -96,11 +122,12 @@ pub(in crate::ledger) async fn orphans(
     .collect()
 }
 
-/// Expires those of the holds that are still open and still orphaned, gives the money back to the locked
+/// Expires those of the holds that are still open and still orphaned or overdue, gives the money back to the locked
 /// balances, and marks the generations abandoned. Returns how many.
 pub(in crate::ledger) async fn expire(
     connection: &mut PgConnection,
     orphans: &[Orphan],
+    overdue: Option<Instant>,
     now: Instant,
 ) -> Result<u64, LedgerError> {
     let generations: Vec<String> = orphans.iter().map(|o| o.generation.to_string()).collect();
@@ -108,7 +135,7 @@ pub(in crate::ledger) async fn expire(
         "with expired as (
              update holds h set status = 'expired', ended_at = $2
              where h.generation_id = any($1) and h.status = 'open'
-                 and not exists (select from replicas r where r.id = h.replica_id)
+                 and (h.created_at < $4 or not exists (select from replicas r where r.id = h.replica_id))
              returning h.generation_id, h.account_id, h.mode, h.amount_nano_usd
          ), returned as (
              update balances b set held_nano_usd = b.held_nano_usd - back.amount
@@ -122,6 +149,7 @@ pub(in crate::ledger) async fn expire(
         &generations,
         now,
         ABANDONED_MESSAGE,
+        overdue,
     )
     .execute(connection)
     .await

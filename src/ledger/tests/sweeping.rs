@@ -1,11 +1,22 @@
-//! What a replica leaves that died, and what one finds that was only slow.
+//! What a replica leaves that died, what one finds that was only slow, and who may judge.
 
 use super::*;
 
 const SILENCE: Duration = Duration::from_secs(30);
+const OVERDUE: Duration = Duration::from_hours(2);
 
 /// Makes it look as if the replicas had last beaten a minute ago.
 const SILENCE_ALL: &str = "update replicas set last_beat_at = last_beat_at - interval '1 minute'";
+
+/// Makes it look as if the replicas had beaten for an hour, those too that beat for the first time just now.
+const HEARD_ALL: &str = "update replicas set heard_since = heard_since - interval '1 hour'";
+
+/// Sweeps as one that has been beating for long.
+async fn sweep(books: &Books, sweeper: &Ledger) -> u64 {
+    sweeper.beat().await.unwrap();
+    books.tamper(HEARD_ALL).await;
+    sweeper.sweep(SILENCE, OVERDUE).await.unwrap()
+}
 
 #[tokio::test]
 async fn the_holds_of_a_dead_replica_expire_and_those_of_the_living_stay() {
@@ -14,7 +25,7 @@ async fn the_holds_of_a_dead_replica_expire_and_those_of_the_living_stay() {
     let dead = books.hold("0.3").await;
     books.tamper(SILENCE_ALL).await;
     let alive = hold(&survivor, books.new_hold("0.2")).await.unwrap();
-    assert_eq!(survivor.sweep(SILENCE).await.unwrap(), 1);
+    assert_eq!(sweep(&books, &survivor).await, 1);
     books.check("1", "0.2").await;
     let abandoned = books
         .ledger
@@ -31,7 +42,7 @@ async fn the_holds_of_a_dead_replica_expire_and_those_of_the_living_stay() {
     books.check("1", "0.2").await;
     books.ledger.beat().await.unwrap();
     let again = books.hold("0.1").await;
-    assert_eq!(survivor.sweep(SILENCE).await.unwrap(), 0);
+    assert_eq!(sweep(&books, &survivor).await, 0);
     settle(&books.ledger, &capture(again, &["0.1"]))
         .await
         .unwrap();
@@ -47,7 +58,7 @@ async fn one_that_beats_is_not_swept_nor_is_the_sweeper_itself() {
     let _others = hold(&other, books.new_hold("0.1")).await.unwrap();
     books.tamper(SILENCE_ALL).await;
     other.beat().await.unwrap();
-    assert_eq!(books.ledger.sweep(SILENCE).await.unwrap(), 0);
+    assert_eq!(sweep(&books, &books.ledger).await, 0);
     books.check("1", "0.2").await;
 }
 
@@ -76,8 +87,8 @@ async fn one_that_stops_leaves_nothing_that_waits() {
     let other = books.replica();
     let _left = hold(&other, books.new_hold("0.1")).await.unwrap();
     other.stop().await.unwrap();
-    assert_eq!(books.ledger.sweep(SILENCE).await.unwrap(), 1);
-    assert_eq!(books.count("select count(*) from replicas").await, 0);
+    assert_eq!(sweep(&books, &books.ledger).await, 1);
+    assert_eq!(books.count("select count(*) from replicas").await, 1);
     books.check("1", "0").await;
 }
 
@@ -92,8 +103,14 @@ async fn sweepers_and_settlements_at_once_end_each_hold_once() {
     }
     books.tamper(SILENCE_ALL).await;
     let sweepers: Vec<_> = (0..4).map(|_| books.replica()).collect();
-    let sweeps =
-        futures_util::future::join_all(sweepers.iter().map(|sweeper| sweeper.sweep(SILENCE)));
+    for sweeper in &sweepers {
+        sweeper.beat().await.unwrap();
+    }
+    books.tamper(HEARD_ALL).await;
+    let sweeps = sweepers
+        .iter()
+        .map(|sweeper| sweeper.sweep(SILENCE, OVERDUE));
+    let sweeps = futures_util::future::join_all(sweeps);
     let settlements: Vec<_> = holds
         .into_iter()
         .map(|hold| capture(hold, &["0.01"]))
@@ -115,4 +132,80 @@ async fn sweepers_and_settlements_at_once_end_each_hold_once() {
         0
     );
     assert_eq!(books.ledger.reconcile().await.unwrap(), []);
+}
+
+/// After a database has been away or stood still, whoever beats first finds all the others silent.
+#[tokio::test]
+async fn one_that_was_not_heard_itself_judges_nobody() {
+    let books = Books::with("1").await;
+    let first = books.replica();
+    let _painting = books.hold("0.1").await;
+    first.beat().await.unwrap();
+    books.tamper(HEARD_ALL).await;
+    books.tamper(SILENCE_ALL).await;
+    let sweep = async || first.sweep(SILENCE, OVERDUE).await.unwrap();
+    assert_eq!(sweep().await, 0, "its own last beat is old");
+    first.beat().await.unwrap();
+    assert_eq!(sweep().await, 0, "its own beats had a gap");
+    books.clock.advance(chrono::TimeDelta::hours(3));
+    assert_eq!(sweep().await, 0, "nor does it say who is late");
+    books.check("1", "0.1").await;
+    first.beat().await.unwrap();
+    books.tamper(HEARD_ALL).await;
+    assert_eq!(sweep().await, 1, "it has been heard for long enough");
+    books.check("1", "0").await;
+}
+
+/// A settlement that was refused, or a task that died, leaves a hold whose replica lives.
+#[tokio::test]
+async fn a_hold_older_than_any_generation_expires_whoever_made_it() {
+    let books = Books::with("1").await;
+    let other = books.replica();
+    let own = books.hold("0.1").await;
+    let _others = hold(&other, books.new_hold("0.2")).await.unwrap();
+    books.clock.advance(chrono::TimeDelta::hours(2));
+    other.beat().await.unwrap();
+    assert_eq!(sweep(&books, &books.ledger).await, 0);
+    let _young = books.hold("0.3").await;
+    books.clock.advance(chrono::TimeDelta::seconds(1));
+    assert_eq!(sweep(&books, &books.ledger).await, 2);
+    books.check("1", "0.3").await;
+    let late = settle(&books.ledger, &capture(own, &["0.1"])).await;
+    assert!(matches!(late, Err(LedgerError::HoldEnded(_))), "{late:?}");
+    books.check("1", "0.3").await;
+}
+
+#[tokio::test]
+async fn a_beat_waits_for_no_request_and_finds_another_connection() {
+    let books = Books::with("1").await;
+    let mut heart = books.ledger.heartbeat();
+    heart.beat().await.unwrap();
+    let pool = &books.database.pool;
+    let mut busy = Vec::new();
+    for _ in 0..pool.options().get_max_connections() {
+        busy.push(pool.acquire().await.unwrap());
+    }
+    heart.beat().await.unwrap();
+    drop(busy);
+    books.database.kill_connections().await;
+    heart.beat().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_beat_that_is_not_answered_is_given_up_and_done_again() {
+    let books = Books::with("1").await;
+    let mut heart = books.ledger.heartbeat();
+    heart.beat().await.unwrap();
+    let mut standstill = books.database.pool.begin().await.unwrap();
+    sqlx::query("select from replicas for update")
+        .fetch_all(&mut *standstill)
+        .await
+        .unwrap();
+    let given_up = heart.beat().await;
+    assert!(
+        matches!(given_up, Err(LedgerError::Database { .. })),
+        "{given_up:?}"
+    );
+    standstill.rollback().await.unwrap();
+    heart.beat().await.unwrap();
 }

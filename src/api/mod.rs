@@ -1,6 +1,6 @@
 //! The OpenAI-compatible surface: HTTP in, typed orders to the gateway, OpenAI's JSON out.
 //!
-//! Knows axum and status codes; knows no SQL, no provider's name and no price. [`router`] is the table of
+//! Knows axum and status codes; knows no SQL, no provider's name and no price. [`router`](mod@router) is the table of
 //! contents; each endpoint has a file of its own.
 
 mod answer;

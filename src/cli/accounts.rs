@@ -1,5 +1,7 @@
 //! `easel accounts`: who pays, and what was put in or taken out by hand.
 
+mod show;
+
 use std::process::ExitCode;
 
 use anyhow::{bail, ensure};
@@ -28,6 +30,11 @@ enum Command {
     List,
     /// Change an account's name or markup; what is not named stays
     Update(Update),
+    /// Show what an account has, what is held of it and for what, and its last entries
+    Show {
+        /// The account, by id or exact name
+        account: String,
+    },
     /// Put money on a balance
     Credit(Booking),
     /// Take money from a balance, but never what is held
@@ -112,6 +119,9 @@ pub(super) async fn run(context: &Context, arguments: Arguments) -> anyhow::Resu
         }
         Command::List => list(&ledger, json).await?,
         Command::Update(update) => self::update(&ledger, update, json).await?,
+        Command::Show { account } => {
+            show::run(&ledger, &account, context.clock.now(), json).await?;
+        }
         Command::Credit(booking) => book(&ledger, Direction::Credit, booking, json).await?,
         Command::Debit(booking) => book(&ledger, Direction::Debit, booking, json).await?,
     }

@@ -28,7 +28,7 @@ pub(super) struct Arguments {
     /// Only live (real) or test (play) money [default: both, in rows of their own]
     #[arg(long)]
     mode: Option<Mode>,
-    /// From this day, instant, or span before now (7d) on
+    /// From this day (2026-11-20, today, yesterday; UTC), instant, or span before now (7d) on
     #[arg(long, value_name = "WHEN")]
     since: Option<Moment>,
     /// Until before this day, instant, or span before now

@@ -3,7 +3,7 @@
 use std::{convert::Infallible, str::FromStr, time::Duration};
 
 use anyhow::{Context as _, bail};
-use chrono::{DateTime, NaiveDate, NaiveTime, TimeDelta, Utc};
+use chrono::{DateTime, Days, NaiveDate, NaiveTime, TimeDelta, Utc};
 
 use crate::{catalog::Catalog, ledger::MAX_ACCOUNT_MARKUP_BASIS_POINTS};
 
@@ -23,9 +23,10 @@ pub(super) enum Expiry {
     In(Duration),
 }
 
-/// An instant, a day (its beginning, UTC), or a span before now.
+/// An instant, a day (its beginning, UTC), also by how many days ago it was, or a span before now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Moment {
+    DaysAgo(u64),
     At(DateTime<Utc>),
     Ago(Duration),
 }
@@ -107,6 +108,11 @@ impl FromStr for Moment {
     type Err = ValueError;
 
     fn from_str(text: &str) -> Result<Self, ValueError> {
+        match text {
+            "today" => return Ok(Self::DaysAgo(0)),
+            "yesterday" => return Ok(Self::DaysAgo(1)),
+            _ => {}
+        }
         instant(text)
             .or_else(|| {
                 let day: NaiveDate = text.parse().ok()?;
@@ -115,7 +121,7 @@ impl FromStr for Moment {
             .map(Self::At)
             .or_else(|| humantime::parse_duration(text).ok().map(Self::Ago))
             .ok_or(ValueError {
-                expected: "a day such as 2026-11-20, an instant such as 2026-11-20T12:00:00Z, or a span back from now such as 7d",
+                expected: "a day such as 2026-11-20, today or yesterday, an instant such as 2026-11-20T12:00:00Z, or a span back from now such as 7d",
             })
     }
 }
@@ -125,6 +131,12 @@ impl Moment {
     pub(super) fn at(self, now: DateTime<Utc>) -> DateTime<Utc> {
         match self {
             Self::At(instant) => instant,
+            Self::DaysAgo(days) => now
+                .date_naive()
+                .checked_sub_days(Days::new(days))
+                .map_or(DateTime::UNIX_EPOCH, |day| {
+                    day.and_time(NaiveTime::MIN).and_utc()
+                }),
             Self::Ago(span) => TimeDelta::from_std(span)
                 .ok()
                 .and_then(|span| now.checked_sub_signed(span))
@@ -232,6 +244,8 @@ mod tests {
             ("2026-11-01", Some("2026-11-01T00:00:00+00:00")),
             ("2026-11-01T10:00:00Z", Some("2026-11-01T10:00:00+00:00")),
             ("7d", Some("2026-11-13T12:00:00+00:00")),
+            ("today", Some("2026-11-20T00:00:00+00:00")),
+            ("yesterday", Some("2026-11-19T00:00:00+00:00")),
             ("yesterday-ish", None),
             ("2026-13-01", None),
         ] {

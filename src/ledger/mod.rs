@@ -24,6 +24,7 @@ mod error;
 mod history;
 mod hold;
 mod limits;
+mod open;
 mod reconcile;
 mod repo;
 mod settle;
@@ -46,6 +47,7 @@ pub use self::{
         AttemptRecord, Generation, GenerationError, GenerationFilter, GenerationStatus, ImageRecord,
     },
     hold::{Hold, NewHold},
+    open::OpenHold,
     reconcile::Discrepancy,
     settle::{Attempt, Ending, Picture, Settlement},
     sweep::Heartbeat,

@@ -17,6 +17,7 @@ mod attempts;
 mod history;
 mod holding;
 mod interleaving;
+mod open;
 mod reconciling;
 mod settling;
 mod sweeping;

@@ -256,3 +256,49 @@ async fn migrate_can_be_done_again() {
     app.run(&["migrate"]).expect_success();
     app.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_is_shown_with_what_it_has_and_where_from() {
+    let app = App::start().await;
+    let key = app.live_key("1");
+    app.run(&[
+        "accounts",
+        "credit",
+        &key.account,
+        "4",
+        "--reference",
+        "inv-7",
+        "--note",
+        "paid",
+    ])
+    .expect_success();
+    let request = json!({"model": "dall-e-2", "prompt": "a ledger"});
+    let answer = app.generate(&key, &request).await.expect(200);
+    let generation = answer.header("x-generation-id").to_owned();
+    let shown = app
+        .run(&["accounts", "show", &key.account, "--json"])
+        .expect_success()
+        .json();
+    let live = &shown["balances"]["live"];
+    assert_eq!(
+        (&live["balance"], &live["held"], &live["available"]),
+        (&json!(4.98), &json!(0), &json!(4.98))
+    );
+    let kinds: Vec<&str> = live["entries"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| entry["kind"].as_str().unwrap())
+        .collect();
+    assert_eq!(kinds, ["charge", "credit", "credit"]);
+    assert_eq!(shown["open_holds"], json!([]));
+    let table = app
+        .run(&["accounts", "show", &key.account])
+        .expect_success()
+        .stdout;
+    for expected in ["4.98", "inv-7: paid", &generation] {
+        assert!(table.contains(expected), "{expected} in {table}");
+    }
+    app.run(&["accounts", "show", "nobody"]).expect_failure(1);
+    app.finish().await;
+}

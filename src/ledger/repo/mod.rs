@@ -18,6 +18,7 @@ pub(super) mod accounts;
 pub(super) mod attempts;
 pub(super) mod history;
 pub(super) mod holds;
+pub(super) mod open;
 pub(super) mod reconcile;
 pub(super) mod replicas;
 pub(super) mod settlements;

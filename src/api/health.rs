@@ -18,15 +18,26 @@ pub(super) async fn alive() -> Json<Value> {
     Json(json!({"status": "ok"}))
 }
 
-/// `GET /readyz`: 503 while draining or without the database, with the reason.
+/// `GET /readyz`: 503 while draining, without the database, or without room for pictures, with the reason.
+/// The last because a provider is paid for a picture that cannot be kept.
 pub(super) async fn ready(State(app): State<App>) -> (StatusCode, Json<Value>) {
     let problem = if app.gateway.is_draining() {
         Some("draining")
-    } else if let Ok(Ok(())) = timeout(PATIENCE, app.ledger.ping()).await {
-        None
     } else {
-        Some("the database does not answer")
+        let store = &app.gateway.rooms().store;
+        let (database, store) = tokio::join!(
+            timeout(PATIENCE, app.ledger.ping()),
+            timeout(PATIENCE, store.probe())
+        );
+        match (database, store) {
+            (Ok(Ok(())), Ok(Ok(()))) => None,
+            (Ok(Ok(())), _) => Some("the image store cannot be written"),
+            _ => Some("the database does not answer"),
+        }
     };
+    if let Some(reason) = problem {
+        tracing::warn!(reason, "not ready");
+    }
     match problem {
         None => (StatusCode::OK, Json(json!({"status": "ready"}))),
         Some(reason) => (

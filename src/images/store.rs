@@ -68,6 +68,9 @@ struct Place {
 /// How much is read at once. A multiple of three, so that base64 of it needs no copying together.
 const CHUNK: u64 = 192 * 1024;
 
+/// How many bytes are written to see whether there is room.
+const PROBE: usize = 64 * 1024;
+
 /// What the name of a picture being written ends with, instead of an extension.
 pub(super) const PART: &str = "part";
 
@@ -82,16 +85,25 @@ impl ImageStore {
             max_size_bytes,
         };
         let store = Self(Arc::new(place));
-        // A store that cannot be written shall be found out before a picture is paid for.
-        let probe = store.directory().join(part_name(ImageId::new()));
         let directory = store.directory().to_owned();
-        blocking("prepare the directory of", move || {
-            make_private(&directory)?;
-            fs::write(&probe, [])?;
-            fs::remove_file(&probe)
-        })
-        .await?;
+        blocking("prepare the directory of", move || make_private(&directory)).await?;
+        // A store that cannot be written shall be found out before a picture is paid for.
+        store.probe().await?;
         Ok(store)
+    }
+
+    /// Whether a small picture's worth of bytes can be written, which is not so on a full disk.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] when it cannot.
+    pub async fn probe(&self) -> Result<(), StoreError> {
+        let probe = self.directory().join(part_name(ImageId::new()));
+        blocking("make room for", move || {
+            let written = fs::write(&probe, [0; PROBE]);
+            let removed = fs::remove_file(&probe);
+            written.and(removed)
+        })
+        .await
     }
 
     /// Begins a picture. Touches the disk only when [`ImageWriter`] has something to write.

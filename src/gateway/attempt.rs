@@ -21,7 +21,7 @@ use crate::{
     keys::Mode,
     ledger,
     providers::{Call, ErrorKind, ProviderError, Report},
-    routing::{self, Health, Next, Outcome, Ticket},
+    routing::{self, Health, Next, Outcome, Standing, Ticket},
 };
 
 /// Upstream calls of one request at the same time.
@@ -264,10 +264,21 @@ impl Patient<'_> {
             },
             (Some(error), _) => routing::outcome(error),
         };
-        let route = &self.call.route;
+        let (provider, model) = (&self.call.route.provider, &self.call.route.upstream_model);
         let now = began + latency;
+        let rests = || self.health.condition(provider, model, now).standing == Standing::Resting;
+        let rested = rests();
         self.health
-            .call_ended(&route.provider, &route.upstream_model, ticket, outcome, now);
+            .call_ended(provider, model, ticket, outcome, now);
+        // Once each, however long the provider is sick; what every single call said is a line of its own.
+        match (rested, rests()) {
+            (false, true) => tracing::warn!(
+                upstream.model = model,
+                "the route rests: others go before it"
+            ),
+            (true, false) => tracing::info!(upstream.model = model, "the route is back"),
+            (true, true) | (false, false) => {}
+        }
     }
 }
 

@@ -99,7 +99,7 @@ impl ImageStore {
     pub async fn probe(&self) -> Result<(), StoreError> {
         let probe = self.directory().join(part_name(ImageId::new()));
         blocking("make room for", move || {
-            let written = fs::write(&probe, [0; PROBE]);
+            let written = fs::write(&probe, vec![0; PROBE]);
             let removed = fs::remove_file(&probe);
             written.and(removed)
         })

@@ -68,7 +68,7 @@ pub(super) async fn list(
     })
 }
 
-/// `GET /v1/models/{id}`; ids contain slashes, and aliases are found too.
+/// `GET /v1/models/{id}`; ids contain slashes, and aliases and snapshots are found too.
 pub(super) async fn show(
     State(app): State<App>,
     Authenticated(key): Authenticated,
@@ -91,7 +91,7 @@ fn model(offer: &Offer<'_>) -> ModelJson {
         created: model.created,
         owned_by: model.owned_by.clone(),
         name: model.name.clone(),
-        aliases: model.aliases.clone(),
+        aliases: model.names().skip(1).map(str::to_owned).collect(),
         status,
         shutdown_date: shutdown.map(|date| date.to_string()),
         architecture: Architecture {

@@ -61,6 +61,10 @@ struct RouteFile {
     provider: String,
     /// What that provider calls the model.
     upstream_model: String,
+    /// Dated names that it takes as they are. The model is found by them as by its aliases; a request that
+    /// names one goes by that name, and only to the routes that have it.
+    #[serde(default)]
+    snapshots: Vec<String>,
     /// How many pictures one call can bring; 1 unless said.
     #[serde(default = "one")]
     images_per_call: NonZeroU8,
@@ -120,6 +124,7 @@ impl ModelFile {
         if let Some(blank) = [&self.id, &self.name]
             .into_iter()
             .chain(&self.aliases)
+            .chain(self.routes.iter().flat_map(|route| &route.snapshots))
             .find(|name| name.trim() != name.as_str() || name.is_empty())
         {
             return Err(format!("'{blank}' is not a name"));
@@ -139,6 +144,12 @@ impl ModelFile {
         if self.routes.is_empty() {
             return Err("no [[model.routes]], so nobody serves it".to_owned());
         }
+        let mut snapshots: Vec<String> = Vec::new();
+        for snapshot in self.routes.iter().flat_map(|route| &route.snapshots) {
+            if !snapshots.contains(snapshot) {
+                snapshots.push(snapshot.clone());
+            }
+        }
         let rules = self.rules;
         let routes = self
             .routes
@@ -155,6 +166,7 @@ impl ModelFile {
             id: self.id,
             name: self.name,
             aliases: self.aliases,
+            snapshots,
             created: self.created,
             owned_by: self.owned_by,
             status,
@@ -174,6 +186,7 @@ impl RouteFile {
             price: Price::new(price, rules)?,
             provider: self.provider,
             upstream_model: self.upstream_model,
+            snapshots: self.snapshots,
             images_per_call: self.images_per_call,
             streams: self.streams,
             translation: self.translation,

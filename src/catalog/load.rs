@@ -75,8 +75,8 @@ fn place(file: &str, line: Option<usize>) -> String {
 #[derive(Debug)]
 pub struct Catalog {
     models: Vec<Arc<Model>>,
-    /// Ids and aliases in lower case → index into `models`.
-    by_name: HashMap<String, usize>,
+    /// Every name in lower case → the model as a request gets it that uses this name.
+    by_name: HashMap<String, Arc<Model>>,
 }
 
 impl Catalog {
@@ -98,22 +98,17 @@ impl Catalog {
         building.finish()
     }
 
-    /// The model with this id or alias; capitals do not matter.
+    /// The model with this id or alias, or pinned to this snapshot of it; capitals do not matter.
     pub fn find(&self, name: &str) -> Option<&Arc<Model>> {
-        let index = match self.by_name.get(name) {
-            Some(index) => index,
-            None => self.by_name.get(&name.to_lowercase())?,
-        };
-        self.models.get(*index)
+        self.by_name
+            .get(name)
+            .or_else(|| self.by_name.get(&name.to_lowercase()))
     }
 
-    /// The id or alias most like `name`, for a hint; `None` when none is much like it.
+    /// The name most like `name`, for a hint; `None` when none is much like it.
     pub fn nearest(&self, name: &str) -> Option<&str> {
-        let names = self
-            .models
-            .iter()
-            .flat_map(|model| std::iter::once(&model.id).chain(&model.aliases));
-        nearest(&name.to_lowercase(), names.map(String::as_str))
+        let names = self.models.iter().flat_map(|model| model.names());
+        nearest(&name.to_lowercase(), names)
     }
 
     /// Every model, in the order of the files.
@@ -215,14 +210,30 @@ impl Building {
     }
 
     fn finish(self) -> Result<Catalog, CatalogError> {
-        let mut by_name: HashMap<String, usize> = HashMap::new();
-        for (index, placed) in self.models.iter().enumerate() {
-            let names = std::iter::once(&placed.model.id).chain(&placed.model.aliases);
-            for name in names {
-                let Some(earlier) = by_name.insert(name.to_lowercase(), index) else {
+        self.check_names()?;
+        let mut models = Vec::with_capacity(self.models.len());
+        let mut by_name = HashMap::new();
+        for Placed { model, .. } in self.models {
+            let model = Arc::new(model);
+            for name in model.own_names() {
+                by_name.insert(name.to_lowercase(), Arc::clone(&model));
+            }
+            for snapshot in &model.snapshots {
+                by_name.insert(snapshot.to_lowercase(), Arc::new(model.pinned(snapshot)));
+            }
+            models.push(model);
+        }
+        Ok(Catalog { models, by_name })
+    }
+
+    /// Every name stands for one thing.
+    fn check_names(&self) -> Result<(), CatalogError> {
+        let mut taken: HashMap<String, &Placed> = HashMap::new();
+        for placed in &self.models {
+            for name in placed.model.names() {
+                let Some(earlier) = taken.insert(name.to_lowercase(), placed) else {
                     continue;
                 };
-                let earlier = &self.models[earlier];
                 return Err(CatalogError {
                     file: placed.file.clone(),
                     line: Some(placed.line),
@@ -233,11 +244,6 @@ impl Building {
                 });
             }
         }
-        let models = self
-            .models
-            .into_iter()
-            .map(|placed| Arc::new(placed.model))
-            .collect();
-        Ok(Catalog { models, by_name })
+        Ok(())
     }
 }

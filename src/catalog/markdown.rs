@@ -22,10 +22,7 @@ impl Catalog {
                 .first()
                 .map(|route| route.price.to_string())
                 .unwrap_or_default();
-            let names: Vec<String> = std::iter::once(&model.id)
-                .chain(&model.aliases)
-                .map(|name| format!("`{name}`"))
-                .collect();
+            let names: Vec<String> = model.names().map(|name| format!("`{name}`")).collect();
             writeln!(table, "| {} | {status} | {price} |", names.join(", "))
                 .expect("writing into a String cannot fail");
         }

@@ -44,7 +44,7 @@ impl Status {
 }
 
 /// A public name and everything that hangs on it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Model {
     /// `openai/dall-e-3`.
     pub id: String,
@@ -52,6 +52,9 @@ pub struct Model {
     pub name: String,
     /// Other names it is found by, such as `dall-e-3`.
     pub aliases: Vec<String>,
+    /// Dated names such as `gpt-image-2-2026-04-21`, under which it is found too, but as
+    /// [`Model::pinned`] has it. Those of all its routes, each once.
+    pub snapshots: Vec<String>,
     /// When it came out, in Unix seconds.
     pub created: i64,
     /// Who made it.
@@ -64,6 +67,39 @@ pub struct Model {
     pub routes: Vec<Arc<Route>>,
 }
 
+impl Model {
+    /// The names of this very model: its id and its aliases.
+    pub fn own_names(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(&self.id)
+            .chain(&self.aliases)
+            .map(String::as_str)
+    }
+
+    /// All names a request can find it by: its id, its aliases and its snapshots.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.own_names()
+            .chain(self.snapshots.iter().map(String::as_str))
+    }
+
+    /// The model as a request gets it that names a snapshot: the same rules and prices, but only the routes
+    /// that know the snapshot, which ask for it by its name. Whoever pins a model shall not get what it has
+    /// become since, not even from the next route.
+    #[must_use]
+    pub fn pinned(&self, snapshot: &str) -> Self {
+        let knows = |route: &&Arc<Route>| route.snapshots.iter().any(|known| known == snapshot);
+        let pin = |route: &Arc<Route>| {
+            Arc::new(Route {
+                upstream_model: snapshot.to_owned(),
+                ..Route::clone(route)
+            })
+        };
+        Self {
+            routes: self.routes.iter().filter(knows).map(pin).collect(),
+            ..self.clone()
+        }
+    }
+}
+
 /// One way to serve a model.
 #[derive(Debug, Clone)]
 pub struct Route {
@@ -71,6 +107,8 @@ pub struct Route {
     pub provider: String,
     /// What the provider calls the model.
     pub upstream_model: String,
+    /// The model's dated names that the provider takes as they are.
+    pub snapshots: Vec<String>,
     /// How many pictures one call can bring; more are fanned out.
     pub images_per_call: NonZeroU8,
     /// Whether the provider streams partial pictures itself.

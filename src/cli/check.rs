@@ -199,6 +199,7 @@ fn document(config: &Config, catalog: &Catalog, providers: &Providers) -> Value 
         "models": models.map(|model| json!({
             "id": model.id,
             "aliases": model.aliases,
+            "snapshots": model.snapshots,
             "status": status_word(model.status),
             "shutdown_date": shutdown(model.status),
             "routes": routes(model),

@@ -123,6 +123,59 @@ async fn dall_e_3_brings_base64_and_the_revised_prompt() {
     app.finish().await;
 }
 
+/// Who pins a model gets that one and not what it has become since; rules and price are the model's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_goes_upstream_by_its_own_name() {
+    let app = App::start().await;
+    let live = app.live_key("5");
+    let test = app.test_key("5");
+    for (model, snapshot) in [
+        ("gpt-image-1.5", "gpt-image-1.5-2025-12-16"),
+        ("gpt-image-2", "gpt-image-2-2026-04-21"),
+        ("gpt-image-2.5-flare", "gpt-image-2.5-flare-2026-09-08"),
+        (
+            "gpt-image-2.5-sunburst",
+            "gpt-image-2.5-sunburst-2026-09-08",
+        ),
+    ] {
+        let id = format!("openai/{model}");
+        let mut costs = Vec::new();
+        for (asked, upstream) in [
+            (id.as_str(), model),
+            (model, model),
+            (snapshot, snapshot),
+            (&snapshot.to_uppercase(), snapshot),
+        ] {
+            let request = json!({
+                "model": asked, "prompt": "a lighthouse in the evening", "size": "1024x1024", "quality": "low",
+            });
+            let answer = app.generate(&live, &request).await.expect(200);
+            costs.push(check_answer(&answer, &id, 1)["usage"]["cost"].clone());
+            let calls = app.openai.calls();
+            assert_eq!(calls.last().unwrap().body["model"], upstream, "{asked}");
+            let generation = answer.header("x-generation-id");
+            let recorded = format!(
+                "select count(*) from attempts a join generations g on g.id = a.generation_id \
+                 where g.id = '{generation}' and g.model = '{id}' \
+                     and a.upstream_model = '{upstream}' and g.upstream_model = '{upstream}'"
+            );
+            assert_eq!(app.database.number(&recorded).await, 1, "{asked}");
+            app.generate(&test, &request).await.expect(200);
+        }
+        assert!(costs.iter().all(|cost| *cost == costs[0]), "{costs:?}");
+        let shown = app
+            .get(&live, &format!("/v1/models/{snapshot}"))
+            .await
+            .expect(200)
+            .json();
+        assert_eq!(shown["id"], id);
+        assert_eq!(shown["aliases"], json!([model, snapshot]));
+        let listed = app.get(&live, &format!("/v1/models/{id}")).await;
+        assert_eq!(listed.expect(200).json(), shown);
+    }
+    app.finish().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn gpt_image_brings_base64_by_default_in_every_format() {
     let app = App::start().await;

@@ -87,7 +87,7 @@ fn unknown_keys_are_refused_with_line_and_the_nearest_known_one() {
         "upstream_model =",
         "upstream_modle =",
         "a.toml:18: unknown key 'upstream_modle', did you mean 'upstream_model'? (known: \
-         provider, upstream_model, images_per_call, streams, translation, markup_basis_points, price)",
+         provider, upstream_model, snapshots, images_per_call, streams, translation, markup_basis_points, price)",
     );
     check(
         "",
@@ -257,6 +257,56 @@ fn names_are_unique_over_ids_and_aliases() {
         twice.unwrap_err(),
         "b.toml:1: model 'maker/model': the name 'maker/model' is taken by model 'maker/model' \
          (a.toml:1)"
+    );
+}
+
+#[test]
+fn a_snapshot_pins_the_model_to_the_routes_that_know_it() {
+    let second = "\n[[model.routes]]\nprovider = \"reseller\"\nupstream_model = \"model-1\"\n\
+                  price.per_image = [{ price = \"0.03\" }]\n";
+    let third = second
+        .replace("reseller", "mirror")
+        .replace("price.", "snapshots = [\"Model-Day\"]\nprice.");
+    let snapshots = "\"model-1\"\nsnapshots = [\"Model-Day\", \"model-eve\"]";
+    let stanza = STANZA.replace("\"model-1\"", snapshots);
+    let catalog = load(&[("a.toml", &format!("{stanza}{second}{third}"))]).unwrap();
+    let routes = |name: &str| -> Vec<String> {
+        let model = catalog.find(name).unwrap();
+        assert_eq!(
+            (model.id.as_str(), model.name.as_str()),
+            ("maker/model", "Model")
+        );
+        assert_eq!(
+            model.names().collect::<Vec<_>>(),
+            ["maker/model", "model", "Model-Day", "model-eve"]
+        );
+        let routes = model.routes.iter();
+        routes
+            .map(|route| format!("{} {}", route.provider, route.upstream_model))
+            .collect()
+    };
+    let floating = ["maker model-1", "reseller model-1", "mirror model-1"];
+    assert_eq!(routes("maker/model"), floating);
+    assert_eq!(routes("model"), floating);
+    assert_eq!(routes("Model-Day"), ["maker Model-Day", "mirror Model-Day"]);
+    assert_eq!(routes("MODEL-DAY"), routes("Model-Day"));
+    assert_eq!(routes("model-eve"), ["maker model-eve"]);
+    let listed = catalog.models().iter();
+    assert_eq!(listed.filter(|model| model.id == "maker/model").count(), 1);
+}
+
+#[test]
+fn a_snapshot_is_a_name_like_any_other() {
+    let snapshots = |names: &str| format!("\"model-1\"\nsnapshots = {names}");
+    check(
+        "\"model-1\"",
+        &snapshots("[\"MODEL\"]"),
+        "a.toml:1: model 'maker/model': the name 'MODEL' is taken by model 'maker/model' (a.toml:1)",
+    );
+    check(
+        "\"model-1\"",
+        &snapshots("[\" model-day\"]"),
+        "a.toml:1: model 'maker/model': ' model-day' is not a name",
     );
 }
 

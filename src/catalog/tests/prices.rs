@@ -432,6 +432,12 @@ fn openai_routes_say_what_the_adapter_must_send() {
         };
         assert_eq!(route.provider, "openai");
         assert_eq!(route.upstream_model, *name);
+        for snapshot in &route.snapshots {
+            assert!(snapshot.starts_with(&format!("{name}-20")), "{snapshot}");
+            let pinned = super::model(snapshot);
+            assert_eq!(pinned.id, model.id);
+            assert_eq!(pinned.routes[0].upstream_model, *snapshot);
+        }
         let dall_e = name.starts_with("dall-e");
         assert_eq!(route.streams, !dall_e);
         assert_eq!(

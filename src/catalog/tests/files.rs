@@ -337,7 +337,10 @@ fn a_file_replaces_a_compiled_in_model_whole() {
 fn a_models_dir_that_cannot_be_read_is_an_error() {
     let error = Catalog::load(Some(Path::new("/nowhere/models"))).unwrap_err();
     assert_eq!(error.file, "/nowhere/models");
-    assert!(error.problem.starts_with("cannot be read: "), "{error}");
+    assert!(
+        error.problem.starts_with("models_dir cannot be read: "),
+        "{error}"
+    );
 }
 
 #[test]

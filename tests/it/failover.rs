@@ -347,3 +347,27 @@ async fn a_small_route_is_fanned_out() {
     );
     house.finish().await;
 }
+
+/// A balance that does not cover the dearer route pays for the cheaper one, and it is one request.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_short_balance_takes_the_cheaper_route() {
+    let house = House::start().await;
+    let key = house
+        .app
+        .create_key(&["--credit", "0.05", "--rpm", "2", "--ipm", "4"]);
+    let mut request = House::request(&json!({}));
+    request["n"] = json!(2);
+    let first = house.app.generate(&key, &request).await.expect(200).json();
+    assert_eq!(
+        (&first["provider"], &first["usage"]["cost"]),
+        (&json!("backup"), &json!(0.02)),
+        "two at 0.03 are more than 0.05"
+    );
+    let second = house.app.generate(&key, &request).await.expect(200).json();
+    assert_eq!(second["provider"], "backup");
+    assert_eq!(house.app.balance(&key).await, json!(0.01));
+    let problem = house.app.generate(&key, &request).await.expect(429);
+    assert!(problem.problem().message.contains("2 requests per minute"));
+    assert!(house.app.openai.calls().is_empty());
+    house.finish().await;
+}

@@ -65,6 +65,9 @@ struct RouteFile {
     /// names one goes by that name, and only to the routes that have it.
     #[serde(default)]
     snapshots: Vec<String>,
+    /// The id of the model that this route really leads to, where that is another one (a retired name on
+    /// its living successor): the answer says so.
+    serves: Option<String>,
     /// How many pictures one call can bring; 1 unless said.
     #[serde(default = "one")]
     images_per_call: NonZeroU8,
@@ -187,6 +190,7 @@ impl RouteFile {
             provider: self.provider,
             upstream_model: self.upstream_model,
             snapshots: self.snapshots,
+            serves: self.serves,
             images_per_call: self.images_per_call,
             streams: self.streams,
             translation: self.translation,

@@ -109,6 +109,8 @@ pub struct Route {
     pub upstream_model: String,
     /// The model's dated names that the provider takes as they are.
     pub snapshots: Vec<String>,
+    /// The id of the model that this route really leads to, where it is another one.
+    pub serves: Option<String>,
     /// How many pictures one call can bring; more are fanned out.
     pub images_per_call: NonZeroU8,
     /// Whether the provider streams partial pictures itself.

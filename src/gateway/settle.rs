@@ -251,7 +251,13 @@ fn capture(
     let generation = Generation {
         id: admission.generation,
         created: admission.generation.created_at().timestamp(),
-        model: admission.model.id.clone(),
+        // What really painted, where a route leads to another model than the one asked for.
+        model: by
+            .route
+            .serves
+            .as_ref()
+            .unwrap_or(&admission.model.id)
+            .clone(),
         provider: by.provider_name.clone(),
         size: common_size(&arrived).or(report.size),
         quality: report.quality,

@@ -1,5 +1,7 @@
 //! A model with two routes: who is tried next, who is not, and what is held and charged for it.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::support::{App, Behaviour, FakeOpenAi, Key, Reply, usd};
@@ -370,4 +372,70 @@ async fn a_short_balance_takes_the_cheaper_route() {
     assert!(problem.problem().message.contains("2 requests per minute"));
     assert!(house.app.openai.calls().is_empty());
     house.finish().await;
+}
+
+/// Sick, rested, probed, and used again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_route_that_recovers_is_used_again() {
+    let rest = Duration::from_millis(700);
+    let house = House::with(&[
+        ("routing.failures", json!(2)),
+        ("routing.rest", json!("700ms")),
+    ])
+    .await;
+    let served_by = async || {
+        let request = House::request(&json!({}));
+        let answer = house.app.generate(&house.key, &request).await.expect(200);
+        answer.json()["provider"].as_str().unwrap().to_owned()
+    };
+
+    assert_eq!(served_by().await, "openai");
+    house
+        .app
+        .openai
+        .next(Behaviour::Reply(Reply::server_error()));
+    house
+        .app
+        .openai
+        .next(Behaviour::Reply(Reply::server_error()));
+    assert_eq!(served_by().await, "backup");
+    assert_eq!(served_by().await, "backup");
+    let calls = house.app.openai.calls().len();
+    assert_eq!(served_by().await, "backup", "at rest");
+    assert_eq!(house.app.openai.calls().len(), calls, "and left alone");
+
+    tokio::time::sleep(rest + Duration::from_millis(100)).await;
+    // The probe succeeds. Having failed often lately the route comes second until that has faded, so it
+    // is asked for by name.
+    let request = House::request(&json!({"order": ["openai"]}));
+    let answer = house.app.generate(&house.key, &request).await.expect(200);
+    assert_eq!(answer.json()["provider"], "openai");
+    for _ in 0..3 {
+        house.app.generate(&house.key, &request).await.expect(200);
+    }
+    assert_eq!(served_by().await, "openai", "healthy again");
+    house.finish().await;
+}
+
+/// A retired name on a living model: the answer says what painted.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rerouted_name_says_what_it_led_to() {
+    let mut builder = App::builder().await;
+    let models = builder.directory().join("models");
+    std::fs::create_dir(&models).unwrap();
+    let stanza = MODEL.split("[[model.routes]]").next().unwrap().to_owned()
+        + "[[model.routes]]\nprovider = \"openai\"\nupstream_model = \"dall-e-2\"\nserves = \"openai/dall-e-2\"\n"
+        + "translation = { response_format = \"b64_json\", send_defaults = [\"size\"] }\n"
+        + "price = { per_image = [{ price = \"0.020\" }] }\n";
+    std::fs::write(models.join("test.toml"), stanza).unwrap();
+    builder = builder.set("models_dir", models.to_str().unwrap());
+    let app = builder.start().await;
+    let key = app.live_key("1");
+    let answer = app
+        .generate(&key, &House::request(&json!({})))
+        .await
+        .expect(200);
+    assert_eq!(answer.json()["model"], "openai/dall-e-2");
+    assert_eq!(answer.json()["provider"], "openai");
+    app.finish().await;
 }

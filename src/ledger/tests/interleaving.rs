@@ -11,7 +11,7 @@
 
 use std::collections::BTreeMap;
 
-use proptest::prelude::*;
+use proptest::{prelude::*, test_runner::FileFailurePersistence};
 
 use super::*;
 
@@ -210,7 +210,15 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 6, max_shrink_iters: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 6,
+        max_shrink_iters: 200,
+        // Sequences that once failed; they run first.
+        failure_persistence: Some(Box::new(FileFailurePersistence::Direct(
+            ".config/ledger-interleaving.txt",
+        ))),
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn any_interleaving_keeps_the_books(steps in prop::collection::vec(step(), 60..160)) {

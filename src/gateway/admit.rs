@@ -10,7 +10,7 @@ use crate::{
     ids::GenerationId,
     keys::{ApiKey, Mode, UnsupportedParameters},
     money::NanoUsd,
-    providers::{Provider, registry::Switch},
+    providers::{Provider, Task, registry::Switch},
     routing::{self, Candidate, Condition},
 };
 
@@ -26,6 +26,8 @@ pub(super) struct Admission {
     pub(super) order: Order,
     pub(super) model: Arc<Model>,
     pub(super) request: Arc<ImageRequest>,
+    /// What it is painted from.
+    pub(super) task: Task,
     /// Parameters left out because the model does not take them.
     pub(super) dropped: Vec<&'static str>,
     /// In the order in which they are tried; never empty.
@@ -97,6 +99,7 @@ pub(super) fn admit(
         order,
         model,
         request: Arc::new(request),
+        task: Task::Generate,
         dropped: dropped.into_iter().map(Parameter::as_str).collect(),
         routes,
         deadline: Instant::now() + LONGEST_GENERATION,

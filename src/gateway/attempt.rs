@@ -130,6 +130,7 @@ async fn call_route(
         .into_iter()
         .map(|(first, n)| Call {
             request: admission.request.clone(),
+            task: admission.task.clone(),
             n,
             first,
             model: admission.model.clone(),

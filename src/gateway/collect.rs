@@ -122,9 +122,16 @@ impl PictureSink for Collector<'_> {
     fn accept(&mut self, event: PictureEvent) -> BoxFuture<'_, Result<(), ProviderError>> {
         Box::pin(async move {
             match event {
-                PictureEvent::Begin(encoding) => self.begin(encoding).await,
+                PictureEvent::Begin(encoding) | PictureEvent::Perhaps(encoding) => {
+                    self.begin(encoding).await
+                }
+                PictureEvent::Draft { .. } => {
+                    self.current = Current::Surplus;
+                    Ok(())
+                }
                 PictureEvent::Data(bytes) => self.data(&bytes).await,
                 PictureEvent::End => self.end().await,
+                PictureEvent::About(_) => Ok(()),
                 PictureEvent::Abandon => {
                     self.current = Current::Idle;
                     Ok(())

@@ -9,6 +9,7 @@ mod links;
 mod sniff;
 mod store;
 mod sweep;
+mod upload;
 mod writer;
 
 pub use self::{
@@ -16,5 +17,6 @@ pub use self::{
     links::{LinkError, Links},
     sniff::{NotAPicture, PictureFormat, PictureInfo, Sniffer},
     store::{ImageStore, PictureStream, StoreError, StoredImage},
+    upload::Upload,
     writer::{Base64Writer, ImageWriter},
 };

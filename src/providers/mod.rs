@@ -26,8 +26,11 @@ use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
 pub use self::error::{ErrorKind, ProviderError};
-use crate::catalog::{
-    Background, ImageRequest, ImageSize, Model, OutputFormat, Quality, Route, TokenUsage,
+use crate::{
+    catalog::{
+        Background, ImageRequest, ImageSize, Model, OutputFormat, Quality, Route, TokenUsage,
+    },
+    images::Upload,
 };
 
 /// One upstream call: `n` pictures of a request on one route.
@@ -35,6 +38,8 @@ use crate::catalog::{
 pub struct Call {
     /// What to paint, checked against the model's rules.
     pub request: Arc<ImageRequest>,
+    /// What to paint it from.
+    pub task: Task,
     /// How many pictures this call shall bring; a fan-out asks for fewer than `request.n`.
     pub n: NonZeroU8,
     /// The number of the first of them within the request, from 0. (The sandbox paints it.)
@@ -45,6 +50,27 @@ pub struct Call {
     pub route: Arc<Route>,
     /// When the caller gives up; the provider's own `timeout` may end the call earlier.
     pub deadline: Instant,
+}
+
+/// What a picture is made from.
+#[derive(Clone)]
+pub enum Task {
+    /// From the prompt alone.
+    Generate,
+    /// From the prompt and pictures of the client's.
+    Edit(Arc<Inputs>),
+    /// From a picture alone; the prompt is empty.
+    Vary(Arc<Upload>),
+}
+
+/// The pictures of an edit, within what the model takes. A route that is tried after another reads them
+/// again.
+pub struct Inputs {
+    /// What to edit or refer to, in the client's order; never empty.
+    pub images: Vec<Upload>,
+    /// Where to edit the first of them: its fully transparent pixels
+    /// (`contracts/openai-images.md`, section 4.1). Of the size of the first picture.
+    pub mask: Option<Upload>,
 }
 
 /// How the bytes of a picture are written.
@@ -59,15 +85,48 @@ pub enum Encoding {
 /// A piece of the stream of pictures. Pictures come one after another, never interleaved.
 #[derive(Debug, Clone)]
 pub enum PictureEvent {
-    /// A picture begins.
+    /// A picture begins, and is one: an answer that shows it may begin. It can break off, but is never
+    /// taken back.
     Begin(Encoding),
+    /// A picture begins, as far as one can tell: what follows it in the answer may still say that it was
+    /// none (see [`PictureEvent::Abandon`]), so that it is not shown before its end.
+    Perhaps(Encoding),
+    /// A draft begins: the picture as far as it is painted by now. Its data and end follow as a picture's
+    /// do; it is shown to who asked for drafts, and neither kept nor charged.
+    Draft {
+        /// The provider's number of it, from 0.
+        index: u8,
+        /// How its bytes are written.
+        encoding: Encoding,
+    },
     /// Some of its bytes, in order; any chunking.
     Data(Bytes),
     /// It is complete: the provider sent its end.
     End,
+    /// What the provider says of the picture or draft that has just ended. Comes before the next begins, if
+    /// it comes.
+    About(Box<About>),
     /// It is none after all, and whatever came of it is dropped: what follows it in the answer says that it
     /// was a draft.
     Abandon,
+}
+
+/// What a provider says of one picture. All of it is also in the [`Report`] of the call, as far as that has
+/// a place for it; here it comes in time for an answer that is on its way.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct About {
+    /// What it made of the prompt.
+    pub revised_prompt: Option<String>,
+    /// When it made the picture, in Unix seconds.
+    pub created_at: Option<i64>,
+    /// The size it says the picture has.
+    pub size: Option<ImageSize>,
+    /// The quality it resolved.
+    pub quality: Option<Quality>,
+    /// The background it resolved.
+    pub background: Option<Background>,
+    /// The format it says the file has.
+    pub output_format: Option<OutputFormat>,
 }
 
 /// Where pictures go. What it does with them (store, relay) is none of the provider's business; its

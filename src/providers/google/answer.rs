@@ -416,7 +416,8 @@ impl AnswerReader {
     fn picture_data(&mut self, data: Bytes) {
         if self.part.picture == Picture::Absent && self.part.is_delivery() {
             self.part.picture = if self.wanted > 0 {
-                self.events.push_back(PictureEvent::Begin(Encoding::Base64));
+                self.events
+                    .push_back(PictureEvent::Perhaps(Encoding::Base64));
                 Picture::Begun
             } else {
                 Picture::Surplus

@@ -35,7 +35,7 @@ fn read<'a>(
         reader.push(Bytes::copy_from_slice(chunk));
         loop {
             match reader.next() {
-                Ok(Some(PictureEvent::Begin(_))) => {
+                Ok(Some(PictureEvent::Perhaps(_))) => {
                     assert!(picture.is_none(), "pictures are not interleaved");
                     picture = Some(Vec::new());
                 }
@@ -47,6 +47,9 @@ fn read<'a>(
                     let content = picture.take().unwrap();
                     pictures.push(String::from_utf8_lossy(&content).into_owned());
                 }
+                Ok(Some(
+                    PictureEvent::Begin(_) | PictureEvent::Draft { .. } | PictureEvent::About(_),
+                )) => panic!("the reader is never that sure"),
                 Ok(Some(PictureEvent::Abandon)) => {
                     picture.take().unwrap();
                     abandoned += 1;

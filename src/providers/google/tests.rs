@@ -82,6 +82,7 @@ impl Cloud {
         let params = Params::from([(Parameter::Prompt, Value::Text("An otter".to_owned()))]);
         let (request, _) = model.rules.check(&params, Unsupported::Reject).unwrap();
         let call = Call {
+            task: crate::providers::Task::Generate,
             request: Arc::new(request),
             n: NonZeroU8::MIN,
             first: 0,

@@ -46,6 +46,9 @@ fn read<'a>(chunks: impl IntoIterator<Item = &'a [u8]>, n: u8) -> Value {
                     let (encoding, content) = picture.take().unwrap();
                     pictures.push(json!({ encoding: String::from_utf8_lossy(&content) }));
                 }
+                Ok(Some(Event::Picture(
+                    PictureEvent::Perhaps(_) | PictureEvent::Draft { .. } | PictureEvent::About(_),
+                ))) => panic!("the reader says no such thing"),
                 Ok(Some(Event::Picture(PictureEvent::Abandon))) => {
                     panic!("no picture is abandoned")
                 }

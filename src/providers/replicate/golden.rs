@@ -204,6 +204,9 @@ fn read<'a>(chunks: impl IntoIterator<Item = &'a [u8]>, had: &[usize]) -> Value 
                     pictures.push(json!({ encoding: String::from_utf8_lossy(&content) }));
                 }
                 Ok(Some(PictureEvent::Abandon)) => panic!("the reader abandons nothing"),
+                Ok(Some(
+                    PictureEvent::Perhaps(_) | PictureEvent::Draft { .. } | PictureEvent::About(_),
+                )) => panic!("the reader knows no such thing"),
                 Ok(None) => break,
                 Err(error) => {
                     failure = Some(error.to_string());

@@ -17,7 +17,7 @@ use crate::{
         Params, Quality, SizeChoice, Unsupported, Value,
     },
     providers::{
-        Call, Encoding, ErrorKind, PictureEvent, PictureSink, Provider, ProviderError, Report,
+        Call, Encoding, ErrorKind, PictureEvent, PictureSink, Provider, ProviderError, Report, Task,
     },
 };
 
@@ -53,6 +53,9 @@ impl PictureSink for Album {
                 assert!(self.open, "a picture ends that never began");
                 self.open = false;
             }
+            PictureEvent::Perhaps(_) | PictureEvent::Draft { .. } | PictureEvent::About(_) => {
+                panic!("the sandbox says no such thing")
+            }
             PictureEvent::Abandon => panic!("the sandbox abandons no picture"),
         }
         Box::pin(ready(Ok(())))
@@ -80,6 +83,7 @@ fn call(name: &str, prompt: &str, more: &[(Parameter, Value)]) -> Call {
     let model = model(name);
     let request = request(model, prompt, more).expect("the rules refuse the test's request");
     Call {
+        task: Task::Generate,
         n: request.n,
         request: Arc::new(request),
         first: 0,

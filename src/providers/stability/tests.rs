@@ -30,6 +30,7 @@ fn call() -> Call {
     ]);
     let (request, _) = model.rules.check(&params, Unsupported::Reject).unwrap();
     Call {
+        task: crate::providers::Task::Generate,
         request: Arc::new(request),
         n: NonZeroU8::MIN,
         first: 0,

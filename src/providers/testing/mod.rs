@@ -23,7 +23,7 @@ impl PictureSink for Pictures {
         Box::pin(async move {
             tokio::time::sleep(self.slowness).await;
             match event {
-                PictureEvent::Begin(encoding) => {
+                PictureEvent::Begin(encoding) | PictureEvent::Perhaps(encoding) => {
                     self.taken.push((encoding, String::new(), false));
                 }
                 PictureEvent::Data(bytes) => {
@@ -31,6 +31,8 @@ impl PictureSink for Pictures {
                     picture.1.push_str(std::str::from_utf8(&bytes).unwrap());
                 }
                 PictureEvent::End => self.taken.last_mut().unwrap().2 = true,
+                PictureEvent::Draft { .. } => panic!("nobody asked for drafts"),
+                PictureEvent::About(_) => {}
                 PictureEvent::Abandon => drop(self.taken.pop().unwrap()),
             }
             Ok(())

@@ -38,6 +38,7 @@ fn call(n: u8) -> Call {
     ]);
     let (request, _) = model.rules.check(&params, Unsupported::Reject).unwrap();
     Call {
+        task: crate::providers::Task::Generate,
         request: Arc::new(request),
         n: NonZeroU8::new(n).unwrap(),
         first: 0,

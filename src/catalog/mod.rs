@@ -4,6 +4,7 @@
 //! no async, and nothing here knows who asks. Adding a model is adding a stanza to
 //! `config/models/*.toml`.
 
+mod decimal;
 mod file;
 mod load;
 mod markdown;
@@ -18,6 +19,7 @@ mod translation;
 mod vocabulary;
 
 pub use self::{
+    decimal::Decimal,
     load::{Catalog, CatalogError},
     model::{Model, Route, Status},
     price::{Charge, Price, PriceError},
@@ -30,6 +32,6 @@ pub use self::{
     translation::{RatioTranslation, SizeTranslation, Translation},
     vocabulary::{
         Background, Complexity, ImageSize, Moderation, OutputFormat, Quality, ResponseFormat,
-        SizeChoice, Style, WordError,
+        SizeChoice, Style, StylePreset, WordError,
     },
 };

@@ -5,7 +5,7 @@ use std::{fmt, num::NonZeroU32, str::FromStr};
 use super::vocabulary::{ImageSize, WordError};
 
 /// Width to height, written `16:9`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Ratio {
     width: NonZeroU32,
     height: NonZeroU32,
@@ -23,6 +23,20 @@ impl Ratio {
                 (off * other_whole).cmp(&(other_off * whole))
             })
             .map(|(_, ratio)| ratio)
+    }
+
+    /// A size of this shape with about so many pixels.
+    pub fn of_pixels(self, pixels: u32) -> ImageSize {
+        let (width, height) = (u64::from(self.width.get()), u64::from(self.height.get()));
+        // Its sides are `scale` times those of the ratio: scale² × width × height is the area.
+        let scaled = |side: u64, other: u64| {
+            let length = (u64::from(pixels) * side / other).isqrt();
+            u32::try_from(length).ok().and_then(NonZeroU32::new)
+        };
+        ImageSize {
+            width: scaled(width, height).unwrap_or(NonZeroU32::MIN),
+            height: scaled(height, width).unwrap_or(NonZeroU32::MIN),
+        }
     }
 
     /// Whether the longer side of `size` is at most this many times the shorter.
@@ -111,6 +125,19 @@ mod tests {
         check(stability, "1000x1050", None);
         check("1:1", "1536x1024", None);
         check("50:49 1:1", "1020x1000", Some("50:49"));
+    }
+
+    #[test]
+    fn a_shape_has_a_size() {
+        for (ratio, expected) in [
+            ("1:1", "1024x1024"),
+            ("21:9", "1564x670"),
+            ("2:3", "836x1254"),
+            ("999:1", "32365x32"),
+        ] {
+            let size = ratio.parse::<Ratio>().unwrap().of_pixels(1024 * 1024);
+            assert_eq!(size.to_string(), expected, "{ratio}");
+        }
     }
 
     #[test]

@@ -3,9 +3,12 @@
 
 use std::{collections::BTreeMap, num::NonZeroU8};
 
-use super::vocabulary::{
-    Background, Complexity, ImageSize, Moderation, OutputFormat, Quality, ResponseFormat,
-    SizeChoice, Style,
+use super::{
+    decimal::Decimal,
+    vocabulary::{
+        Background, Complexity, ImageSize, Moderation, OutputFormat, Quality, ResponseFormat,
+        SizeChoice, Style, StylePreset,
+    },
 };
 
 /// Every parameter of the image endpoints that a model can have a rule for.
@@ -21,6 +24,8 @@ pub enum Parameter {
     N,
     /// Width and height.
     Size,
+    /// Their ratio alone, where the provider knows no pixels.
+    AspectRatio,
     /// How much work goes into a picture.
     Quality,
     /// `url` or `b64_json`.
@@ -47,6 +52,14 @@ pub enum Parameter {
     FrameDurationMs,
     /// Options of a vector picture.
     Svg,
+    /// What the picture must not show.
+    NegativePrompt,
+    /// Where the randomness begins.
+    Seed,
+    /// A look by name.
+    StylePreset,
+    /// How closely the picture follows the prompt.
+    CfgScale,
     /// A stable name of the end user, for the provider's safety team.
     SafetyIdentifier,
     /// The older form of `safety_identifier`.
@@ -60,6 +73,8 @@ pub enum ParameterKind {
     Text,
     /// A whole number.
     Integer,
+    /// A number, whole or not.
+    Decimal,
     /// `true` or `false`.
     Flag,
     /// The `svg` object.
@@ -72,6 +87,7 @@ impl Parameter {
         Self::Prompt,
         Self::N,
         Self::Size,
+        Self::AspectRatio,
         Self::Quality,
         Self::ResponseFormat,
         Self::Style,
@@ -85,6 +101,10 @@ impl Parameter {
         Self::FrameCount,
         Self::FrameDurationMs,
         Self::Svg,
+        Self::NegativePrompt,
+        Self::Seed,
+        Self::StylePreset,
+        Self::CfgScale,
         Self::SafetyIdentifier,
         Self::User,
     ];
@@ -95,6 +115,7 @@ impl Parameter {
             Self::Prompt => "prompt",
             Self::N => "n",
             Self::Size => "size",
+            Self::AspectRatio => "aspect_ratio",
             Self::Quality => "quality",
             Self::ResponseFormat => "response_format",
             Self::Style => "style",
@@ -108,6 +129,10 @@ impl Parameter {
             Self::FrameCount => "frame_count",
             Self::FrameDurationMs => "frame_duration_ms",
             Self::Svg => "svg",
+            Self::NegativePrompt => "negative_prompt",
+            Self::Seed => "seed",
+            Self::StylePreset => "style_preset",
+            Self::CfgScale => "cfg_scale",
             Self::SafetyIdentifier => "safety_identifier",
             Self::User => "user",
         }
@@ -126,6 +151,7 @@ impl Parameter {
         match self {
             Self::Prompt
             | Self::Size
+            | Self::AspectRatio
             | Self::Quality
             | Self::ResponseFormat
             | Self::Style
@@ -133,13 +159,17 @@ impl Parameter {
             | Self::OutputFormat
             | Self::Moderation
             | Self::Complexity
+            | Self::NegativePrompt
+            | Self::StylePreset
             | Self::SafetyIdentifier
             | Self::User => ParameterKind::Text,
             Self::N
             | Self::OutputCompression
             | Self::PartialImages
             | Self::FrameCount
-            | Self::FrameDurationMs => ParameterKind::Integer,
+            | Self::FrameDurationMs
+            | Self::Seed => ParameterKind::Integer,
+            Self::CfgScale => ParameterKind::Decimal,
             Self::Stream => ParameterKind::Flag,
             Self::Svg => ParameterKind::Svg,
         }
@@ -153,6 +183,8 @@ pub enum Value {
     Text(String),
     /// A whole number.
     Integer(i64),
+    /// A number, whole or not.
+    Decimal(Decimal),
     /// `true` or `false`.
     Flag(bool),
     /// The `svg` object.
@@ -198,7 +230,7 @@ pub struct ImageRequest {
     pub prompt: String,
     /// How many pictures.
     pub n: NonZeroU8,
-    /// The size asked for.
+    /// The size asked for, by its sides or by their ratio.
     pub size: Setting<SizeChoice>,
     /// The quality asked for.
     pub quality: Option<Setting<Quality>>,
@@ -226,6 +258,14 @@ pub struct ImageRequest {
     pub frame_duration_ms: Option<Setting<u32>>,
     /// Options of a vector picture.
     pub svg: Option<SvgOptions>,
+    /// What the picture must not show.
+    pub negative_prompt: Option<String>,
+    /// Where the randomness begins; 0 leaves it to the provider.
+    pub seed: Option<Setting<u32>>,
+    /// A look by name.
+    pub style_preset: Option<Setting<StylePreset>>,
+    /// How closely the picture follows the prompt.
+    pub cfg_scale: Option<Setting<Decimal>>,
     /// The end user's stable name.
     pub safety_identifier: Option<String>,
     /// The older form of it.

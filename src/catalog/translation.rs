@@ -157,6 +157,10 @@ impl SizeTranslation {
                 return Some(Cow::Owned(Map::from_iter([("size".to_owned(), size)])));
             }
             (_, SizeChoice::Auto) => return Some(Cow::Owned(Map::new())),
+            (Self::Ratio(ratios), SizeChoice::Ratio(ratio)) => {
+                return ratios.named(ratio).map(Cow::Owned);
+            }
+            (_, SizeChoice::Ratio(_)) => return None,
             (_, SizeChoice::Exact(size)) => size,
         };
         match self {
@@ -175,10 +179,7 @@ impl SizeTranslation {
         if matches!(self, Self::Table(_)) && sizes.is_open() {
             return Err("a table of sizes cannot say free sizes".to_owned());
         }
-        match sizes
-            .listed()
-            .find(|size| self.fields(SizeChoice::Exact(*size)).is_none())
-        {
+        match sizes.choices().find(|size| self.fields(*size).is_none()) {
             Some(size) => Err(format!("the translation has no way to say size {size}")),
             None => Ok(()),
         }
@@ -202,6 +203,12 @@ impl PixelTranslation {
 }
 
 impl RatioTranslation {
+    /// A ratio asked for by name. Which of several resolutions is meant, it does not say.
+    fn named(&self, ratio: Ratio) -> Option<Map<String, Json>> {
+        let is_known = self.tiers.is_empty() && self.values.contains(&ratio);
+        is_known.then(|| Map::from_iter([(self.field.clone(), Json::String(ratio.to_string()))]))
+    }
+
     fn fields(&self, size: ImageSize) -> Option<Map<String, Json>> {
         if let Some((_, fields)) = self.exact.iter().find(|(ours, _)| *ours == size) {
             return Some(fields.clone());

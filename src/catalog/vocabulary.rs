@@ -4,6 +4,8 @@
 
 use std::{fmt, num::NonZeroU32, str::FromStr};
 
+use super::ratio::Ratio;
+
 /// Text that is not in a closed set, or not of a form such as `1024x1024`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("'{text}' is not one of {allowed}")]
@@ -109,6 +111,18 @@ words!(
     Complexity { Low = "low", Medium = "medium", High = "high" }
 );
 
+words!(
+    /// Looks by name (`contracts/stability.md`, 2.2).
+    StylePreset {
+        Enhance = "enhance", Anime = "anime", Photographic = "photographic",
+        DigitalArt = "digital-art", ComicBook = "comic-book", FantasyArt = "fantasy-art",
+        LineArt = "line-art", AnalogFilm = "analog-film", NeonPunk = "neon-punk",
+        Isometric = "isometric", LowPoly = "low-poly", Origami = "origami",
+        ModelingCompound = "modeling-compound", Cinematic = "cinematic", ThreeDModel = "3d-model",
+        PixelArt = "pixel-art", TileTexture = "tile-texture",
+    }
+);
+
 /// Width and height in pixels; written `1024x1536`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ImageSize {
@@ -178,13 +192,15 @@ impl<'de> serde::Deserialize<'de> for ImageSize {
     }
 }
 
-/// The size asked for: one size, or the provider's choice (`auto`).
+/// The size asked for: one size, a shape of whatever size, or the provider's choice (`auto`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum SizeChoice {
     /// The provider decides.
     Auto,
     /// Exactly this.
     Exact(ImageSize),
+    /// This shape; written `16:9`.
+    Ratio(Ratio),
 }
 
 impl fmt::Display for SizeChoice {
@@ -192,6 +208,7 @@ impl fmt::Display for SizeChoice {
         match self {
             Self::Auto => formatter.write_str("auto"),
             Self::Exact(size) => size.fmt(formatter),
+            Self::Ratio(ratio) => ratio.fmt(formatter),
         }
     }
 }
@@ -200,7 +217,7 @@ impl SizeChoice {
     /// The size, if one was named.
     pub fn exact(self) -> Option<ImageSize> {
         match self {
-            Self::Auto => None,
+            Self::Auto | Self::Ratio(_) => None,
             Self::Exact(size) => Some(size),
         }
     }
@@ -213,9 +230,12 @@ impl FromStr for SizeChoice {
         if text == "auto" {
             return Ok(Self::Auto);
         }
+        if let Ok(ratio) = text.parse() {
+            return Ok(Self::Ratio(ratio));
+        }
         text.parse()
             .map(Self::Exact)
-            .map_err(|_| WordError::new(text, "auto, WIDTHxHEIGHT in pixels"))
+            .map_err(|_| WordError::new(text, "auto, WIDTHxHEIGHT in pixels, ratios such as 16:9"))
     }
 }
 

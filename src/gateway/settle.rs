@@ -329,7 +329,7 @@ fn price(
     // A vector picture need not say its size; it is priced as what was asked for.
     let asked = match admission.request.size.value {
         SizeChoice::Exact(size) => size,
-        SizeChoice::Auto => one_pixel,
+        SizeChoice::Auto | SizeChoice::Ratio(_) => one_pixel,
     };
     let sizes: Vec<ImageSize> = call
         .pictures

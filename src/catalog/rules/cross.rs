@@ -155,7 +155,10 @@ fn resolved(request: &ImageRequest, parameter: Parameter) -> Option<Scalar> {
     let word = |text: &'static str| Scalar::Text(text.to_owned());
     match parameter {
         Parameter::N => Some(Scalar::Integer(request.n.get().into())),
-        Parameter::Size => Some(Scalar::Text(request.size.value.to_string())),
+        // The ratio is the size by another name.
+        Parameter::Size | Parameter::AspectRatio => {
+            Some(Scalar::Text(request.size.value.to_string()))
+        }
         Parameter::Quality => request.quality.map(|set| word(set.value.as_str())),
         Parameter::ResponseFormat => Some(word(request.response_format.as_str())),
         Parameter::Style => request.style.map(|set| word(set.value.as_str())),
@@ -176,6 +179,15 @@ fn resolved(request: &ImageRequest, parameter: Parameter) -> Option<Scalar> {
         Parameter::FrameDurationMs => request
             .frame_duration_ms
             .map(|set| Scalar::Integer(set.value.into())),
-        Parameter::Prompt | Parameter::Svg | Parameter::SafetyIdentifier | Parameter::User => None,
+        Parameter::Seed => request.seed.map(|set| Scalar::Integer(set.value.into())),
+        Parameter::StylePreset => request.style_preset.map(|set| word(set.value.as_str())),
+        Parameter::CfgScale => request
+            .cfg_scale
+            .map(|set| Scalar::Text(set.value.to_string())),
+        Parameter::Prompt
+        | Parameter::NegativePrompt
+        | Parameter::Svg
+        | Parameter::SafetyIdentifier
+        | Parameter::User => None,
     }
 }

@@ -18,12 +18,16 @@ pub(super) use self::size::{FreeSizes, SizeRule};
 pub use self::violation::{Violation, nearest};
 use self::{
     cross::CrossRule,
-    parameter::{Describe, FlagRule, IntegerRule, PromptRule, Rule, SvgRule, TextRule, WordRule},
+    parameter::{
+        DecimalRule, Describe, FlagRule, IntegerRule, PromptRule, Rule, SvgRule, TextRule, WordRule,
+    },
 };
 use super::{
-    request::{ImageRequest, Parameter, Params},
+    ratio::Ratio,
+    request::{ImageRequest, Parameter, Params, Setting},
     vocabulary::{
-        Background, Complexity, Moderation, OutputFormat, Quality, ResponseFormat, Style,
+        Background, Complexity, Moderation, OutputFormat, Quality, ResponseFormat, SizeChoice,
+        Style, StylePreset,
     },
 };
 
@@ -44,6 +48,7 @@ pub struct Rules {
     prompt: PromptRule,
     n: IntegerRule<NonZeroU8>,
     size: SizeRule,
+    aspect_ratio: Option<WordRule<Ratio>>,
     quality: Option<WordRule<Quality>>,
     response_format: WordRule<ResponseFormat>,
     style: Option<WordRule<Style>>,
@@ -57,6 +62,10 @@ pub struct Rules {
     frame_count: Option<IntegerRule<u8>>,
     frame_duration_ms: Option<IntegerRule<u32>>,
     svg: Option<SvgRule>,
+    negative_prompt: Option<TextRule>,
+    seed: Option<IntegerRule<u32>>,
+    style_preset: Option<WordRule<StylePreset>>,
+    cfg_scale: Option<DecimalRule>,
     safety_identifier: Option<TextRule>,
     user: Option<TextRule>,
     input_images: Option<InputImages>,
@@ -98,7 +107,7 @@ impl Rules {
             n: check
                 .required(Parameter::N, &self.n)?
                 .map_or(NonZeroU8::MIN, |set| set.value),
-            size: check.required(Parameter::Size, &self.size)?,
+            size: check.size()?,
             quality: check
                 .optional(Parameter::Quality, self.quality.as_ref())?
                 .flatten(),
@@ -139,6 +148,19 @@ impl Rules {
                 .optional(Parameter::FrameDurationMs, self.frame_duration_ms.as_ref())?
                 .flatten(),
             svg: check.optional(Parameter::Svg, self.svg.as_ref())?.flatten(),
+            negative_prompt: check
+                .optional(Parameter::NegativePrompt, self.negative_prompt.as_ref())?
+                .flatten()
+                .filter(|text| !text.is_empty()),
+            seed: check
+                .optional(Parameter::Seed, self.seed.as_ref())?
+                .flatten(),
+            style_preset: check
+                .optional(Parameter::StylePreset, self.style_preset.as_ref())?
+                .flatten(),
+            cfg_scale: check
+                .optional(Parameter::CfgScale, self.cfg_scale.as_ref())?
+                .flatten(),
             safety_identifier: check
                 .optional(Parameter::SafetyIdentifier, self.safety_identifier.as_ref())?
                 .flatten(),
@@ -215,6 +237,16 @@ impl Rules {
             rule.validate()
                 .map_err(|problem| format!("rule '{}': {problem}", parameter.as_str()))?;
         }
+        let ratios = self.aspect_ratio.iter().flat_map(|rule| &rule.values);
+        let sizes: Vec<SizeChoice> = self.size.choices().collect();
+        if let Some(ratio) = ratios
+            .into_iter()
+            .find(|ratio| !sizes.contains(&SizeChoice::Ratio(**ratio)))
+        {
+            return Err(format!(
+                "rule 'aspect_ratio': '{ratio}' is not among the sizes"
+            ));
+        }
         for cross in &self.cross {
             if let Some(stranger) = cross.parameters().find(|other| !self.takes(*other)) {
                 return Err(format!(
@@ -241,6 +273,7 @@ impl Rules {
             Parameter::Prompt => Some(&self.prompt),
             Parameter::N => Some(&self.n),
             Parameter::Size => Some(&self.size),
+            Parameter::AspectRatio => describe(self.aspect_ratio.as_ref()),
             Parameter::Quality => describe(self.quality.as_ref()),
             Parameter::ResponseFormat => Some(&self.response_format),
             Parameter::Style => describe(self.style.as_ref()),
@@ -254,6 +287,10 @@ impl Rules {
             Parameter::FrameCount => describe(self.frame_count.as_ref()),
             Parameter::FrameDurationMs => describe(self.frame_duration_ms.as_ref()),
             Parameter::Svg => describe(self.svg.as_ref()),
+            Parameter::NegativePrompt => describe(self.negative_prompt.as_ref()),
+            Parameter::Seed => describe(self.seed.as_ref()),
+            Parameter::StylePreset => describe(self.style_preset.as_ref()),
+            Parameter::CfgScale => describe(self.cfg_scale.as_ref()),
             Parameter::SafetyIdentifier => describe(self.safety_identifier.as_ref()),
             Parameter::User => describe(self.user.as_ref()),
         }
@@ -271,6 +308,26 @@ struct Check<'a> {
 impl Check<'_> {
     fn required<R: Rule>(&self, parameter: Parameter, rule: &R) -> Result<R::Checked, Violation> {
         rule.check(parameter, self.params.get(&parameter))
+    }
+
+    /// The size, or the ratio that was given in its place.
+    fn size(&mut self) -> Result<Setting<SizeChoice>, Violation> {
+        let size = self.required(Parameter::Size, &self.rules.size)?;
+        let ratio = self
+            .optional(Parameter::AspectRatio, self.rules.aspect_ratio.as_ref())?
+            .flatten();
+        match ratio {
+            Some(ratio) if size.given => Err(Violation::combination(
+                Parameter::AspectRatio,
+                &format!("'{}'", ratio.value),
+                "It says the same as 'size', which is given too: leave one of them out.",
+            )),
+            Some(ratio) => Ok(Setting {
+                value: SizeChoice::Ratio(ratio.value),
+                given: ratio.given,
+            }),
+            None => Ok(size),
+        }
     }
 
     fn optional<R: Rule>(

@@ -7,7 +7,10 @@ use serde::Deserialize;
 use serde_json::{Value as Json, json};
 
 use super::violation::{Violation, quoted_list};
-use crate::catalog::request::{Parameter, Setting, SvgOptions, Value};
+use crate::catalog::{
+    decimal::Decimal,
+    request::{Parameter, Setting, SvgOptions, Value},
+};
 
 /// What the rule of any parameter can do.
 pub(super) trait Rule {
@@ -303,6 +306,50 @@ impl<T: Whole> Describe for IntegerRule<T> {
             )),
             _ => Ok(()),
         }
+    }
+}
+
+/// A number between two others, both allowed.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DecimalRule {
+    min: Decimal,
+    max: Decimal,
+}
+
+impl Rule for DecimalRule {
+    type Checked = Option<Setting<Decimal>>;
+
+    fn check(
+        &self,
+        parameter: Parameter,
+        given: Option<&Value>,
+    ) -> Result<Self::Checked, Violation> {
+        let value = match given {
+            None => return Ok(None),
+            Some(Value::Decimal(value)) => *value,
+            Some(other) => return Err(Violation::wrong_type(parameter, "a number", other)),
+        };
+        if value < self.min {
+            return Err(Violation::decimal_below(parameter, self.min, value));
+        }
+        if value > self.max {
+            return Err(Violation::decimal_above(parameter, self.max, value));
+        }
+        Ok(Some(Setting { value, given: true }))
+    }
+}
+
+impl Describe for DecimalRule {
+    fn describe(&self) -> Json {
+        json!({ "type": "number", "minimum": self.min, "maximum": self.max })
+    }
+
+    fn validate(&self) -> Result<(), String> {
+        if self.min > self.max {
+            return Err(format!("min {} is above max {}", self.min, self.max));
+        }
+        Ok(())
     }
 }
 

@@ -66,6 +66,11 @@ impl SizeRule {
         self.values.iter().filter_map(|choice| choice.exact())
     }
 
+    /// Everything listed by name.
+    pub(in crate::catalog) fn choices(&self) -> impl Iterator<Item = SizeChoice> {
+        self.values.iter().copied()
+    }
+
     /// Whether `auto` may be asked for, or holds when nothing is.
     pub(in crate::catalog) fn takes_auto(&self) -> bool {
         self.values.contains(&SizeChoice::Auto)
@@ -131,7 +136,7 @@ impl Rule for SizeRule {
                 .parse()
                 .ok()
                 .filter(|choice| match choice {
-                    SizeChoice::Auto => self.takes_auto(),
+                    SizeChoice::Auto | SizeChoice::Ratio(_) => self.values.contains(choice),
                     SizeChoice::Exact(size) => self.allows(*size),
                 })
                 .map(|value| Setting { value, given: true })
@@ -175,7 +180,7 @@ impl Describe for SizeRule {
     fn validate(&self) -> Result<(), String> {
         validate_list(&self.values)?;
         let legal = match self.default {
-            SizeChoice::Auto => self.takes_auto(),
+            SizeChoice::Auto | SizeChoice::Ratio(_) => self.values.contains(&self.default),
             SizeChoice::Exact(size) => self.allows(size),
         };
         if !legal {

@@ -5,7 +5,10 @@
 
 use std::fmt;
 
-use crate::catalog::request::{Parameter, Value};
+use crate::catalog::{
+    decimal::Decimal,
+    request::{Parameter, Value},
+};
 
 /// Longer values are cut to this many characters in messages.
 const QUOTED_CHARS: usize = 64;
@@ -62,6 +65,7 @@ impl Violation {
         let given = match given {
             Value::Text(_) => "a string",
             Value::Integer(_) => "an integer",
+            Value::Decimal(_) => "a number",
             Value::Flag(_) => "a boolean",
             Value::Svg(_) => "an object",
         };
@@ -117,6 +121,30 @@ impl Violation {
             "integer_below_min_value",
             format!(
                 "Invalid '{}': integer below minimum value. Expected a value >= {min}, but got {given} \
+                 instead.",
+                parameter.as_str()
+            ),
+        )
+    }
+
+    pub(super) fn decimal_above(parameter: Parameter, max: Decimal, given: Decimal) -> Self {
+        Self::new(
+            parameter,
+            "decimal_above_max_value",
+            format!(
+                "Invalid '{}': decimal above maximum value. Expected a value <= {max}, but got {given} \
+                 instead.",
+                parameter.as_str()
+            ),
+        )
+    }
+
+    pub(super) fn decimal_below(parameter: Parameter, min: Decimal, given: Decimal) -> Self {
+        Self::new(
+            parameter,
+            "decimal_below_min_value",
+            format!(
+                "Invalid '{}': decimal below minimum value. Expected a value >= {min}, but got {given} \
                  instead.",
                 parameter.as_str()
             ),

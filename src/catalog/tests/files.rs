@@ -124,7 +124,7 @@ fn wrong_values_are_refused_with_their_line() {
     check(
         "\"128x64\"], default",
         "\"128*64\"], default",
-        "a.toml:12: '128*64' is not one of auto, WIDTHxHEIGHT in pixels",
+        "a.toml:12: '128*64' is not one of auto, WIDTHxHEIGHT in pixels, ratios such as 16:9",
     );
     check(
         "max = 4",

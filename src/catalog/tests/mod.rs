@@ -49,6 +49,7 @@ fn params(text: &str) -> Params {
         let value = match parameter.kind() {
             ParameterKind::Text => Value::Text(value.to_owned()),
             ParameterKind::Integer => Value::Integer(value.parse().unwrap()),
+            ParameterKind::Decimal => Value::Decimal(value.parse().unwrap()),
             ParameterKind::Flag => Value::Flag(value.parse().unwrap()),
             ParameterKind::Svg => Value::Svg(SvgOptions {
                 model: value.to_owned(),

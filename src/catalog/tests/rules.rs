@@ -328,6 +328,56 @@ fn the_sandbox_takes_nearly_everything() {
     );
 }
 
+// `contracts/stability.md`, 2.2 and 7.2.
+#[test]
+fn stability_takes_fields_of_its_own() {
+    for accepted in [
+        "seed=0",
+        "seed=4294967294",
+        "style_preset=3d-model",
+        "cfg_scale=1",
+        "cfg_scale=9.999",
+        "cfg_scale=10",
+        "negative_prompt=fog",
+        "aspect_ratio=21:9",
+        "size=9:21",
+        "size=1:1",
+    ] {
+        check("sd3.5-flash", accepted, Ok(()));
+    }
+    for (refused, parameter, code) in [
+        ("seed=-1", "seed", BELOW),
+        ("seed=4294967295", "seed", ABOVE),
+        ("style_preset=vivid", "style_preset", INVALID),
+        ("cfg_scale=0.999", "cfg_scale", "decimal_below_min_value"),
+        (
+            "cfg_scale=10.000001",
+            "cfg_scale",
+            "decimal_above_max_value",
+        ),
+        ("aspect_ratio=4:3", "aspect_ratio", INVALID),
+        ("size=4:3", "size", INVALID),
+        ("aspect_ratio=1:1 size=1024x1024", "aspect_ratio", INVALID),
+    ] {
+        check("sd3.5-flash", refused, Err((parameter, code)));
+    }
+    let core = "stable-image-core";
+    check(core, "cfg_scale=4", Err(("cfg_scale", UNKNOWN)));
+    for stranger in [
+        "seed=1",
+        "aspect_ratio=1:1",
+        "negative_prompt=x",
+        "cfg_scale=4",
+    ] {
+        let name = stranger.split_once('=').unwrap().0;
+        check("gpt-image-1", stranger, Err((name, UNKNOWN)));
+    }
+    check("gpt-image-1", "size=1:1", Err(("size", INVALID)));
+    let wide = request(model(core), "aspect_ratio=16:9");
+    assert_eq!(wide.size.value.to_string(), "16:9");
+    assert!(wide.size.given);
+}
+
 #[test]
 fn prompts_are_counted_in_characters() {
     for model in catalog().models() {

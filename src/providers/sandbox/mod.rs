@@ -169,11 +169,12 @@ async fn hand_over(mut file: Bytes, sink: &mut dyn PictureSink) -> Result<(), Pr
     sink.accept(PictureEvent::End).await
 }
 
-/// The size to paint; `auto` is a square. `None` when it is too large.
+/// The size to paint; `auto` is a square, and a shape alone is painted as large as that. `None` when it is too large.
 fn size_of(call: &Call) -> Option<ImageSize> {
     let size = match call.request.size.value {
         SizeChoice::Exact(size) => Some(size),
         SizeChoice::Auto => ImageSize::new(1024, 1024),
+        SizeChoice::Ratio(ratio) => Some(ratio.of_pixels(1024 * 1024)),
     };
     size.filter(|size| size.width.get().max(size.height.get()) <= MAX_SIDE)
         .filter(|size| size.pixels() <= MAX_PIXELS)

@@ -52,13 +52,13 @@ impl ErrorBody {
         }
     }
 
-    /// What it means, coming with this status and these headers. `prompt` is what the caller asked for: no
-    /// message that quotes it is passed on.
+    /// What it means, coming with this status and these headers. `prompts` are what the caller asked for and
+    /// against: no message that quotes one is passed on.
     pub(super) fn into_error(
         self,
         status: u16,
         headers: &HeaderMap,
-        prompt: &str,
+        prompts: &[&str],
         now: DateTime<Utc>,
     ) -> ProviderError {
         let text = self.texts.join("; ");
@@ -73,7 +73,9 @@ impl ErrorBody {
             other => other,
         };
         let message = match kind {
-            ErrorKind::InvalidRequest | ErrorKind::ContentRefused => presentable(&text, prompt),
+            ErrorKind::InvalidRequest | ErrorKind::ContentRefused => prompts
+                .iter()
+                .try_fold(text, |text, prompt| presentable(&text, prompt)),
             _ => None,
         };
         let (code, error_type) = match (kind, status) {
@@ -153,8 +155,8 @@ impl ErrorBody {
         }
         let parameter = match self.blamed()? {
             "aspect_ratio" => "size",
-            "style_preset" => "style",
-            field @ ("prompt" | "output_format") => field,
+            field @ ("prompt" | "negative_prompt" | "output_format" | "seed" | "style_preset"
+            | "cfg_scale") => field,
             _ => return None,
         };
         Some(parameter.to_owned())

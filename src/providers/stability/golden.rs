@@ -49,7 +49,7 @@ fn requests_become_forms() {
             let model = catalog.find(written["model"].as_str().unwrap()).unwrap();
             let route = &model.routes[0];
             let request = checked(&catalog, &written);
-            let request = request::write(&request, &route.upstream_model, &route.translation);
+            let request = request::write(&request, 2, &route.upstream_model, &route.translation);
             (name, shown(&request.unwrap()))
         })
         .collect();
@@ -84,7 +84,7 @@ fn a_translation_changes_names_words_and_sizes() {
         }),
     );
     let translation = |toml: &str| toml::from_str::<Translation>(toml).unwrap();
-    let says = |toml: &str| request::write(&request, "sd4-huge", &translation(toml));
+    let says = |toml: &str| request::write(&request, 0, "sd4-huge", &translation(toml));
     let written = says(
         r#"
         names = { prompt = "text", output_format = "format", quality = "style_preset" }
@@ -166,7 +166,8 @@ fn errors_become_kinds() {
         .into_iter()
         .map(|(name, body)| {
             let status = name.split('_').next().unwrap().parse().unwrap();
-            let error = ErrorBody::read(&body).into_error(status, &HeaderMap::new(), PROMPT, now);
+            let error =
+                ErrorBody::read(&body).into_error(status, &HeaderMap::new(), &[PROMPT], now);
             let shown = format!("{error:?}");
             for secret in [PROMPT, "newspaper", "purchase", "platform", "cloudflare"] {
                 assert!(!shown.contains(secret), "{name} shows {secret}: {shown}");
@@ -181,7 +182,7 @@ fn errors_become_kinds() {
 fn a_header_says_better_how_long_to_wait() {
     let now = "2026-11-20T10:00:00Z".parse().unwrap();
     let headers = headers(&json!({ "retry-after": "7" }));
-    let error = ErrorBody::default().into_error(429, &headers, PROMPT, now);
+    let error = ErrorBody::default().into_error(429, &headers, &[PROMPT], now);
     assert_eq!(
         format!("{:?}", error.kind),
         "RateLimited { retry_after: Some(7s) }"

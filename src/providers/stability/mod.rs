@@ -53,6 +53,7 @@ impl Stability {
         let mut attempt = self.http.begin(call.deadline)?;
         let request = request::write(
             &call.request,
+            call.first,
             &call.route.upstream_model,
             &call.route.translation,
         )?;
@@ -71,8 +72,16 @@ impl Stability {
             Head::Words => {
                 let text = answer.body.error_text(&attempt).await;
                 let now = Clock::system().now();
-                let prompt = &call.request.prompt;
-                Err(ErrorBody::read(&text).into_error(answer.status, &answer.headers, prompt, now))
+                let prompts = [
+                    call.request.prompt.as_str(),
+                    call.request.negative_prompt.as_deref().unwrap_or_default(),
+                ];
+                Err(ErrorBody::read(&text).into_error(
+                    answer.status,
+                    &answer.headers,
+                    &prompts,
+                    now,
+                ))
             }
             Head::Nothing(why) => Err(why),
         }

@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 use crate::{
     catalog::{
         Background, Complexity, ImageRequest, Moderation, OutputFormat, Parameter, Quality,
-        Setting, SizeChoice, Style, Translation,
+        Setting, SizeChoice, Style, StylePreset, Translation,
     },
     providers::{ErrorKind, ProviderError, http::Form},
 };
@@ -28,12 +28,13 @@ pub(super) struct FormRequest {
     pub(super) headers: HeaderMap,
 }
 
-/// The request for one picture; there is no `n`.
+/// The request for the picture with this index among those asked for; there is no `n`.
 ///
 /// # Errors
 /// [`ErrorKind::InvalidRequest`] for a size that this provider has no way to say.
 pub(super) fn write(
     request: &ImageRequest,
+    index: u8,
     upstream_model: &str,
     translation: &Translation,
 ) -> Result<FormRequest, ProviderError> {
@@ -76,6 +77,18 @@ pub(super) fn write(
         request.complexity,
         Complexity::as_str,
     );
+    writer.word(
+        Parameter::StylePreset,
+        request.style_preset,
+        StylePreset::as_str,
+    );
+    writer.text(
+        Parameter::NegativePrompt,
+        request.negative_prompt.as_deref(),
+    );
+    let seed = request.seed.and_then(|seed| nth_seed(seed.value, index));
+    writer.text(Parameter::Seed, seed);
+    writer.text(Parameter::CfgScale, request.cfg_scale.map(|set| set.value));
     for (name, value) in &translation.fixed {
         writer.form.text(name, field_text(value));
     }
@@ -116,6 +129,13 @@ impl Writer<'_> {
         }
     }
 
+    fn text(&mut self, parameter: Parameter, value: Option<impl ToString>) {
+        if let Some(value) = value {
+            let name = self.translation.name(parameter);
+            self.form.text(name, value.to_string());
+        }
+    }
+
     fn size(&mut self, setting: Setting<SizeChoice>) -> Result<(), ProviderError> {
         let Some(choice) = self.said(Parameter::Size, setting) else {
             return Ok(());
@@ -139,6 +159,15 @@ impl Writer<'_> {
     }
 }
 
+/// The seed of one of several pictures: equal ones would bring equal pictures. 0 means a random one, so none
+/// is ever counted up to it (section 7.2).
+fn nth_seed(seed: u32, index: u8) -> Option<u32> {
+    const SEEDS: u32 = u32::MAX - 1;
+    // 2³² − 2 is the largest; in 64 bits, since the sum may be larger.
+    let place = u64::from(seed.checked_sub(1)?) + u64::from(index);
+    u32::try_from(place % u64::from(SEEDS) + 1).ok()
+}
+
 /// A form knows only texts.
 fn field_text(value: &Value) -> String {
     match value {
@@ -159,4 +188,24 @@ fn headers(request: &ImageRequest) -> HeaderMap {
         }
     }
     headers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seeds_count_up_and_never_reach_zero() {
+        for (seed, index, expected) in [
+            (0, 0, None),
+            (0, 3, None),
+            (1, 0, Some(1)),
+            (7, 2, Some(9)),
+            (4_294_967_294, 0, Some(4_294_967_294)),
+            (4_294_967_294, 1, Some(1)),
+            (4_294_967_293, 3, Some(2)),
+        ] {
+            assert_eq!(nth_seed(seed, index), expected, "{seed} {index}");
+        }
+    }
 }

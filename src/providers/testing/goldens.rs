@@ -49,6 +49,9 @@ pub(in crate::providers) fn params(written: &Value) -> Params {
             let value = match parameter.kind() {
                 ParameterKind::Text => catalog::Value::Text(value.as_str().unwrap().to_owned()),
                 ParameterKind::Integer => catalog::Value::Integer(value.as_i64().unwrap()),
+                ParameterKind::Decimal => {
+                    catalog::Value::Decimal(catalog::Decimal::nearest(value.as_f64().unwrap()))
+                }
                 ParameterKind::Flag => catalog::Value::Flag(value.as_bool().unwrap()),
                 ParameterKind::Svg => catalog::Value::Svg(SvgOptions {
                     model: value["model"].as_str().unwrap().to_owned(),

@@ -1,4 +1,4 @@
-//! `POST /v1/images/generations`, and what became of earlier ones.
+//! `POST /v1/images/generations`.
 
 use std::convert::Infallible;
 
@@ -10,18 +10,13 @@ use axum::{
 use http::request::Parts;
 
 use super::{
-    ApiError, App, answer,
+    ApiError, App,
     auth::Authenticated,
     body::JsonObject,
+    deliver::{self, Kind},
     params::{self, GenerationBody},
 };
-use crate::{
-    catalog::{Parameter, Value, Violation},
-    gateway::Order,
-    ids::{KeyId, RequestId},
-    keys::{ApiKey, KeyLimits},
-    ledger::LedgerError,
-};
+use crate::{gateway::Order, ids::RequestId, keys::ApiKey};
 
 /// The longest `Idempotency-Key` that is kept with a generation.
 const LONGEST_IDEMPOTENCY_KEY: usize = 255;
@@ -34,14 +29,9 @@ pub(super) async fn create(
     IdempotencyKey(idempotency_key): IdempotencyKey,
     body: Result<JsonObject, ApiError>,
 ) -> Result<Response, ApiError> {
-    let (id, limits) = (key.id, key.limits);
     let body = match read(body, &key) {
         Ok(body) => body,
-        Err(refused) => return Err(counted(&app, id, limits, refused).await),
-    };
-    let safety_identifier = match body.params.get(&Parameter::SafetyIdentifier) {
-        Some(Value::Text(identifier)) if !identifier.is_empty() => Some(identifier.clone()),
-        _ => None,
+        Err(refusal) => return Err(deliver::refused(&app, key.id, key.limits, refusal).await),
     };
     let order = Order {
         request,
@@ -51,56 +41,12 @@ pub(super) async fn create(
         preferences: body.preferences,
         idempotency_key,
     };
-    match app.gateway.generate(order).await {
-        Ok(generation) => Ok(answer::generation(
-            &app,
-            &generation,
-            safety_identifier.as_deref(),
-            &body.dropped,
-        )),
-        Err(refused) if refused.is_refused_request() => {
-            Err(counted(&app, id, limits, refused.into()).await)
-        }
-        Err(error) => Err(error.into()),
-    }
+    deliver::deliver(&app, order, Kind::Generation, body.dropped).await
 }
 
 fn read(body: Result<JsonObject, ApiError>, key: &ApiKey) -> Result<GenerationBody, ApiError> {
     let JsonObject(object) = body?;
-    let body = params::parse(object, key.unsupported_parameters).map_err(ApiError::Parameter)?;
-    refuse_streaming(body.params.get(&Parameter::Stream))?;
-    Ok(body)
-}
-
-/// Counts a request that came to no hold, and says what its caller is told: that it was refused, or that
-/// there were too many of them.
-async fn counted(app: &App, key: KeyId, limits: KeyLimits, refused: ApiError) -> ApiError {
-    match app.ledger.count_refused(key, limits).await {
-        Ok(()) => refused,
-        Err(too_many @ LedgerError::RateLimited { .. }) => too_many.into(),
-        Err(error) => {
-            // What is wrong with the request stays wrong whether or not it was counted.
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "a refused request was not counted"
-            );
-            refused
-        }
-    }
-}
-
-fn refuse_streaming(stream: Option<&Value>) -> Result<(), ApiError> {
-    if stream == Some(&Value::Flag(true)) {
-        return Err(ApiError::Parameter(Violation {
-            parameter: Parameter::Stream.as_str().to_owned(),
-            code: "unsupported_value",
-            message:
-                "Unsupported value for 'stream': true. This server does not stream yet; supported \
-                      values are: false."
-                    .to_owned(),
-        }));
-    }
-    Ok(())
+    params::parse(object, key.unsupported_parameters).map_err(ApiError::Parameter)
 }
 
 /// The client's name for the effect, if it gives one that can be kept. Taken out here so that a request

@@ -7,6 +7,7 @@ mod answer;
 mod auth;
 mod body;
 mod credits;
+mod deliver;
 mod error;
 mod extract;
 mod files;

@@ -1,0 +1,88 @@
+//! From an order to its answer: what every endpoint that makes pictures ends with.
+
+use axum::response::Response;
+
+use super::{ApiError, App, answer};
+use crate::{
+    catalog::{Parameter, Value, Violation},
+    gateway::Order,
+    ids::KeyId,
+    keys::KeyLimits,
+    ledger::LedgerError,
+};
+
+/// Which endpoint an order came through, as far as its answer says so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Pictures from a prompt.
+    Generation,
+}
+
+/// Has the order carried out and answers it. `dropped` are fields that no endpoint knows and that were left
+/// out of it.
+///
+/// # Errors
+/// [`ApiError`]; a request that came to no hold has been counted.
+pub(super) async fn deliver(
+    app: &App,
+    order: Order,
+    _kind: Kind,
+    dropped: Vec<String>,
+) -> Result<Response, ApiError> {
+    let (key, limits) = (order.key.id, order.key.limits);
+    if let Err(refusal) = refuse_streaming(order.params.get(&Parameter::Stream)) {
+        return Err(refused(app, key, limits, refusal).await);
+    }
+    let safety_identifier = match order.params.get(&Parameter::SafetyIdentifier) {
+        Some(Value::Text(identifier)) if !identifier.is_empty() => Some(identifier.clone()),
+        _ => None,
+    };
+    match app.gateway.generate(order).await {
+        Ok(generation) => Ok(answer::generation(
+            app,
+            &generation,
+            safety_identifier.as_deref(),
+            &dropped,
+        )),
+        Err(error) if error.is_refused_request() => {
+            Err(refused(app, key, limits, error.into()).await)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Counts a request that came to no hold, and says what its caller is told: that it was refused, or that
+/// there were too many of them.
+pub(super) async fn refused(
+    app: &App,
+    key: KeyId,
+    limits: KeyLimits,
+    refusal: ApiError,
+) -> ApiError {
+    match app.ledger.count_refused(key, limits).await {
+        Ok(()) => refusal,
+        Err(too_many @ LedgerError::RateLimited { .. }) => too_many.into(),
+        Err(error) => {
+            // What is wrong with the request stays wrong whether or not it was counted.
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "a refused request was not counted"
+            );
+            refusal
+        }
+    }
+}
+
+fn refuse_streaming(stream: Option<&Value>) -> Result<(), ApiError> {
+    if stream == Some(&Value::Flag(true)) {
+        return Err(ApiError::Parameter(Violation {
+            parameter: Parameter::Stream.as_str().to_owned(),
+            code: "unsupported_value",
+            message:
+                "Unsupported value for 'stream': true. This server does not stream yet; supported \
+                      values are: false."
+                    .to_owned(),
+        }));
+    }
+    Ok(())
+}

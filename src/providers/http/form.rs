@@ -1,24 +1,47 @@
-//! A form as `multipart/form-data` (RFC 7578), whole in one piece.
+//! A form as `multipart/form-data` (RFC 7578): text first, files behind it, read while they go out.
 //!
-//! In one piece, because that is what tells whether it went out (see [`super::witness`]). The boundary is
-//! counted up until it occurs in no field: a prompt that contains one cannot add fields of its own, and the
-//! same form always has the same bytes.
+//! A client that guesses the boundary could add fields of its own, such as a dearer model. In a form of text
+//! the boundary is counted up until it occurs in no field, so that the same form always has the same bytes;
+//! the files of the other forms are not searched, their boundary is random.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
-use bytes::Bytes;
 use memchr::memmem;
 
-/// Fields of text, in order.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
+use super::payload::Payload;
+use crate::images::Upload;
+
+/// Fields of text, and files, each in order.
+#[derive(Default, Clone)]
 pub(in crate::providers) struct Form {
     fields: Vec<(String, String)>,
+    files: Vec<FormFile>,
+}
+
+/// A picture in a form. Its content type is what its bytes say.
+#[derive(Clone)]
+pub(in crate::providers) struct FormFile {
+    /// The field's name.
+    pub(in crate::providers) name: &'static str,
+    /// What the file is called, its extension included. Never a client's word.
+    pub(in crate::providers) file_name: String,
+    /// What is in it.
+    pub(in crate::providers) content: Upload,
 }
 
 impl Form {
     /// Adds a field.
     pub(in crate::providers) fn text(&mut self, name: &str, value: impl Into<String>) {
         self.fields.push((name.to_owned(), value.into()));
+    }
+
+    /// Adds a file, called `stem` and what its bytes say: `image.png`.
+    pub(in crate::providers) fn file(&mut self, name: &'static str, stem: &str, content: &Upload) {
+        self.files.push(FormFile {
+            name,
+            file_name: format!("{stem}.{}", content.info().format.extension()),
+            content: content.clone(),
+        });
     }
 
     /// The fields so far.
@@ -28,9 +51,14 @@ impl Form {
     }
 
     /// The content type and the body.
-    pub(in crate::providers) fn encode(&self) -> (String, Bytes) {
-        let boundary = self.boundary();
-        let mut body = String::new();
+    pub(in crate::providers) fn encode(&self) -> (String, Payload) {
+        let boundary = if self.files.is_empty() {
+            self.unused_boundary()
+        } else {
+            format!("easel-form-boundary-{:032x}", rand::random::<u128>())
+        };
+        let mut payload = Payload::default();
+        let mut text = String::new();
         for (name, value) in &self.fields {
             // As browsers do it.
             let name = name
@@ -38,21 +66,36 @@ impl Form {
                 .replace('\r', "%0D")
                 .replace('\n', "%0A");
             write!(
-                body,
+                text,
                 "--{boundary}\r\ncontent-disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n"
             )
             .expect("writing into a String cannot fail");
         }
-        body.push_str("--");
-        body.push_str(&boundary);
-        body.push_str("--\r\n");
-        (
-            format!("multipart/form-data; boundary={boundary}"),
-            Bytes::from(body),
-        )
+        for FormFile {
+            name,
+            file_name,
+            content,
+        } in &self.files
+        {
+            let content_type = content.info().format.content_type();
+            write!(
+                text,
+                "--{boundary}\r\ncontent-disposition: form-data; name=\"{name}\"; filename=\"{file_name}\"\r\n\
+                 content-type: {content_type}\r\n\r\n"
+            )
+            .expect("writing into a String cannot fail");
+            payload.bytes(std::mem::take(&mut text));
+            payload.upload(content);
+            text.push_str("\r\n");
+        }
+        text.push_str("--");
+        text.push_str(&boundary);
+        text.push_str("--\r\n");
+        payload.bytes(text);
+        (format!("multipart/form-data; boundary={boundary}"), payload)
     }
 
-    fn boundary(&self) -> String {
+    fn unused_boundary(&self) -> String {
         let mut number = 0_u64;
         loop {
             let boundary = format!("easel-form-boundary-{number:08}");
@@ -68,9 +111,21 @@ impl Form {
     }
 }
 
+/// Without what is in it: prompts and pictures.
+impl fmt::Debug for Form {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let fields = self.fields.iter().map(|(name, _)| name.as_str());
+        let files = self.files.iter().map(|file| file.name);
+        formatter.debug_set().entries(fields.chain(files)).finish()
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
+    use crate::providers::testing::png;
 
     #[test]
     fn a_form_is_what_the_standard_says() {
@@ -95,7 +150,7 @@ mod tests {
             "--easel-form-boundary-00000000--",
             "",
         ];
-        assert_eq!(body, expected.join("\r\n"));
+        assert_eq!(body.in_one_piece(), expected.join("\r\n"));
     }
 
     #[test]
@@ -111,7 +166,51 @@ mod tests {
             content_type,
             "multipart/form-data; boundary=easel-form-boundary-00000002"
         );
+        let body = body.in_one_piece();
         let boundaries = memmem::find_iter(&body, "--easel-form-boundary-00000002").count();
         assert_eq!(boundaries, 3, "before each field and at the end");
+    }
+
+    #[tokio::test]
+    async fn files_follow_the_text_and_are_read_as_they_go() {
+        let picture = png(3, 2);
+        let mut form = Form::default();
+        form.file(
+            "image[]",
+            "image",
+            &Upload::from_bytes(picture.clone()).unwrap(),
+        );
+        form.file(
+            "mask",
+            "mask",
+            &Upload::from_bytes(picture.clone()).unwrap(),
+        );
+        form.text("prompt", "An otter");
+        let (content_type, body) = form.encode();
+        let (_, boundary) = content_type.split_once("boundary=").unwrap();
+        let file = |name: &str, file_name: &str| {
+            format!(
+                "--{boundary}\r\ncontent-disposition: form-data; name=\"{name}\"; filename=\"{file_name}\"\r\n\
+                 content-type: image/png\r\n\r\n"
+            )
+        };
+        let text = format!(
+            "--{boundary}\r\ncontent-disposition: form-data; name=\"prompt\"\r\n\r\nAn otter\r\n"
+        );
+        let expected = [
+            Bytes::from(text + &file("image[]", "image.png")),
+            picture.clone(),
+            Bytes::from("\r\n".to_owned() + &file("mask", "mask.png")),
+            picture,
+            Bytes::from(format!("\r\n--{boundary}--\r\n")),
+        ]
+        .concat();
+        assert_eq!(body.size_bytes(), expected.len() as u64);
+        assert_eq!(body.collected().await, expected);
+        assert_ne!(
+            form.encode().0,
+            content_type,
+            "nobody can guess the boundary"
+        );
     }
 }

@@ -13,6 +13,7 @@ mod form;
 mod hosts;
 mod job;
 mod mirror;
+mod payload;
 mod retry_after;
 mod witness;
 
@@ -34,11 +35,13 @@ use tokio::{
     time::Instant,
 };
 
-pub(super) use self::{body::AnswerBody, form::Form, mirror::Mirrored, retry_after::retry_after};
+pub(super) use self::{
+    body::AnswerBody, form::Form, mirror::Mirrored, payload::Payload, retry_after::retry_after,
+};
 use self::{
     deadline::Deadline,
     hosts::{Lookup, ResultHosts, system_lookup},
-    witness::Witness,
+    witness::{BodyError, Witness},
 };
 use super::{ErrorKind, PictureEvent, PictureSink, ProviderError};
 use crate::config::ProviderConfig;
@@ -194,7 +197,7 @@ impl Attempt<'_> {
     ///
     /// # Errors
     /// [`ErrorKind::Timeout`] and [`ErrorKind::Transport`]. `sent: false` is sure: the body never left
-    /// (see [`witness`]).
+    /// whole (see [`witness`]). [`ErrorKind::Storage`] when a client's picture cannot be read any more.
     pub(super) async fn post_json(
         &self,
         path: &[&str],
@@ -215,7 +218,7 @@ impl Attempt<'_> {
         path: &[&str],
         content_type: &str,
         headers: HeaderMap,
-        body: Bytes,
+        body: impl Into<Payload>,
         pictures: NonZeroU8,
     ) -> Result<Answer, ProviderError> {
         let witness = Witness::default();
@@ -320,6 +323,14 @@ fn parse_base_url(text: &str) -> Result<Url, String> {
 
 /// What a failed sending means.
 fn send_error(error: &reqwest::Error, sent: bool) -> ProviderError {
+    if has_unreadable_body(error) {
+        let message = "an uploaded picture cannot be read any more";
+        return ProviderError {
+            // Half a request was sent, which nobody can act on.
+            maybe_charged: false,
+            ..ProviderError::new(ErrorKind::Storage, message)
+        };
+    }
     let kind = if error.is_timeout() {
         ErrorKind::Timeout { sent }
     } else {
@@ -333,6 +344,17 @@ fn send_error(error: &reqwest::Error, sent: bool) -> ProviderError {
         "the request could not be sent to the provider"
     };
     ProviderError::new(kind, format!("{what}: {}", cause(error)))
+}
+
+fn has_unreadable_body(error: &reqwest::Error) -> bool {
+    let mut source = error.source();
+    while let Some(error) = source {
+        if matches!(error.downcast_ref(), Some(BodyError::Unreadable(_))) {
+            return true;
+        }
+        source = error.source();
+    }
+    false
 }
 
 /// The innermost reason of an error: what the system or the TLS library says, which names no address,

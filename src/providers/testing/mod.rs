@@ -6,6 +6,7 @@ pub(super) mod goldens;
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
 use super::{Encoding, PictureEvent, PictureSink, ProviderError};
@@ -45,6 +46,16 @@ impl Pictures {
         let whole = self.taken.iter().filter(|(_, _, whole)| *whole);
         whole.map(|(_, content, _)| content.as_str()).collect()
     }
+}
+
+/// A PNG of this size.
+pub(super) fn png(width: u32, height: u32) -> Bytes {
+    let painted = image::RgbaImage::new(width, height);
+    let mut file = std::io::Cursor::new(Vec::new());
+    painted
+        .write_to(&mut file, image::ImageFormat::Png)
+        .unwrap();
+    file.into_inner().into()
 }
 
 /// A section that waits for nobody long.

@@ -1,9 +1,9 @@
 //! The access token of a service account: fetched when first needed, kept, renewed early, by one call at a
 //! time (`contracts/google-imagen.md`, 1.3).
 //!
-//! Nobody waits for a renewal while the old token is good. Where there is none, one call fetches it and the
-//! others wait for that one, and share its failure: a token server that is down is asked once, not once a
-//! request.
+//! Nobody waits long for a renewal while the old token is good. Where there is none, one call fetches it and
+//! the others wait for that one, and share its failure: a token server that is down is asked by one call at a
+//! time, not by every request. Asking is harmless, so what may pass is asked again, a few times.
 
 use std::{
     num::NonZeroU8,
@@ -35,6 +35,12 @@ const TOO_LATE: Duration = Duration::from_secs(10);
 const DEFAULT_LIFETIME: Duration = Duration::from_hours(1);
 /// How long fetching one may take. It takes a fraction of a second.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a call is kept by renewing a token that is still good.
+const EARLY_PATIENCE: Duration = Duration::from_secs(2);
+/// How long the next early renewal waits after one that failed: no call after the other shall try it.
+const EARLY_PAUSE: Duration = Duration::from_secs(15);
+/// The pauses before a token server that failed is asked again.
+const PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_millis(800)];
 
 /// A service account, signed in.
 pub(super) struct Account {
@@ -117,11 +123,16 @@ impl Account {
             return Ok(Arc::clone(token));
         }
         if let Some(token) = kept {
-            // Still good: whoever comes first renews it, and a failure can wait for the next.
+            // Still good: whoever comes first renews it, and a failure can wait.
             let Ok(_turn) = self.fetching.try_lock() else {
                 return Ok(token);
             };
-            return match self.fetch(deadline).await {
+            let now = Instant::now();
+            let paused_since = now.checked_sub(EARLY_PAUSE).unwrap_or(now);
+            if self.failure_since(paused_since).is_some() {
+                return Ok(token);
+            }
+            return match self.fetch(deadline.min(now + EARLY_PATIENCE)).await {
                 Ok(renewed) => Ok(renewed),
                 Err(error) => {
                     tracing::warn!(
@@ -178,7 +189,18 @@ impl Account {
     }
 
     async fn fetch(&self, deadline: Instant) -> Result<Arc<Token>, ProviderError> {
-        let outcome = self.ask(deadline).await;
+        let deadline = deadline.min(Instant::now() + FETCH_TIMEOUT);
+        let mut outcome = self.ask(deadline).await;
+        for pause in PAUSES {
+            let may_pass = outcome
+                .as_ref()
+                .is_err_and(|error| may_pass(error.kind) && Instant::now() + pause < deadline);
+            if !may_pass {
+                break;
+            }
+            tokio::time::sleep(pause).await;
+            outcome = self.ask(deadline).await;
+        }
         let mut state = self.state();
         match outcome {
             Ok(token) => {
@@ -243,6 +265,10 @@ impl Account {
                     expires_at: asked_at + lifetime.min(DEFAULT_LIFETIME),
                 })
             }
+            (408, _) => Err(unsent(
+                ErrorKind::Overloaded { retry_after: None },
+                "did not wait for our request",
+            )),
             (429, _) => Err(unsent(
                 ErrorKind::RateLimited { retry_after: None },
                 "has had too many requests",
@@ -266,6 +292,14 @@ impl Account {
             }
         }
     }
+}
+
+/// Whether the next moment may be better.
+fn may_pass(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::RateLimited { .. } | ErrorKind::Overloaded { .. } | ErrorKind::Transport { .. }
+    )
 }
 
 /// An error of the token server: the call itself never went out, so it cannot be charged.

@@ -2,8 +2,9 @@
 //!
 //! Chunks go in, pictures come out as slices of them. Members may come in any order, and one of them decides
 //! over another: `"thought": true` makes a draft of the picture beside it, before or after. So a picture
-//! ends with its part, not with its data, and one that turns out to be a draft is abandoned. Nothing here
-//! grows with what a server sends: see the caps below.
+//! ends with its part, not with its data, and one that turns out to be a draft is abandoned. A prediction has
+//! no drafts: once it has said that it is a picture, it is one. Nothing here grows with what a server sends:
+//! see the caps below.
 
 use std::{collections::VecDeque, num::NonZeroU8};
 
@@ -11,7 +12,7 @@ use bytes::Bytes;
 
 use super::usage::Counts;
 use crate::providers::{
-    Encoding, PictureEvent, Report,
+    About, Encoding, PictureEvent, Report,
     json::{Container, JsonError, Token, Tokenizer},
 };
 
@@ -222,8 +223,10 @@ enum Picture {
 struct Part {
     picture: Picture,
     is_thought: bool,
-    /// It says that it is something other than a picture.
+    /// It says what it is, and that is something other than a picture.
     is_foreign: bool,
+    /// It cannot be taken back: a prediction that has said what it is.
+    is_sure: bool,
     revised_prompt: Option<String>,
 }
 
@@ -416,8 +419,11 @@ impl AnswerReader {
     fn picture_data(&mut self, data: Bytes) {
         if self.part.picture == Picture::Absent && self.part.is_delivery() {
             self.part.picture = if self.wanted > 0 {
-                self.events
-                    .push_back(PictureEvent::Perhaps(Encoding::Base64));
+                self.events.push_back(if self.part.is_sure {
+                    PictureEvent::Begin(Encoding::Base64)
+                } else {
+                    PictureEvent::Perhaps(Encoding::Base64)
+                });
                 Picture::Begun
             } else {
                 Picture::Surplus
@@ -452,7 +458,12 @@ impl AnswerReader {
             Field::BlockReason => said.block_reason = Some(text),
             Field::BlockMessage => said.block_message = Some(text),
             Field::FilteredReason => said.filtered_reason = Some(text),
-            Field::MediaType => self.part.is_foreign = !text.starts_with("image/"),
+            // What it said first counts: a picture that is out cannot be taken back.
+            Field::MediaType if !self.part.is_sure => {
+                let is_picture = text.starts_with("image/");
+                self.part.is_foreign = !is_picture;
+                self.part.is_sure = is_picture && self.is_in_prediction();
+            }
             Field::RevisedPrompt if !overflowed => self.part.revised_prompt = Some(text),
             Field::Modality => self.detail.modality = text,
             _ => {}
@@ -462,7 +473,7 @@ impl AnswerReader {
     fn scalar(&mut self) {
         let text = self.tokens.text();
         if self.field == Field::Thought {
-            self.part.is_thought = text == "true";
+            self.part.is_thought = text == "true" && !self.is_in_prediction();
             return;
         }
         let count = match self.field {
@@ -474,6 +485,10 @@ impl AnswerReader {
             _ => return,
         };
         *count = text.parse().unwrap_or(0);
+    }
+
+    fn is_in_prediction(&self) -> bool {
+        matches!(self.places[..], [.., Place::Predictions, Place::Part])
     }
 
     fn end_part(&mut self) {
@@ -491,6 +506,12 @@ impl AnswerReader {
         if part.picture == Picture::Begun {
             self.events.push_back(PictureEvent::End);
             self.wanted -= 1;
+            if part.revised_prompt.is_some() {
+                self.events.push_back(PictureEvent::About(Box::new(About {
+                    revised_prompt: part.revised_prompt.clone(),
+                    ..About::default()
+                })));
+            }
         }
         // Pictures that are not taken have no place in the list.
         if self.report.revised_prompts.len() < usize::from(self.n) {

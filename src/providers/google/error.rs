@@ -114,6 +114,8 @@ impl ErrorBody {
             other => other,
         };
         let message = match kind {
+            // Google Cloud names models with our project in front.
+            ErrorKind::InvalidRequest if self.message.contains("projects/") => None,
             ErrorKind::InvalidRequest => presentable(&self.message, prompt),
             ErrorKind::Auth if self.status() == Some("FAILED_PRECONDITION") => Some(format!(
                 "the provider does not serve this account or where it calls from (HTTP {status})"

@@ -30,14 +30,18 @@ fn read<'a>(
     let mut pictures = Vec::new();
     let mut picture: Option<Vec<u8>> = None;
     let mut abandoned = 0;
+    let mut is_sure = false;
+    let mut sure = Vec::new();
+    let mut told = Vec::new();
     let mut failure = None;
     'chunks: for chunk in chunks {
         reader.push(Bytes::copy_from_slice(chunk));
         loop {
             match reader.next() {
-                Ok(Some(PictureEvent::Perhaps(_))) => {
+                Ok(Some(event @ (PictureEvent::Begin(_) | PictureEvent::Perhaps(_)))) => {
                     assert!(picture.is_none(), "pictures are not interleaved");
                     picture = Some(Vec::new());
+                    is_sure = matches!(event, PictureEvent::Begin(_));
                 }
                 Ok(Some(PictureEvent::Data(data))) => {
                     assert!(!data.is_empty());
@@ -46,11 +50,18 @@ fn read<'a>(
                 Ok(Some(PictureEvent::End)) => {
                     let content = picture.take().unwrap();
                     pictures.push(String::from_utf8_lossy(&content).into_owned());
+                    sure.push(is_sure);
+                    told.push(None);
                 }
-                Ok(Some(
-                    PictureEvent::Begin(_) | PictureEvent::Draft { .. } | PictureEvent::About(_),
-                )) => panic!("the reader is never that sure"),
+                Ok(Some(PictureEvent::About(about))) => {
+                    assert!(picture.is_none(), "told of what has ended");
+                    *told.last_mut().unwrap() = about.revised_prompt;
+                }
+                Ok(Some(PictureEvent::Draft { .. })) => {
+                    panic!("Google's drafts are not for clients")
+                }
                 Ok(Some(PictureEvent::Abandon)) => {
+                    assert!(!is_sure, "what was sure is taken back");
                     picture.take().unwrap();
                     abandoned += 1;
                 }
@@ -78,6 +89,16 @@ fn read<'a>(
         return seen;
     }
     seen.insert("pictures".to_owned(), json!(pictures));
+    seen.insert("sure".to_owned(), json!(sure));
+    if report.announced == pictures.len() {
+        while told.last() == Some(&None) {
+            told.pop();
+        }
+        assert_eq!(
+            told, report.revised_prompts,
+            "told in time and in the report"
+        );
+    }
     seen.insert("torso".to_owned(), json!(picture.is_some()));
     seen.insert("announced".to_owned(), json!(report.announced));
     seen.insert("usage".to_owned(), json!(format!("{:?}", report.usage)));

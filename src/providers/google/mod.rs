@@ -28,7 +28,7 @@ use reqwest::header::HeaderMap;
 
 use self::{
     account::Account,
-    answer::{AnswerError, AnswerReader},
+    answer::{AnswerError, AnswerReader, Said},
     error::ErrorBody,
     settings::Settings,
 };
@@ -139,19 +139,54 @@ impl Google {
         let body = request::body(protocol, &call.request, call.n, &call.route.translation)?;
         let body = Bytes::from(body.to_string());
         let mut attempt = self.http.begin(call.deadline)?;
-        let answer = self.ask(&attempt, model, protocol, body, call.n).await?;
-        let prompt = &call.request.prompt;
+        let once = self.exchange(&mut attempt, model, protocol, body.clone(), call, sink);
+        let said = match once.await? {
+            Brought::Pictures(report) => return Ok(*report),
+            Brought::Nothing(said) => said,
+        };
+        if !verdict::is_worth_another(protocol, &said) {
+            return Err(verdict::of_nothing(protocol, &said, &call.request.prompt));
+        }
+        tracing::info!(
+            upstream.model = model,
+            "an answer without a picture; asking once more"
+        );
+        let again = self.exchange(&mut attempt, model, protocol, body, call, sink);
+        let error = match again.await {
+            Ok(Brought::Pictures(report)) => return Ok(*report),
+            Ok(Brought::Nothing(said)) => {
+                verdict::of_nothing(protocol, &said, &call.request.prompt)
+            }
+            Err(error) => error,
+        };
+        // However this ended, the first answer may have cost something (contract, section 5).
+        Err(ProviderError {
+            maybe_charged: true,
+            ..error
+        })
+    }
+
+    /// One request and its answer.
+    async fn exchange(
+        &self,
+        attempt: &mut Attempt<'_>,
+        model: &str,
+        protocol: Protocol,
+        body: Bytes,
+        call: &Call,
+        sink: &mut dyn PictureSink,
+    ) -> Result<Brought, ProviderError> {
+        let answer = self.ask(attempt, model, protocol, body, call.n).await?;
         if answer.status != 200 {
-            let text = answer.body.error_text(&attempt).await;
-            let now = Clock::system().now();
+            let text = answer.body.error_text(attempt).await;
             return Err(ErrorBody::read(&text).into_error(
                 answer.status,
                 &answer.headers,
-                prompt,
-                now,
+                &call.request.prompt,
+                Clock::system().now(),
             ));
         }
-        take(&mut attempt, answer, call, protocol, sink).await
+        take(attempt, answer, call, sink).await
     }
 
     /// Sends the request. A token that Google no longer takes is replaced once: refused at the door,
@@ -188,14 +223,21 @@ impl Google {
     }
 }
 
+/// What an answer with status 200 brought.
+enum Brought {
+    /// At least one picture.
+    Pictures(Box<Report>),
+    /// None, and what it said instead.
+    Nothing(Box<Said>),
+}
+
 /// Hands the pictures of an answer to the sink as they come.
 async fn take(
     attempt: &mut Attempt<'_>,
     answer: Answer,
     call: &Call,
-    protocol: Protocol,
     sink: &mut dyn PictureSink,
-) -> Result<Report, ProviderError> {
+) -> Result<Brought, ProviderError> {
     let mut body = answer.body;
     let mut reader = AnswerReader::new(call.n);
     let mut taken = 0_usize;
@@ -223,12 +265,12 @@ async fn take(
     body.let_go().await;
     let (mut report, said) = reader.finish();
     if taken == 0 {
-        return Err(verdict::of_nothing(protocol, &said, &call.request.prompt));
+        return Ok(Brought::Nothing(Box::new(said)));
     }
     report.refused = verdict::of_less(&said, &call.request.prompt)
         .into_iter()
         .collect();
-    Ok(report)
+    Ok(Brought::Pictures(Box::new(report)))
 }
 
 impl Provider for Google {

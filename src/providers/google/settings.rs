@@ -28,6 +28,7 @@ impl Settings {
     /// A sentence naming the key that is wrong or missing.
     pub(super) fn with_key(config: &ProviderConfig) -> Result<Self, String> {
         let base_url = config.base_url.as_deref().unwrap_or(DEFAULT_BASE_URL);
+        let base_url = with_version(base_url, "v1beta");
         let mut headers = HeaderMap::new();
         match &config.api_key {
             Some(secret) => {
@@ -43,7 +44,7 @@ impl Settings {
             None => {}
         }
         Ok(Self {
-            base_url: base_url.to_owned(),
+            base_url,
             path: vec!["models".to_owned()],
             headers,
             account: None,
@@ -76,10 +77,18 @@ impl Settings {
             .clone()
             .or(own_project)
             .ok_or_else(|| "project is not set, and the credentials_file names none".to_owned())?;
+        // Old ones have the domain in front: example.com:painter.
+        let is_project = !project.is_empty()
+            && project
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"-.:".contains(&byte));
+        if !is_project {
+            return Err(format!("project '{project}' is no project's id"));
+        }
         let base_url = config
             .base_url
             .clone()
-            .unwrap_or_else(|| format!("https://{}/v1", host(location)));
+            .unwrap_or_else(|| format!("https://{}", host(location)));
         let path = [
             "projects",
             &project,
@@ -90,11 +99,23 @@ impl Settings {
             "models",
         ];
         Ok(Self {
-            base_url,
+            base_url: with_version(&base_url, "v1"),
             path: path.map(str::to_owned).into(),
             headers: HeaderMap::new(),
             account: Some(account),
         })
+    }
+}
+
+/// An address that ends with its host gets the version of the API, as Google's own documents give it; one
+/// with a path is taken at its word, for there may be a proxy.
+fn with_version(base_url: &str, version: &str) -> String {
+    let host = base_url.trim_end_matches('/');
+    let after_scheme = host.split_once("://").map_or(host, |(_, rest)| rest);
+    if after_scheme.contains(['/', '?', '#']) {
+        base_url.to_owned()
+    } else {
+        format!("{host}/{version}")
     }
 }
 
@@ -121,6 +142,20 @@ mod tests {
             ("europe-west4", "europe-west4-aiplatform.googleapis.com"),
         ] {
             assert_eq!(host(location), expected);
+        }
+    }
+
+    #[test]
+    fn a_host_alone_gets_the_version() {
+        for (base_url, expected) in [
+            ("https://a.example", "https://a.example/v1"),
+            ("https://a.example/", "https://a.example/v1"),
+            ("http://127.0.0.1:9000", "http://127.0.0.1:9000/v1"),
+            ("https://a.example/v1", "https://a.example/v1"),
+            ("https://a.example/v1beta1/", "https://a.example/v1beta1/"),
+            ("https://a.example/google", "https://a.example/google"),
+        ] {
+            assert_eq!(with_version(base_url, "v1"), expected);
         }
     }
 }

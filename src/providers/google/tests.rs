@@ -7,7 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures_util::future::join_all;
@@ -186,27 +186,57 @@ async fn a_token_is_renewed_five_minutes_early() {
 async fn a_renewal_that_fails_or_hangs_holds_nobody_up() {
     let failing = |number| match number {
         0 => token(0, 299),
-        1 => answer(503, &[], ""),
-        _ => vec![Step::Hang],
+        _ => answer(503, &[], ""),
     };
     let cloud = Cloud::start(failing, painted).await;
     cloud.paint().await.unwrap();
+    // It is tried three times, and the old token serves.
     cloud.paint().await.unwrap();
-    assert_eq!(cloud.tokens(), 2);
-    // One hangs in the renewal; the others do not wait for it.
+    assert_eq!(cloud.tokens(), 4);
+    // And not again with every call.
+    for _ in 0..3 {
+        cloud.paint().await.unwrap();
+    }
+    assert_eq!(cloud.tokens(), 4);
+
+    let hanging = |number| match number {
+        0 => token(0, 299),
+        _ => vec![Step::Hang],
+    };
+    let cloud = Cloud::start(hanging, painted).await;
+    cloud.paint().await.unwrap();
+    // One hangs in the renewal, for a moment; the others do not wait for it.
+    let begun = Instant::now();
     let hanging = cloud.paint();
-    tokio::pin!(hanging);
     let others = async {
         tokio::time::sleep(Duration::from_millis(300)).await;
         for _ in 0..3 {
             cloud.paint().await.unwrap();
         }
+        assert!(begun.elapsed() < Duration::from_secs(2));
     };
-    tokio::select! {
-        _ = &mut hanging => panic!("the token server said nothing"),
-        () = others => {}
+    let (outcome, ()) = tokio::join!(hanging, others);
+    outcome.unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(5));
+    assert_eq!(cloud.tokens(), 2);
+}
+
+#[tokio::test]
+async fn a_token_server_that_stumbles_is_asked_again() {
+    for script in [
+        answer(503, &[], ""),
+        answer(500, &[JSON], r#"{"error":"internal_failure"}"#),
+        answer(429, &[], ""),
+        vec![],
+    ] {
+        let stumbling = move |number| match number {
+            0 | 1 => script.clone(),
+            _ => token(number, 3600),
+        };
+        let cloud = Cloud::start(stumbling, painted).await;
+        cloud.paint().await.unwrap();
+        assert_eq!(cloud.tokens(), 3);
     }
-    assert_eq!(cloud.tokens(), 3);
 }
 
 #[tokio::test]
@@ -232,8 +262,8 @@ async fn a_refused_token_is_replaced_once() {
 }
 
 #[tokio::test]
-async fn a_token_server_that_refuses_is_asked_once_by_all_who_wait() {
-    for (script, kind) in [
+async fn a_token_server_that_refuses_is_asked_by_one_for_all_who_wait() {
+    for (script, kind, times) in [
         (
             answer(
                 400,
@@ -241,18 +271,21 @@ async fn a_token_server_that_refuses_is_asked_once_by_all_who_wait() {
                 r#"{"error":"invalid_grant","error_description":"Invalid JWT Signature for painter@otters."}"#,
             ),
             ErrorKind::Auth,
+            1,
         ),
-        (answer(200, &[JSON], "{}"), ErrorKind::Auth),
-        (answer(200, &[JSON], "<html>"), ErrorKind::Auth),
+        (answer(200, &[JSON], "{}"), ErrorKind::Auth, 1),
+        (answer(200, &[JSON], "<html>"), ErrorKind::Auth, 1),
         (
             answer(429, &[], ""),
             ErrorKind::RateLimited { retry_after: None },
+            3,
         ),
         (
             answer(500, &[], ""),
             ErrorKind::Overloaded { retry_after: None },
+            3,
         ),
-        (vec![], ErrorKind::Transport { sent: false }),
+        (vec![], ErrorKind::Transport { sent: false }, 3),
     ] {
         let slow = move |_| {
             let mut script = script.clone();
@@ -265,7 +298,7 @@ async fn a_token_server_that_refuses_is_asked_once_by_all_who_wait() {
             assert_eq!(error.kind, kind);
             assert!(!error.maybe_charged, "nothing was asked for: {error:?}");
         }
-        assert_eq!(cloud.tokens(), 1, "{kind:?}");
+        assert_eq!(cloud.tokens(), times, "{kind:?}");
     }
 }
 
@@ -314,6 +347,10 @@ fn a_wrong_key_file_is_named_and_not_quoted() {
             json!({ "client_email": "a@b", "private_key": KEY }).to_string(),
             "project is not set, and the credentials_file names none",
         ),
+        (
+            json!({ "client_email": "a@b", "private_key": KEY, "project_id": "a/b" }).to_string(),
+            "project 'a/b' is no project's id",
+        ),
     ] {
         std::fs::write(&path, &document).unwrap();
         let problem = problem("global");
@@ -330,4 +367,73 @@ fn a_wrong_key_file_is_named_and_not_quoted() {
         format!("{google:?}"),
         r#"Google { name: "vertex", base_url: "https://aiplatform.eu.rep.googleapis.com/v1", path: ["projects", "p", "locations", "eu", "publishers", "google", "models"], .. }"#
     );
+}
+
+/// Contract, 2.4: an answer without a picture that judges nothing is worth one more try; all others are not.
+#[tokio::test]
+async fn a_model_that_paints_nothing_is_asked_once_more() {
+    let ends = |reason: &str| {
+        let body = json!({ "candidates": [{ "finishReason": reason }], "usageMetadata": { "thoughtsTokenCount": 9 } });
+        answer(200, &[JSON], &body.to_string())
+    };
+    for (first, second, kind, calls) in [
+        (ends("NO_IMAGE"), answer(200, &[JSON], PAINTED), None, 2),
+        (
+            ends("MALFORMED_RESPONSE"),
+            answer(200, &[JSON], PAINTED),
+            None,
+            2,
+        ),
+        (
+            ends("NO_IMAGE"),
+            ends("IMAGE_OTHER"),
+            Some(ErrorKind::Malformed),
+            2,
+        ),
+        (
+            ends("OTHER"),
+            ends("IMAGE_SAFETY"),
+            Some(ErrorKind::ContentRefused),
+            2,
+        ),
+        (
+            ends("MAX_TOKENS"),
+            answer(403, &[JSON], "{}"),
+            Some(ErrorKind::Auth),
+            2,
+        ),
+        (
+            ends("IMAGE_SAFETY"),
+            answer(200, &[JSON], PAINTED),
+            Some(ErrorKind::ContentRefused),
+            1,
+        ),
+        (
+            ends("STOP"),
+            answer(200, &[JSON], PAINTED),
+            Some(ErrorKind::Malformed),
+            1,
+        ),
+        (
+            ends("NEVER_SEEN"),
+            answer(200, &[JSON], PAINTED),
+            Some(ErrorKind::Malformed),
+            1,
+        ),
+    ] {
+        let counter = AtomicUsize::new(0);
+        let paint = move |_: &str| match counter.fetch_add(1, Ordering::SeqCst) {
+            0 => first.clone(),
+            _ => second.clone(),
+        };
+        let cloud = Cloud::start(|number| token(number, 3600), paint).await;
+        let outcome = cloud.paint().await;
+        assert_eq!(outcome.as_ref().err().map(|error| error.kind), kind);
+        assert!(outcome.err().is_none_or(|error| error.maybe_charged));
+        assert_eq!(
+            cloud.fake.requests().len() - cloud.tokens(),
+            calls,
+            "{kind:?}"
+        );
+    }
 }

@@ -24,6 +24,24 @@ const REFUSALS: &[&str] = &[
     "MODEL_ARMOR",
 ];
 
+/// Reasons to stop that are no judgement and may be gone the next time.
+const WHIMS: &[&str] = &[
+    "NO_IMAGE",
+    "IMAGE_OTHER",
+    "OTHER",
+    "MALFORMED_RESPONSE",
+    "MAX_TOKENS",
+];
+
+/// Whether the same request may bring a picture when it is made once more.
+pub(super) fn is_worth_another(protocol: Protocol, said: &Said) -> bool {
+    let reason = said.finish_reason.as_deref().unwrap_or_default();
+    protocol == Protocol::GenerateContent
+        && !said.has_error
+        && said.block_reason.is_none()
+        && WHIMS.contains(&reason)
+}
+
 /// Why there is no picture.
 pub(super) fn of_nothing(protocol: Protocol, said: &Said, prompt: &str) -> ProviderError {
     if said.has_error {

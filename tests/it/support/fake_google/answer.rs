@@ -13,6 +13,9 @@ pub(crate) const REVISED_PROMPT: &str = "What was asked, under a wide evening sk
 /// What every picture of Gemini is thought about.
 pub(crate) const THOUGHT_TOKENS: u64 = 311;
 
+/// What every picture in a request takes (contract, section 5).
+pub(crate) const INPUT_PICTURE_TOKENS: u64 = 1120;
+
 /// About what a tokenizer counts.
 pub(crate) fn input_tokens(prompt: &str) -> u64 {
     u64::try_from(prompt.chars().count().div_ceil(4)).unwrap_or_default()
@@ -74,13 +77,18 @@ pub(super) fn candidates(accepted: &Accepted, parts: &Value) -> Value {
 }
 
 pub(super) fn usage(accepted: &Accepted) -> Value {
-    let prompt = input_tokens(&accepted.prompt);
+    let text = input_tokens(&accepted.prompt);
+    let pictures = accepted.inputs * INPUT_PICTURE_TOKENS;
+    let mut details = vec![json!({"modality": "TEXT", "tokenCount": text})];
+    if pictures > 0 {
+        details.push(json!({"modality": "IMAGE", "tokenCount": pictures}));
+    }
     json!({
-        "promptTokenCount": prompt,
+        "promptTokenCount": text + pictures,
         "candidatesTokenCount": accepted.image_tokens,
         "thoughtsTokenCount": THOUGHT_TOKENS,
-        "totalTokenCount": prompt + accepted.image_tokens + THOUGHT_TOKENS,
-        "promptTokensDetails": [{"modality": "TEXT", "tokenCount": prompt}],
+        "totalTokenCount": text + pictures + accepted.image_tokens + THOUGHT_TOKENS,
+        "promptTokensDetails": details,
         "candidatesTokensDetails": [{"modality": "IMAGE", "tokenCount": accepted.image_tokens}],
     })
 }

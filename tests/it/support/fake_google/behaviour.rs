@@ -27,6 +27,8 @@ pub(crate) enum Behaviour {
     Never,
     /// The head and this many bytes of the right answer, then the connection breaks.
     CutAfter(usize),
+    /// All but this many bytes of the right answer, then the connection breaks.
+    CutBeforeEnd(usize),
     /// The head and this many bytes of the right answer, then silence on an open connection.
     StallAfter(usize),
     /// The right answer in this many pieces with a pause between them.
@@ -101,6 +103,25 @@ impl Reply {
 
     pub(crate) fn wrong_key() -> Self {
         let refusal = rules::wrong_key();
+        Self::raw(
+            refusal.status,
+            "application/json",
+            &refusal.body.to_string(),
+        )
+    }
+
+    /// No key at all, or one for another API (contract, section 4).
+    pub(crate) fn no_key() -> Self {
+        let refusal = rules::no_key();
+        Self::raw(
+            refusal.status,
+            "application/json",
+            &refusal.body.to_string(),
+        )
+    }
+
+    pub(crate) fn unauthenticated() -> Self {
+        let refusal = rules::unauthenticated();
         Self::raw(
             refusal.status,
             "application/json",
@@ -218,6 +239,29 @@ impl Reply {
         )
     }
 
+    pub(crate) fn entity_not_found() -> Self {
+        Self::error(404, "NOT_FOUND", "Requested entity was not found.", &[])
+    }
+
+    /// Vertex words it in another way, and gives no delay.
+    pub(crate) fn vertex_quota() -> Self {
+        Self::error(
+            429,
+            "RESOURCE_EXHAUSTED",
+            "Quota exceeded for quota metric 'Generate content requests' of easel-fake-project.",
+            &[rules::error_info("RATE_LIMIT_EXCEEDED")],
+        )
+    }
+
+    pub(crate) fn out_of_time() -> Self {
+        Self::error(
+            504,
+            "DEADLINE_EXCEEDED",
+            "Deadline expired before operation could complete.",
+            &[],
+        )
+    }
+
     /// An error in a list, as on some paths of Vertex.
     pub(crate) fn in_a_list(self) -> Self {
         Self {
@@ -264,14 +308,11 @@ impl Behaviour {
                 );
             }
             Self::Never => std::future::pending().await,
-            Self::CutAfter(bytes) => {
-                let beginning = beginning(right(), bytes);
-                let broken = stream::once(async {
-                    // The beginning is on its way before the break.
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                    Err(std::io::Error::other("the fake breaks the connection"))
-                });
-                Body::from_stream(stream::iter([Ok(beginning)]).chain(broken))
+            Self::CutAfter(bytes) => cut(beginning(right(), bytes)),
+            Self::CutBeforeEnd(bytes) => {
+                let answer = right();
+                let length = answer.len() - bytes;
+                cut(beginning(answer, length))
             }
             Self::StallAfter(bytes) => {
                 let beginning = beginning(right(), bytes);
@@ -396,6 +437,16 @@ impl Shape {
 fn with_draft(accepted: &Accepted, draft: &str) -> String {
     let right = answer::right(accepted).to_string();
     right.replacen(r#""parts":["#, &format!(r#""parts":[{draft},"#), 1)
+}
+
+/// This, and then the connection breaks.
+fn cut(beginning: Bytes) -> Body {
+    let broken = stream::once(async {
+        // The beginning is on its way before the break.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        Err(std::io::Error::other("the fake breaks the connection"))
+    });
+    Body::from_stream(stream::iter([Ok(beginning)]).chain(broken))
 }
 
 fn beginning(answer: String, bytes: usize) -> Bytes {

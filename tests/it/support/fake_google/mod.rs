@@ -38,6 +38,9 @@ use self::{
 /// The key of AI Studio that the fake takes.
 pub(crate) const API_KEY: &str = "AIzaFakeGeminiKey-0123456789abcdefghij";
 
+/// Where the service account may paint.
+const LOCATIONS: &[&str] = &["us-central1", "global"];
+
 /// The project that the service account belongs to; no client may ever see it.
 pub(crate) const PROJECT: &str = "easel-fake-project";
 
@@ -101,6 +104,11 @@ impl FakeGoogle {
         fake
     }
 
+    /// Scheme, host and port.
+    pub(crate) fn origin(&self) -> &str {
+        &self.origin
+    }
+
     /// What goes into the `base_url` of the Gemini API.
     pub(crate) fn base_url(&self) -> String {
         format!("{}/v1beta", self.origin)
@@ -138,6 +146,16 @@ impl FakeGoogle {
         self.state.tokens.refuse();
     }
 
+    /// From now on the token server says nothing.
+    pub(crate) fn hang_token_server(&self) {
+        self.state.tokens.hang();
+    }
+
+    /// The next requests for a token fail.
+    pub(crate) fn fail_token_server(&self, times: usize) {
+        self.state.tokens.fail(times);
+    }
+
     /// How the next call ends; several are taken in order.
     pub(crate) fn next(&self, behaviour: Behaviour) {
         self.state.queue.lock().unwrap().push_back(behaviour);
@@ -171,7 +189,7 @@ async fn vertex(
 ) -> Response {
     let admitted = if !shared.tokens.admits(request.headers()) {
         Err(rules::unauthenticated())
-    } else if project != PROJECT || location != "us-central1" {
+    } else if project != PROJECT || !LOCATIONS.contains(&&*location) {
         Err(rules::permission_denied())
     } else {
         Ok(())
@@ -187,7 +205,7 @@ async fn paint(
     request: Request,
 ) -> Response {
     let (parts, body) = request.into_parts();
-    let bytes = to_bytes(body, 16 * 1024 * 1024).await.unwrap_or_default();
+    let bytes = to_bytes(body, 64 * 1024 * 1024).await.unwrap_or_default();
     let body = serde_json::from_slice::<Value>(&bytes).unwrap_or(Value::Null);
     let legacy = *shared.legacy.lock().unwrap();
     let is_json = parts
@@ -223,6 +241,12 @@ async fn paint(
 }
 
 async fn token(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    if shared.tokens.is_hanging() {
+        std::future::pending::<()>().await;
+    }
+    if shared.tokens.fails() {
+        return respond(503, "text/html", Body::from("<html>"));
+    }
     let (parts, body) = request.into_parts();
     let bytes = to_bytes(body, 64 * 1024).await.unwrap_or_default();
     let (status, body) = match shared.tokens.give(&parts.headers, &bytes) {

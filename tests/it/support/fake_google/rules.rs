@@ -1,7 +1,10 @@
 //! What the real endpoints refuse (contract, sections 2 to 4). Written from the contract alone, never from
 //! Easel's catalog: the two check each other.
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Map, Value, json};
+
+use super::answer::input_tokens;
 
 /// Which of the two ways in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +26,8 @@ pub(super) struct Accepted {
     pub(super) model: String,
     pub(super) is_imagen: bool,
     pub(super) prompt: String,
+    /// How many pictures came with it.
+    pub(super) inputs: u64,
     pub(super) n: usize,
     pub(super) width: u32,
     pub(super) height: u32,
@@ -107,13 +112,8 @@ fn check_gemini(model: &str, body: &Map<String, Value>) -> Result<Accepted, Refu
     let [content] = contents.map(Vec::as_slice).unwrap_or_default() else {
         return Err(invalid("contents must hold one turn"));
     };
-    if content["role"] != "user" {
-        return Err(invalid("Please use a valid role: user, model."));
-    }
-    let prompt = content["parts"][0]["text"]
-        .as_str()
-        .filter(|text| !text.is_empty())
-        .ok_or_else(|| invalid("contents is not specified"))?;
+    let (prompt, inputs) = check_turn(model, content)?;
+    check_safety(body.get("safetySettings"))?;
     let empty = Map::new();
     let config = body
         .get("generationConfig")
@@ -137,6 +137,7 @@ fn check_gemini(model: &str, body: &Map<String, Value>) -> Result<Accepted, Refu
     if modalities != Some(&json!(["IMAGE"])) && modalities != Some(&json!(["TEXT", "IMAGE"])) {
         return Err(invalid("responseModalities must name IMAGE"));
     }
+    check_thinking(model, config.get("thinkingConfig"))?;
     let image = config
         .get("imageConfig")
         .and_then(Value::as_object)
@@ -171,7 +172,8 @@ fn check_gemini(model: &str, body: &Map<String, Value>) -> Result<Accepted, Refu
     Ok(Accepted {
         model: model.to_owned(),
         is_imagen: false,
-        prompt: prompt.to_owned(),
+        prompt,
+        inputs,
         n: 1,
         width: scaled(width),
         height: scaled(height),
@@ -180,16 +182,142 @@ fn check_gemini(model: &str, body: &Map<String, Value>) -> Result<Accepted, Refu
     })
 }
 
+/// The prompt of a turn, and how many pictures come with it.
+fn check_turn(model: &str, content: &Value) -> Result<(String, u64), Refusal> {
+    let content = content
+        .as_object()
+        .ok_or_else(|| invalid("contents must hold objects"))?;
+    known(content, "contents[0].", &["role", "parts"])?;
+    if content.get("role") != Some(&json!("user")) {
+        return Err(invalid("Please use a valid role: user, model."));
+    }
+    let parts = content.get("parts").and_then(Value::as_array);
+    let parts = parts.ok_or_else(|| invalid("contents.parts must not be empty."))?;
+    let mut prompt = None;
+    let mut inputs = 0;
+    for part in parts {
+        let part = part
+            .as_object()
+            .ok_or_else(|| invalid("parts must hold objects"))?;
+        known(part, "contents[0].parts[0].", &["text", "inlineData"])?;
+        match (word(part, "text")?, part.get("inlineData")) {
+            (Some(text), None) if !text.is_empty() && prompt.is_none() => {
+                prompt = Some(text.to_owned());
+            }
+            (None, Some(blob)) => {
+                check_blob(blob)?;
+                inputs += 1;
+            }
+            _ => {
+                return Err(invalid(
+                    "Unable to submit request because it must have a text parameter.",
+                ));
+            }
+        }
+    }
+    // Three are advised for this model, and no more were seen.
+    let most = if model == "gemini-2.5-flash-image" {
+        3
+    } else {
+        14
+    };
+    if inputs > most {
+        return Err(invalid(&format!("at most {most} images are supported")));
+    }
+    let prompt = prompt.ok_or_else(|| invalid("contents is not specified"))?;
+    Ok((prompt, inputs))
+}
+
+/// A whole picture, of the type that it is said to be.
+fn check_blob(blob: &Value) -> Result<(), Refusal> {
+    let blob = blob
+        .as_object()
+        .ok_or_else(|| invalid("inlineData must be an object"))?;
+    known(
+        blob,
+        "contents[0].parts[0].inline_data.",
+        &["mimeType", "data"],
+    )?;
+    let kind = word(blob, "mimeType")?.ok_or_else(|| invalid("mimeType is required"))?;
+    let bytes = word(blob, "data")?
+        .and_then(|data| STANDARD.decode(data).ok())
+        .ok_or_else(|| invalid("Invalid value at 'data' (TYPE_BYTES), Base64 decoding failed"))?;
+    let found = match imagesize::image_type(&bytes) {
+        Ok(imagesize::ImageType::Png) => "image/png",
+        Ok(imagesize::ImageType::Jpeg) => "image/jpeg",
+        Ok(imagesize::ImageType::Webp) => "image/webp",
+        _ => return Err(invalid("Unable to process input image.")),
+    };
+    if kind != found {
+        return Err(invalid(&format!("Unsupported MIME type: {kind}")));
+    }
+    let is_whole = match found {
+        "image/webp" => webp::Decoder::new(&bytes).decode().is_some(),
+        _ => image::load_from_memory(&bytes).is_ok(),
+    };
+    if !is_whole {
+        return Err(invalid("Unable to process input image."));
+    }
+    Ok(())
+}
+
+fn check_safety(settings: Option<&Value>) -> Result<(), Refusal> {
+    let Some(settings) = settings else {
+        return Ok(());
+    };
+    let settings = settings
+        .as_array()
+        .ok_or_else(|| invalid("safetySettings must be a list"))?;
+    for setting in settings {
+        let setting = setting
+            .as_object()
+            .ok_or_else(|| invalid("safetySettings must hold objects"))?;
+        known(setting, "safety_settings[0].", &["category", "threshold"])?;
+    }
+    Ok(())
+}
+
+fn check_thinking(model: &str, config: Option<&Value>) -> Result<(), Refusal> {
+    let Some(config) = config else {
+        return Ok(());
+    };
+    let config = config
+        .as_object()
+        .ok_or_else(|| invalid("thinkingConfig must be an object"))?;
+    known(
+        config,
+        "generation_config.thinking_config.",
+        &["thinkingLevel"],
+    )?;
+    let levels: &[&str] = match model {
+        "gemini-nano-banana-2.1" => &["MINIMAL", "MEDIUM", "HIGH"],
+        "gemini-3.1-flash-image" => &["MINIMAL", "HIGH"],
+        _ => &[],
+    };
+    match word(config, "thinkingLevel")? {
+        Some(level) if !levels.contains(&level) => Err(invalid(&format!(
+            "Thinking level {level} is not supported for this model."
+        ))),
+        _ => Ok(()),
+    }
+}
+
 fn check_imagen(door: Door, model: &str, body: &Map<String, Value>) -> Result<Accepted, Refusal> {
     known(body, "", &["instances", "parameters", "labels"])?;
     let instances = body.get("instances").and_then(Value::as_array);
     let [instance] = instances.map(Vec::as_slice).unwrap_or_default() else {
         return Err(invalid("exactly one instance is supported"));
     };
-    let prompt = instance["prompt"]
-        .as_str()
+    let instance = instance
+        .as_object()
+        .ok_or_else(|| invalid("instances must hold objects"))?;
+    known(instance, "instances[0].", &["prompt"])?;
+    let prompt = word(instance, "prompt")?
         .filter(|text| !text.is_empty())
         .ok_or_else(|| invalid("Text prompt is required"))?;
+    if input_tokens(prompt) > 480 {
+        return Err(invalid("The prompt must have at most 480 tokens"));
+    }
     let parameters = body
         .get("parameters")
         .and_then(Value::as_object)
@@ -258,6 +386,7 @@ fn check_imagen(door: Door, model: &str, body: &Map<String, Value>) -> Result<Ac
         model: model.to_owned(),
         is_imagen: true,
         prompt: prompt.to_owned(),
+        inputs: 0,
         n: usize::try_from(n).unwrap(),
         width: width * scale,
         height: height * scale,

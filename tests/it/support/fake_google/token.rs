@@ -32,6 +32,9 @@ pub(super) struct Tokens {
     given: AtomicUsize,
     current: Mutex<Option<String>>,
     refusing: AtomicBool,
+    hanging: AtomicBool,
+    /// So many requests fail before one succeeds.
+    failing: AtomicUsize,
 }
 
 impl Tokens {
@@ -41,6 +44,8 @@ impl Tokens {
             given: AtomicUsize::new(0),
             current: Mutex::new(None),
             refusing: AtomicBool::new(false),
+            hanging: AtomicBool::new(false),
+            failing: AtomicUsize::new(0),
         }
     }
 
@@ -69,6 +74,26 @@ impl Tokens {
     pub(super) fn refuse(&self) {
         self.revoke();
         self.refusing.store(true, Ordering::SeqCst);
+    }
+
+    pub(super) fn hang(&self) {
+        self.hanging.store(true, Ordering::SeqCst);
+    }
+
+    pub(super) fn is_hanging(&self) -> bool {
+        self.hanging.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn fail(&self, times: usize) {
+        self.failing.store(times, Ordering::SeqCst);
+    }
+
+    /// Whether this request fails.
+    pub(super) fn fails(&self) -> bool {
+        let less = |left: usize| left.checked_sub(1);
+        self.failing
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, less)
+            .is_ok()
     }
 
     pub(super) fn admits(&self, headers: &HeaderMap) -> bool {

@@ -64,6 +64,9 @@ pub struct ProviderError {
     pub upstream_status: Option<u16>,
     /// Whether the provider may charge us for this call although it failed.
     pub maybe_charged: bool,
+    /// Whether a [`ErrorKind::RateLimited`] closes our whole account, whatever the model: then all the
+    /// provider's routes are left alone.
+    pub whole_account: bool,
 }
 
 impl ProviderError {
@@ -84,6 +87,7 @@ impl ProviderError {
                     | ErrorKind::Malformed
                     | ErrorKind::Storage
             ),
+            whole_account: false,
         }
     }
 }

@@ -51,11 +51,15 @@ pub fn outcome(error: &ProviderError) -> Outcome {
         | ErrorKind::Storage
         | ErrorKind::Cancelled => Outcome::Neutral,
         ErrorKind::Auth | ErrorKind::QuotaExhausted => Outcome::AccountTrouble,
-        ErrorKind::RateLimited { retry_after } => Outcome::LeaveAlone { retry_after },
+        ErrorKind::RateLimited { retry_after } => Outcome::LeaveAlone {
+            retry_after,
+            whole_account: error.whole_account,
+        },
         ErrorKind::Overloaded {
             retry_after: Some(retry_after),
         } => Outcome::LeaveAlone {
             retry_after: Some(retry_after),
+            whole_account: false,
         },
         // Without a status it was our own cap on calls in flight that refused, not the provider.
         ErrorKind::Overloaded { .. } if error.upstream_status.is_none() => Outcome::Neutral,

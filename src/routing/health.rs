@@ -89,6 +89,8 @@ pub enum Outcome {
     LeaveAlone {
         /// For how long, if it said.
         retry_after: Option<Duration>,
+        /// Whether that is said to our account rather than to this route.
+        whole_account: bool,
     },
     /// Our account does not work there.
     AccountTrouble,
@@ -121,6 +123,7 @@ struct State {
     failures_in_a_row: u32,
     failed_probes: u32,
     rests_until: Option<Instant>,
+    rests_since: Option<Instant>,
     probing_since: Option<Instant>,
     failure_rate: f64,
     latency_seconds: Option<f64>,
@@ -179,7 +182,12 @@ impl Health {
                 .lock()
                 .call_ended(probed, outcome, &self.settings, now);
         };
-        if outcome == Outcome::AccountTrouble {
+        let concerns_account = match outcome {
+            Outcome::AccountTrouble => true,
+            Outcome::LeaveAlone { whole_account, .. } => whole_account,
+            Outcome::Success { .. } | Outcome::Failure | Outcome::Neutral => false,
+        };
+        if concerns_account {
             // The account is the same for all of the provider's routes; this one's probe is over.
             if let Some(route) = self.known(provider, upstream_model) {
                 end(&route, ticket.probes_route, Outcome::Neutral);
@@ -279,9 +287,14 @@ impl State {
                     let rate = f64::from(images) / seconds;
                     self.images_per_second = Some(blend(self.images_per_second, rate));
                 }
-                self.failures_in_a_row = 0;
-                self.failed_probes = 0;
-                self.rests_until = None;
+                // A call that was under way before the rest began says nothing against it.
+                let began_at = now.checked_sub(latency).unwrap_or(now);
+                if self.rests_since.is_none_or(|since| began_at >= since) {
+                    self.failures_in_a_row = 0;
+                    self.failed_probes = 0;
+                    self.rests_until = None;
+                    self.rests_since = None;
+                }
             }
             Outcome::Failure => {
                 self.measure(1.0, now);
@@ -294,7 +307,7 @@ impl State {
                     self.rest(settings.rest.saturating_mul(doubled), now);
                 }
             }
-            Outcome::LeaveAlone { retry_after } => {
+            Outcome::LeaveAlone { retry_after, .. } => {
                 self.measure(1.0, now);
                 self.rest(retry_after.unwrap_or(UNSAID_RETRY_AFTER), now);
             }
@@ -307,6 +320,7 @@ impl State {
 
     fn rest(&mut self, time: Duration, now: Instant) {
         let until = now + time.min(LONGEST_REST);
+        self.rests_since = Some(now);
         self.rests_until = Some(self.rests_until.map_or(until, |before| before.max(until)));
     }
 
@@ -420,7 +434,7 @@ mod tests {
     fn a_provider_is_left_alone_as_long_as_it_asks_within_reason() {
         let rest = |retry_after| {
             let mut route = Route::new();
-            route.calls(&[Outcome::LeaveAlone { retry_after }]);
+            route.calls(&[leave_alone(retry_after, false)]);
             let mut seconds = 0;
             while route.health.condition("p", "m", route.now).standing == Standing::Resting {
                 route.later(1);
@@ -431,6 +445,50 @@ mod tests {
         assert_eq!(rest(Some(Duration::from_secs(7))), 7);
         assert_eq!(rest(None), 5);
         assert_eq!(rest(Some(Duration::from_hours(24))), 300);
+    }
+
+    fn leave_alone(retry_after: Option<Duration>, whole_account: bool) -> Outcome {
+        Outcome::LeaveAlone {
+            retry_after,
+            whole_account,
+        }
+    }
+
+    #[test]
+    fn an_account_that_is_locked_out_rests_all_of_a_providers_routes() {
+        let standing = |route: &Route, model| {
+            let condition = route.health.condition("p", model, route.now);
+            condition.standing
+        };
+        let minute = Some(Duration::from_mins(1));
+        let mut route = Route::new();
+        route.calls(&[leave_alone(minute, false)]);
+        assert_eq!(standing(&route, "other"), Standing::Healthy);
+        route.calls(&[leave_alone(minute, true)]);
+        assert_eq!(standing(&route, "other"), Standing::Resting);
+        route.later(59);
+        assert_eq!(standing(&route, "other"), Standing::Resting);
+        route.later(1);
+        assert_eq!(standing(&route, "other"), Standing::Healthy);
+    }
+
+    /// Four pictures were asked for at once, the first was refused, and the others arrive.
+    #[test]
+    fn calls_that_were_under_way_do_not_end_a_rest() {
+        let mut route = Route::new();
+        let minute = Some(Duration::from_mins(1));
+        for whole_account in [false, true] {
+            route.calls(&[leave_alone(minute, whole_account)]);
+            route
+                .later(1)
+                .calls(&[SUCCESS; 3])
+                .expect(Standing::Resting);
+            // This one began later.
+            route
+                .later(4)
+                .calls(&[SUCCESS; 8])
+                .expect(Standing::Healthy);
+        }
     }
 
     #[test]

@@ -94,6 +94,8 @@ impl ErrorBody {
             param,
             upstream_status: Some(status),
             maybe_charged,
+            // The key is closed, not a model (section 4, "Facts").
+            whole_account: matches!(kind, ErrorKind::RateLimited { .. }),
             ..ProviderError::new(kind, "")
         }
     }

@@ -138,6 +138,7 @@ fn described(error: &ProviderError) -> Value {
         "param": error.param,
         "status": error.upstream_status,
         "maybe_charged": error.maybe_charged,
+        "whole_account": error.whole_account,
     })
 }
 

@@ -24,6 +24,34 @@ const LARGE: &str = "stability/stable-diffusion-3-large";
 /// sd3.5-large: 6.5 credits of 0.01 USD.
 const LARGE_NANO: i64 = 65_000_000;
 
+/// A model that two accounts serve.
+const TWO_ACCOUNTS: &str = r#"
+[[model]]
+id = "test/KIND"
+name = "KIND"
+created = 1795132800
+owned_by = "test"
+status = "active"
+
+[model.rules]
+prompt = { max_chars = 1000 }
+n = { min = 1, max = 4, default = 1 }
+size = { values = ["auto"], default = "auto" }
+response_format = { values = ["url", "b64_json"], default = "url" }
+
+[[model.routes]]
+provider = "stability"
+upstream_model = "KIND"
+translation = { size = { table = [] } }
+price = { per_image = [{ price = "0.05" }] }
+
+[[model.routes]]
+provider = "second"
+upstream_model = "KIND"
+translation = { size = { table = [] } }
+price = { per_image = [{ price = "0.05" }] }
+"#;
+
 struct Studio {
     app: App,
     stability: FakeStability,
@@ -38,9 +66,18 @@ impl Studio {
     }
 
     async fn with(settings: &[(&str, &str)]) -> Self {
+        Self::with_models(settings, "").await
+    }
+
+    /// With models of its own besides.
+    async fn with_models(settings: &[(&str, &str)], models: &str) -> Self {
         let stability = FakeStability::start().await;
-        let mut builder = App::builder()
-            .await
+        let mut builder = App::builder().await;
+        let directory = builder.directory().join("models");
+        std::fs::create_dir(&directory).unwrap();
+        std::fs::write(directory.join("test.toml"), models).unwrap();
+        builder = builder
+            .set("models_dir", directory.to_str().unwrap())
             .set("providers.stability.base_url", stability.base_url())
             .set("providers.stability.api_key", API_KEY);
         for (key, value) in settings {
@@ -250,6 +287,57 @@ async fn parameters_become_fields() {
     let request = json!({"model": "sd3.5-flash", "prompt": nasty});
     studio.paint(&request, 25_000_000).await;
     assert_eq!(studio.stability.last_call().fields["prompt"], nasty);
+    studio.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_only_stability_knows_goes_through() {
+    let studio = Studio::start().await;
+    let request = json!({
+        "model": "sd3.5-medium", "prompt": PROMPT, "n": 3, "seed": 4_294_967_293_u32,
+        "negative_prompt": "fog", "style_preset": "line-art", "cfg_scale": 4.5,
+        "aspect_ratio": "21:9",
+    });
+    studio.paint(&request, 3 * 35_000_000).await;
+    let mut calls = studio.stability.calls();
+    calls.sort_by(|one, other| one.fields["seed"].cmp(&other.fields["seed"]));
+    for (call, seed) in calls.iter().zip(["1", "4294967293", "4294967294"]) {
+        let expected = json!({
+            "model": "sd3.5-medium", "prompt": PROMPT, "seed": seed, "negative_prompt": "fog",
+            "style_preset": "line-art", "cfg_scale": "4.5", "aspect_ratio": "21:9",
+        });
+        assert_eq!(serde_json::to_value(&call.fields).unwrap(), expected);
+    }
+    // A shape has no size to say; the answer's is that of the picture.
+    let request =
+        json!({"model": "stable-image-core", "prompt": PROMPT, "size": "9:21", "seed": 0});
+    let body = studio.paint(&request, 30_000_000).await;
+    assert_eq!(body["size"], "800x1920");
+    let fields = studio.stability.last_call().fields;
+    assert_eq!(fields["aspect_ratio"], "9:21");
+    assert!(!fields.contains_key("seed"), "0 means a random one");
+
+    let calls = studio.stability.calls().len();
+    for (name, value) in [
+        ("seed", json!(-1)),
+        ("seed", json!(4_294_967_295_u32)),
+        ("seed", json!("7")),
+        ("cfg_scale", json!(0.5)),
+        ("cfg_scale", json!(10.5)),
+        ("cfg_scale", json!("4")),
+        ("style_preset", json!("vivid")),
+        ("aspect_ratio", json!("4:3")),
+        ("negative_prompt", json!("x".repeat(10_001))),
+    ] {
+        let mut request = one();
+        request[name] = value;
+        let problem = studio.app.refuse(&studio.key, 400, &request).await;
+        assert_eq!(problem.param(), name, "{problem:?}");
+    }
+    let request = json!({"model": "stable-image-core", "prompt": PROMPT, "cfg_scale": 4});
+    let problem = studio.app.refuse(&studio.key, 400, &request).await;
+    assert_eq!(problem.param(), "cfg_scale");
+    assert_eq!(studio.stability.calls().len(), calls);
     studio.finish().await;
 }
 
@@ -490,6 +578,48 @@ async fn failures_of_the_provider() {
     }
 }
 
+/// Two accounts; the first is locked out, and that holds for all of its models, for as long as it says.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_locked_out_account_rests_and_another_serves() {
+    let second = FakeStability::start().await;
+    let studio = Studio::with_models(
+        &[
+            ("providers.second.adapter", "stability"),
+            ("providers.second.base_url", &second.base_url()),
+            ("providers.second.api_key", API_KEY),
+        ],
+        &["ultra", "core"]
+            .map(|kind| TWO_ACCOUNTS.replace("KIND", kind))
+            .concat(),
+    )
+    .await;
+    let served_by = async |kind: &str| {
+        let request = json!({"model": format!("test/{kind}"), "prompt": PROMPT});
+        let body = studio.paint(&request, 50_000_000).await;
+        body["provider"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(served_by("ultra").await, "stability");
+    studio.stability.next(Behaviour::Reply(
+        Reply::rate_limited().with_header("retry-after", "2"),
+    ));
+    let begun = Instant::now();
+    for kind in ["ultra", "core", "ultra", "core"] {
+        assert_eq!(served_by(kind).await, "second", "{kind}");
+    }
+    assert!(begun.elapsed() < Duration::from_secs(2), "too slow to tell");
+    assert_eq!(studio.stability.calls().len(), 2, "left alone");
+    tokio::time::sleep(Duration::from_millis(2100)).await;
+    assert_eq!(served_by("core").await, "stability");
+    assert_eq!(served_by("ultra").await, "stability");
+
+    // Without a header it is a minute.
+    studio.stability.lock_out();
+    assert_eq!(served_by("core").await, "second");
+    tokio::time::sleep(Duration::from_millis(2100)).await;
+    assert_eq!(served_by("ultra").await, "second");
+    studio.finish().await;
+}
+
 /// A key that Stability does not take, and one whose account is empty, judged by the fake itself.
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_that_do_not_pay() {
@@ -662,17 +792,33 @@ async fn the_fake_is_strict() {
             403,
             "content_moderation",
         ),
+        ("ultra", &[("prompt", "a BOOM b")], 500, "internal_error"),
         (
             "ultra",
             &[("prompt", "a RATE b")],
             429,
             "rate_limit_exceeded",
         ),
-        ("ultra", &[("prompt", "a BOOM b")], 500, "internal_error"),
+        ("core", &[("prompt", "a hill")], 429, "timed out for 60"),
     ] {
         let answer = post(endpoint, pairs).await.expect(status);
         let text = String::from_utf8_lossy(&answer.bytes);
         assert!(text.contains(says), "{says}: {text}");
+    }
+    fake.let_a_minute_pass();
+    post("core", &[("prompt", "a hill")]).await.expect(200);
+    for (field, value) in [
+        ("seed", "4294967295"),
+        ("style_preset", "vivid"),
+        ("cfg_scale", "0.9"),
+        ("mode", "image-to-image"),
+        ("strength", "0.5"),
+        ("output_format", "gif"),
+        ("negative_prompt", &"x".repeat(10_001)),
+    ] {
+        let answer = post("sd3", &[("prompt", "a"), (field, value)]).await;
+        let text = String::from_utf8_lossy(&answer.expect(400).bytes).into_owned();
+        assert!(text.contains(&format!("\"{field}: ")), "{text}");
     }
     let path = "/v2beta/stable-image/generate/core";
     let body = json!({"prompt": "a hill"});

@@ -67,7 +67,7 @@ impl Form {
                 .replace('\n', "%0A");
             write!(
                 text,
-                "--{boundary}\r\ncontent-disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n"
+                "--{boundary}\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n"
             )
             .expect("writing into a String cannot fail");
         }
@@ -80,8 +80,8 @@ impl Form {
             let content_type = content.info().format.content_type();
             write!(
                 text,
-                "--{boundary}\r\ncontent-disposition: form-data; name=\"{name}\"; filename=\"{file_name}\"\r\n\
-                 content-type: {content_type}\r\n\r\n"
+                "--{boundary}\r\nContent-Disposition: form-data; name=\"{name}\"; filename=\"{file_name}\"\r\n\
+                 Content-Type: {content_type}\r\n\r\n"
             )
             .expect("writing into a String cannot fail");
             payload.bytes(std::mem::take(&mut text));
@@ -139,12 +139,12 @@ mod tests {
         );
         let expected = [
             "--easel-form-boundary-00000000",
-            "content-disposition: form-data; name=\"prompt\"",
+            "Content-Disposition: form-data; name=\"prompt\"",
             "",
             "Zwei Otter",
             "und ein \"Boot\"",
             "--easel-form-boundary-00000000",
-            "content-disposition: form-data; name=\"odd%22%0D%0Aname\"",
+            "Content-Disposition: form-data; name=\"odd%22%0D%0Aname\"",
             "",
             "",
             "--easel-form-boundary-00000000--",
@@ -190,12 +190,12 @@ mod tests {
         let (_, boundary) = content_type.split_once("boundary=").unwrap();
         let file = |name: &str, file_name: &str| {
             format!(
-                "--{boundary}\r\ncontent-disposition: form-data; name=\"{name}\"; filename=\"{file_name}\"\r\n\
-                 content-type: image/png\r\n\r\n"
+                "--{boundary}\r\nContent-Disposition: form-data; name=\"{name}\"; filename=\"{file_name}\"\r\n\
+                 Content-Type: image/png\r\n\r\n"
             )
         };
         let text = format!(
-            "--{boundary}\r\ncontent-disposition: form-data; name=\"prompt\"\r\n\r\nAn otter\r\n"
+            "--{boundary}\r\nContent-Disposition: form-data; name=\"prompt\"\r\n\r\nAn otter\r\n"
         );
         let expected = [
             Bytes::from(text + &file("image[]", "image.png")),

@@ -12,7 +12,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -56,6 +56,8 @@ pub(crate) struct Call {
 struct Shared {
     calls: Mutex<Vec<Call>>,
     queue: Mutex<VecDeque<Behaviour>>,
+    /// After a 429, until the minute is over.
+    locked_out: AtomicBool,
     answers: AtomicU64,
     in_flight: AtomicU64,
     most_in_flight: AtomicU64,
@@ -87,6 +89,16 @@ impl FakeStability {
     /// How the next call ends; several are taken in the order of arrival.
     pub(crate) fn next(&self, behaviour: Behaviour) {
         self.state.queue.lock().unwrap().push_back(behaviour);
+    }
+
+    /// Locks the account out, as 150 requests within 10 s do.
+    pub(crate) fn lock_out(&self) {
+        self.state.locked_out.store(true, Ordering::SeqCst);
+    }
+
+    /// Moves the fake's time on by the length of a lock-out.
+    pub(crate) fn let_a_minute_pass(&self) {
+        self.state.locked_out.store(false, Ordering::SeqCst);
     }
 
     /// Every request so far, refused ones included.
@@ -130,10 +142,21 @@ async fn answer(shared: &Shared, endpoint: String, request: Request) -> Response
     });
     let number = shared.answers.fetch_add(1, Ordering::SeqCst);
     match checked {
+        Ok(_) if shared.locked_out.load(Ordering::SeqCst) => {
+            let (status, headers, body) = Reply::rate_limited().into_parts();
+            respond(number, status, headers, body)
+        }
         Ok(accepted) => {
             let behaviour = Behaviour::named_in(&accepted.prompt)
                 .or_else(|| shared.queue.lock().unwrap().pop_front())
                 .unwrap_or(Behaviour::Answer);
+            if accepted
+                .prompt
+                .split_whitespace()
+                .any(|word| word == "RATE")
+            {
+                shared.locked_out.store(true, Ordering::SeqCst);
+            }
             let (status, headers, body) = behaviour.perform(&accepted, number).await;
             respond(number, status, headers, body)
         }

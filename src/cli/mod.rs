@@ -4,6 +4,7 @@
 
 mod accounts;
 mod check;
+mod health;
 mod keys;
 mod migrate;
 mod output;
@@ -53,6 +54,8 @@ enum Command {
     Serve,
     /// Load configuration and catalog and show what would be served
     Check(check::Arguments),
+    /// Ask the running gateway whether it can serve
+    Health(health::Arguments),
     /// API keys
     Keys(keys::Arguments),
     /// Who pays
@@ -93,6 +96,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             // Boxed: by far the largest, and every command would carry its size.
             Command::Serve => Box::pin(serve::run(config)).await,
             Command::Check(arguments) => check::run(&config, &arguments),
+            Command::Health(arguments) => health::run(&config, &arguments).await,
             Command::Keys(arguments) => {
                 Context::with(config, async |context| keys::run(context, arguments).await).await
             }

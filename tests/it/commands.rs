@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::App;
+use crate::support::{App, run_easel};
 
 fn find<'a>(list: &'a Value, id: &str) -> &'a Value {
     let rows = list.as_array().unwrap_or_else(|| panic!("a list: {list}"));
@@ -300,5 +300,33 @@ async fn an_account_is_shown_with_what_it_has_and_where_from() {
         assert!(table.contains(expected), "{expected} in {table}");
     }
     app.run(&["accounts", "show", "nobody"]).expect_failure(1);
+    app.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_asks_the_running_gateway() {
+    let mut app = App::start().await;
+    let directory = app.directory().to_owned();
+    let listen = format!("0.0.0.0:{}", app.easel.port());
+    let health = |arguments: &[&str]| {
+        let environment = [("EASEL__LISTEN", listen.as_str())];
+        run_easel(&directory, arguments, &environment)
+    };
+    let ready = health(&["health"]).expect_success();
+    assert!(
+        ready.stdout.contains("/readyz says 200"),
+        "{}",
+        ready.stdout
+    );
+    let lives = health(&["health", "--live"]).expect_success();
+    assert!(
+        lives.stdout.contains("/healthz says 200"),
+        "{}",
+        lives.stdout
+    );
+    app.easel.stop().await;
+    let gone = health(&["health"]).expect_failure(1);
+    assert!(gone.stderr.contains("nobody answers at"), "{}", gone.stderr);
+    app.start_again().await;
     app.finish().await;
 }

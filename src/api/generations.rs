@@ -16,7 +16,7 @@ use super::{
     deliver::{self, Kind},
     params::{self, GenerationBody},
 };
-use crate::{gateway::Order, ids::RequestId, keys::ApiKey};
+use crate::{gateway::Order, ids::RequestId, keys::ApiKey, providers::Task};
 
 /// The longest `Idempotency-Key` that is kept with a generation.
 const LONGEST_IDEMPOTENCY_KEY: usize = 255;
@@ -38,6 +38,7 @@ pub(super) async fn create(
         key,
         model: body.model,
         params: body.params,
+        task: Task::Generate,
         preferences: body.preferences,
         idempotency_key,
     };

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::{
-    model::{Model, Route, Status},
+    model::{Model, Route, RouteEdits, Status},
     price::{Price, PriceFile},
     rules::{Rules, nearest},
     translation::Translation,
@@ -81,6 +81,33 @@ struct RouteFile {
     markup_basis_points: Option<u32>,
     /// What it costs. Optional only so that its absence can be told with the model's name.
     price: Option<PriceFile>,
+    /// How it edits, where that is not as the model's rules have it.
+    edits: Option<RouteEditsFile>,
+    /// `false` where it makes no variations although the model does.
+    #[serde(default = "yes")]
+    variations: bool,
+}
+
+/// `[model.routes.edits]`
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RouteEditsFile {
+    /// How many pictures this route takes, at most as many as the model; 0: it does not edit.
+    max_images: Option<u8>,
+    /// Whether it takes a mask; absent: as the model.
+    mask: Option<bool>,
+    /// What the provider calls what edits, if not as above.
+    upstream_model: Option<String>,
+    /// How many edited pictures one call can bring, if not as above.
+    images_per_call: Option<NonZeroU8>,
+    /// How parameters change on the way, if not as above.
+    translation: Option<Translation>,
+    /// What an edited picture costs, if not as above.
+    price: Option<PriceFile>,
+}
+
+const fn yes() -> bool {
+    true
 }
 
 const fn one() -> NonZeroU8 {
@@ -132,7 +159,7 @@ impl ModelFile {
         {
             return Err(format!("'{blank}' is not a name"));
         }
-        self.rules.validate()?;
+        let rules = self.rules.complete()?;
         let status = match (self.status, self.shutdown_date) {
             (StatusFile::Active, None) => Status::Active,
             (StatusFile::Active, Some(_)) => {
@@ -153,7 +180,6 @@ impl ModelFile {
                 snapshots.push(snapshot.clone());
             }
         }
-        let rules = self.rules;
         let routes = self
             .routes
             .into_iter()
@@ -185,8 +211,9 @@ impl RouteFile {
             .price
             .ok_or_else(|| "no 'price': a model without a price is not served".to_owned())?;
         self.translation.size.validate(rules.size())?;
-        Ok(Route {
-            price: Price::new(price, rules)?,
+        let generation = Route {
+            // Edits ask for more than generations, and have the same price unless they say so.
+            price: Price::new(price.clone(), rules)?,
             provider: self.provider,
             upstream_model: self.upstream_model,
             snapshots: self.snapshots,
@@ -195,7 +222,65 @@ impl RouteFile {
             streams: self.streams,
             translation: self.translation,
             markup_basis_points: self.markup_basis_points,
+            edits: None,
+            varies: self.variations && rules.variations().is_some(),
+        };
+        let edits = match (rules.edits(), rules.input_images()) {
+            (Some(edits), Some(images)) => {
+                let own = self.edits.unwrap_or_default();
+                own.build(&generation, price, edits, images.max, rules.takes_mask())
+                    .map_err(|problem| format!("edits: {problem}"))?
+            }
+            _ if self.edits.is_some() => {
+                return Err("has 'edits', but there is no [model.rules.edits]".to_owned());
+            }
+            _ => None,
+        };
+        Ok(Route {
+            edits: edits.map(Arc::new),
+            ..generation
         })
+    }
+}
+
+impl RouteEditsFile {
+    fn build(
+        self,
+        generation: &Route,
+        price: PriceFile,
+        rules: &Rules,
+        max_images: NonZeroU8,
+        mask: bool,
+    ) -> Result<Option<RouteEdits>, String> {
+        let Some(own_max) = NonZeroU8::new(self.max_images.unwrap_or(max_images.get())) else {
+            return Ok(None);
+        };
+        if own_max > max_images {
+            return Err(format!(
+                "'max_images' {own_max} is above the model's {max_images}"
+            ));
+        }
+        if self.mask == Some(true) && !mask {
+            return Err("takes a mask, but the model's rules have none".to_owned());
+        }
+        let translation = self
+            .translation
+            .unwrap_or_else(|| generation.translation.clone());
+        translation.size.validate(rules.size())?;
+        let route = Route {
+            price: Price::new(self.price.unwrap_or(price), rules)?,
+            upstream_model: self
+                .upstream_model
+                .unwrap_or_else(|| generation.upstream_model.clone()),
+            images_per_call: self.images_per_call.unwrap_or(generation.images_per_call),
+            translation,
+            ..generation.clone()
+        };
+        Ok(Some(RouteEdits {
+            max_images: own_max,
+            mask: self.mask.unwrap_or(mask),
+            route: Arc::new(route),
+        }))
     }
 }
 

@@ -37,6 +37,9 @@ const BUILT_IN: &[(&str, &str)] = &[
 /// gpt-image family takes (`contracts/openai-images.md`, 1.1, `model`).
 const DEFAULT_MODEL: &str = "dall-e-2";
 const DEFAULT_GPT_IMAGE: &str = "gpt-image-1";
+/// The same for edits (section 4.2) and variations (section 4.3).
+const DEFAULT_EDITOR: &str = "gpt-image-1.5";
+const DEFAULT_VARIER: &str = "dall-e-2";
 
 /// The parameters that only the gpt-image family takes (`contracts/openai-images.md`, 1.1 and 1.3).
 const GPT_IMAGE_ONLY: &[Parameter] = &[
@@ -114,6 +117,16 @@ impl Catalog {
     /// Every model, in the order of the files.
     pub fn models(&self) -> &[Arc<Model>] {
         &self.models
+    }
+
+    /// [`Catalog::default_model`] for an edit.
+    pub fn default_editor() -> &'static str {
+        DEFAULT_EDITOR
+    }
+
+    /// [`Catalog::default_model`] for a variation.
+    pub fn default_varier() -> &'static str {
+        DEFAULT_VARIER
     }
 
     /// The name of the model that a request gets which names none, where the operator has set no

@@ -21,17 +21,17 @@ mod vocabulary;
 pub use self::{
     decimal::Decimal,
     load::{Catalog, CatalogError},
-    model::{Model, Route, Status},
+    model::{Model, Route, RouteEdits, Status},
     price::{Charge, Price, PriceError},
     ratio::Ratio,
     request::{
         Delivered, ImageRequest, Parameter, ParameterKind, Params, Setting, SvgOptions, TokenUsage,
         Value,
     },
-    rules::{InputImages, Rules, Unsupported, Violation, nearest},
+    rules::{InputImages, InputPicture, InputPictures, Rules, Unsupported, Violation, nearest},
     translation::{RatioTranslation, SizeTranslation, Translation},
     vocabulary::{
-        Background, Complexity, ImageSize, Moderation, OutputFormat, Quality, ResponseFormat,
-        SizeChoice, Style, StylePreset, WordError,
+        Background, Complexity, ImageSize, InputFidelity, Moderation, OutputFormat, Quality,
+        ResponseFormat, SizeChoice, Style, StylePreset, WordError,
     },
 };

@@ -88,8 +88,18 @@ impl Model {
     pub fn pinned(&self, snapshot: &str) -> Self {
         let knows = |route: &&Arc<Route>| route.snapshots.iter().any(|known| known == snapshot);
         let pin = |route: &Arc<Route>| {
+            let edits = route.edits.as_ref().map(|edits| {
+                let mut pinned = RouteEdits::clone(edits);
+                let own = Arc::make_mut(&mut pinned.route);
+                // A route that edits by another name upstream has no snapshot of that one.
+                if own.upstream_model == route.upstream_model {
+                    snapshot.clone_into(&mut own.upstream_model);
+                }
+                pinned
+            });
             Arc::new(Route {
                 upstream_model: snapshot.to_owned(),
+                edits: edits.map(Arc::new),
                 ..Route::clone(route)
             })
         };
@@ -121,4 +131,20 @@ pub struct Route {
     pub price: Price,
     /// Our margin on this route in basis points; overrides the provider's.
     pub markup_basis_points: Option<u32>,
+    /// How it edits; `None` when it does not.
+    pub edits: Option<Arc<RouteEdits>>,
+    /// Whether it makes variations.
+    pub varies: bool,
+}
+
+/// How a route edits.
+#[derive(Debug, Clone)]
+pub struct RouteEdits {
+    /// How many pictures it takes at most.
+    pub max_images: NonZeroU8,
+    /// Whether it takes a mask.
+    pub mask: bool,
+    /// The route as an edit goes it: with the upstream name, translation and price of edits, where they
+    /// differ. Edits nothing itself.
+    pub route: Arc<Route>,
 }

@@ -6,8 +6,8 @@ use std::{collections::BTreeMap, num::NonZeroU8};
 use super::{
     decimal::Decimal,
     vocabulary::{
-        Background, Complexity, ImageSize, Moderation, OutputFormat, Quality, ResponseFormat,
-        SizeChoice, Style, StylePreset,
+        Background, Complexity, ImageSize, InputFidelity, Moderation, OutputFormat, Quality,
+        ResponseFormat, SizeChoice, Style, StylePreset,
     },
 };
 
@@ -40,6 +40,8 @@ pub enum Parameter {
     OutputCompression,
     /// How strictly the provider moderates.
     Moderation,
+    /// How closely an edit keeps to the pictures it is made from.
+    InputFidelity,
     /// Answer as server-sent events.
     Stream,
     /// How many unfinished pictures a stream shows.
@@ -95,6 +97,7 @@ impl Parameter {
         Self::OutputFormat,
         Self::OutputCompression,
         Self::Moderation,
+        Self::InputFidelity,
         Self::Stream,
         Self::PartialImages,
         Self::Complexity,
@@ -123,6 +126,7 @@ impl Parameter {
             Self::OutputFormat => "output_format",
             Self::OutputCompression => "output_compression",
             Self::Moderation => "moderation",
+            Self::InputFidelity => "input_fidelity",
             Self::Stream => "stream",
             Self::PartialImages => "partial_images",
             Self::Complexity => "complexity",
@@ -158,6 +162,7 @@ impl Parameter {
             | Self::Background
             | Self::OutputFormat
             | Self::Moderation
+            | Self::InputFidelity
             | Self::Complexity
             | Self::NegativePrompt
             | Self::StylePreset
@@ -226,7 +231,8 @@ impl<T: Copy> Setting<T> {
 /// No `Debug`: it holds the prompt (I10).
 #[derive(Clone, PartialEq, Eq)]
 pub struct ImageRequest {
-    /// What to paint; within the model's limit of characters, never empty.
+    /// What to paint; within the model's limit of characters. Empty only where nothing but pictures is
+    /// asked with (a variation).
     pub prompt: String,
     /// How many pictures.
     pub n: NonZeroU8,
@@ -246,6 +252,8 @@ pub struct ImageRequest {
     pub output_compression: Option<Setting<u8>>,
     /// How strictly the provider moderates.
     pub moderation: Option<Setting<Moderation>>,
+    /// How closely an edit keeps to the pictures it is made from.
+    pub input_fidelity: Option<Setting<InputFidelity>>,
     /// Answer as server-sent events.
     pub stream: bool,
     /// How many unfinished pictures a stream shows.

@@ -99,6 +99,10 @@ words!(
     Moderation { Auto = "auto", Low = "low" }
 );
 words!(
+    /// How closely an edit keeps to the pictures it is made from.
+    InputFidelity { Low = "low", High = "high" }
+);
+words!(
     /// The file format of a picture.
     OutputFormat { Png = "png", Jpeg = "jpeg", Webp = "webp", Gif = "gif", Svg = "svg" }
 );

@@ -4,9 +4,11 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use tokio::time::{Duration, Instant};
 
-use super::{Gateway, GatewayError, GatewaySettings, Order, ProviderSlot, Rooms};
+use super::{Gateway, GatewayError, GatewaySettings, Order, ProviderSlot, Rooms, inputs};
 use crate::{
-    catalog::{Catalog, ImageRequest, Model, Parameter, Params, Route, Unsupported, Violation},
+    catalog::{
+        Catalog, ImageRequest, ImageSize, Model, Parameter, Params, Route, Unsupported, Violation,
+    },
     ids::GenerationId,
     keys::{ApiKey, Mode, UnsupportedParameters},
     money::NanoUsd,
@@ -28,6 +30,8 @@ pub(super) struct Admission {
     pub(super) request: Arc<ImageRequest>,
     /// What it is painted from.
     pub(super) task: Task,
+    /// The sizes of the pictures in it that are charged for, the mask not among them.
+    pub(super) input_images: Vec<ImageSize>,
     /// Parameters left out because the model does not take them.
     pub(super) dropped: Vec<&'static str>,
     /// In the order in which they are tried; never empty.
@@ -86,20 +90,26 @@ pub(super) fn admit(
         UnsupportedParameters::Reject => Unsupported::Reject,
         UnsupportedParameters::Drop => Unsupported::Drop,
     };
-    let (request, dropped) = model
-        .rules
+    let rules = inputs::rules_for(&order.task, &model).ok_or_else(|| {
+        let others = inputs::others(rooms, &order);
+        GatewayError::Violation(inputs::not_this_model(&order.task, &model, &others))
+    })?;
+    let (request, dropped) = rules
         .check(&order.params, unsupported)
         .map_err(GatewayError::Violation)?;
+    inputs::check(&order.task, rules, &request).map_err(GatewayError::Violation)?;
     check_priced(order.key.mode, &model, &request)?;
     let routes = find_routes(rooms, &order, &model, &request)?;
     // All that is needed of them is in the request: no prompt is kept twice while a provider paints.
     order.params = Params::new();
+    let task = std::mem::replace(&mut order.task, Task::Generate);
     Ok(Admission {
         generation: Gateway::new_generation(),
         order,
         model,
         request: Arc::new(request),
-        task: Task::Generate,
+        input_images: inputs::image_sizes(&task),
+        task,
         dropped: dropped.into_iter().map(Parameter::as_str).collect(),
         routes,
         deadline: Instant::now() + LONGEST_GENERATION,
@@ -113,7 +123,11 @@ fn find_model(
 ) -> Result<Arc<Model>, GatewayError> {
     let name = match (&order.model, &settings.default_model) {
         (Some(named), _) => named.as_str(),
-        (None, None) => Catalog::default_model(&order.params),
+        (None, None) => match &order.task {
+            Task::Generate => Catalog::default_model(&order.params),
+            Task::Edit(_) => Catalog::default_editor(),
+            Task::Vary(_) => Catalog::default_varier(),
+        },
         (None, Some(default)) if default.is_empty() => return Err(GatewayError::MissingModel),
         (None, Some(default)) => default,
     };
@@ -170,14 +184,29 @@ fn find_routes(
         }
     }
 
+    let able: Vec<Result<Arc<Route>, String>> = model
+        .routes
+        .iter()
+        .map(|route| inputs::route_for(&order.task, route))
+        .collect();
+    if able.iter().all(Result::is_err) {
+        return Err(GatewayError::Violation(inputs::no_able_route(
+            &order.task,
+            model,
+            &able,
+        )));
+    }
+
     let now = Instant::now();
+    let sizes = inputs::all_sizes(&order.task);
     let mut open = Vec::with_capacity(model.routes.len());
-    for route in &model.routes {
-        let mut open_route = candidacy(providers, &order.key, route);
+    for route in able {
+        let mut open_route = route.and_then(|route| candidacy(providers, &order.key, &route));
         if let Ok(candidacy) = &mut open_route {
-            candidacy.largest_price = route
+            candidacy.largest_price = candidacy
+                .route
                 .price
-                .largest(request, candidacy.markup_basis_points)
+                .largest_from(request, &sizes, candidacy.markup_basis_points)
                 .map_err(|error| GatewayError::Internal(Box::new(error)))?;
         }
         open.push(open_route);
@@ -194,9 +223,12 @@ fn find_routes(
                 .fraction_half_up(1, u64::from(request.n.get()))
                 .map_err(|error| GatewayError::Internal(Box::new(error)))?,
             condition: match order.key.mode {
-                Mode::Live => rooms
-                    .health
-                    .condition(&route.provider, &route.upstream_model, now),
+                Mode::Live => {
+                    let upstream_model = open_route
+                        .as_ref()
+                        .map_or(&route.upstream_model, |open| &open.route.upstream_model);
+                    rooms.health.condition(&route.provider, upstream_model, now)
+                }
                 // The sandbox is always well.
                 Mode::Test => Condition::UNKNOWN,
             },

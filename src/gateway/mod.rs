@@ -10,6 +10,7 @@ mod admit;
 mod attempt;
 mod collect;
 mod error;
+mod inputs;
 mod offers;
 mod order;
 mod settle;

@@ -6,6 +6,7 @@ use crate::{
     images::PictureFormat,
     keys::ApiKey,
     money::NanoUsd,
+    providers::Task,
     routing::Preferences,
 };
 
@@ -20,6 +21,8 @@ pub struct Order {
     pub model: Option<String>,
     /// Its parameters.
     pub params: Params,
+    /// What it is to be painted from.
+    pub task: Task,
     /// What it wishes of the route.
     pub preferences: Preferences,
     /// The client's name for the effect.

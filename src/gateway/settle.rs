@@ -341,9 +341,12 @@ fn price(
         announced: call.report.announced.max(sizes.len()),
         usage,
     };
-    by.route
-        .price
-        .charges(&admission.request, &delivered, by.markup_basis_points)
+    by.route.price.charges_from(
+        &admission.request,
+        &admission.input_images,
+        &delivered,
+        by.markup_basis_points,
+    )
 }
 
 /// I4, whatever a provider reports: what is above the hold is ours to pay, and somebody must look.

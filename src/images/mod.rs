@@ -17,6 +17,6 @@ pub use self::{
     links::{LinkError, Links},
     sniff::{NotAPicture, PictureFormat, PictureInfo, Sniffer},
     store::{ImageStore, PictureStream, StoreError, StoredImage},
-    upload::Upload,
+    upload::{Spool, Upload, UploadError, UploadWriter},
     writer::{Base64Writer, ImageWriter},
 };

@@ -180,6 +180,15 @@ impl Sniffer {
         self.walker.as_ref().map(Walker::info)
     }
 
+    /// Whether a PNG can have transparent pixels, as far as it has been seen; `None` for other formats,
+    /// which are not looked into.
+    pub fn has_alpha(&self) -> Option<bool> {
+        match &self.walker {
+            Some(Walker::Png(png)) => Some(png.has_alpha),
+            _ => None,
+        }
+    }
+
     /// The end of the file.
     ///
     /// # Errors

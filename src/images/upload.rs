@@ -1,16 +1,76 @@
 //! Pictures that clients send: told by their bytes, and readable as often as routes are tried.
 //!
+//! A small one stays in memory, a larger one goes into a temporary file that has no name, so a crash leaves
+//! nothing behind. What all of them take together is bounded, in memory and on the disk, by the [`Spool`].
 //! Knows nothing of forms, models or providers.
 
-use std::sync::Arc;
+use std::{
+    fs,
+    io::{self, Write as _},
+    os::unix::fs::FileExt as _,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt as _};
 
 use super::{
-    sniff::{NotAPicture, PictureInfo, Sniffer},
-    store::PictureStream,
+    sniff::{NotAPicture, PictureFormat, PictureInfo, Sniffer},
+    store::{PictureStream, StoreError, blocking},
 };
+
+/// Uploads up to this many bytes stay in memory; of larger ones this much is written at once.
+const BUFFER: usize = 64 * 1024;
+/// What all uploads together may have in memory; beyond it, small ones go to the disk too.
+const ALL_IN_MEMORY: u64 = 64 * 1024 * 1024;
+/// How much is read at once. A multiple of three, so that base64 of it needs no copying together.
+const CHUNK: u64 = 192 * 1024;
+
+/// Why an upload was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum UploadError {
+    /// The bytes are no picture.
+    #[error(transparent)]
+    NotAPicture(#[from] NotAPicture),
+    /// Larger than this many bytes.
+    #[error("an upload is larger than {0} bytes")]
+    TooLarge(u64),
+    /// There is no room for more uploads at the moment.
+    #[error("there is no room for more uploads at the moment")]
+    Full,
+    /// The disk says no.
+    #[error(transparent)]
+    Storage(StoreError),
+}
+
+/// Where uploads are while their requests are worked on. Cheap to clone; clones share the bounds.
+#[derive(Debug, Clone)]
+pub struct Spool(Arc<Place>);
+
+#[derive(Debug)]
+struct Place {
+    directory: PathBuf,
+    on_disk: Budget,
+    in_memory: Budget,
+}
+
+#[derive(Debug)]
+struct Budget {
+    most: u64,
+    used: AtomicU64,
+}
+
+/// Bytes that are taken from a budget and given back on drop.
+#[derive(Debug)]
+struct Share {
+    place: Arc<Place>,
+    of: fn(&Place) -> &Budget,
+    bytes: u64,
+}
 
 /// A whole picture from a client. Cheap to clone; its bytes go when the last clone does.
 #[derive(Clone)]
@@ -18,19 +78,205 @@ pub struct Upload(Arc<Content>);
 
 struct Content {
     info: PictureInfo,
-    bytes: Bytes,
+    has_alpha: Option<bool>,
+    size_bytes: u64,
+    bytes: Kept,
+    _share: Option<Share>,
+}
+
+enum Kept {
+    Memory(Bytes),
+    File(Arc<fs::File>),
+}
+
+/// A picture on its way in.
+pub struct UploadWriter {
+    sniffer: Sniffer,
+    /// Looked at, but not on the disk.
+    buffer: Vec<u8>,
+    in_memory: Share,
+    file: Option<fs::File>,
+    on_disk: Share,
+    size_bytes: u64,
+    max_bytes: u64,
+}
+
+impl Spool {
+    /// A spool in this directory, which is made if missing, for at most `max_bytes` on the disk.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] when no file can be made there.
+    pub async fn open(directory: PathBuf, max_bytes: u64) -> Result<Self, StoreError> {
+        let probed = directory.clone();
+        blocking("make room for an upload of", move || {
+            fs::create_dir_all(&probed)?;
+            tempfile::tempfile_in(&probed).map(drop)
+        })
+        .await?;
+        Ok(Self(Arc::new(Place {
+            directory,
+            on_disk: Budget::new(max_bytes),
+            in_memory: Budget::new(ALL_IN_MEMORY.min(max_bytes)),
+        })))
+    }
+
+    /// Begins an upload of at most `max_bytes`.
+    pub fn begin(&self, max_bytes: u64) -> UploadWriter {
+        let share = |of: fn(&Place) -> &Budget| Share {
+            place: Arc::clone(&self.0),
+            of,
+            bytes: 0,
+        };
+        UploadWriter {
+            sniffer: Sniffer::default(),
+            buffer: Vec::new(),
+            in_memory: share(|place| &place.in_memory),
+            file: None,
+            on_disk: share(|place| &place.on_disk),
+            size_bytes: 0,
+            max_bytes,
+        }
+    }
+
+    /// Bytes of uploads on the disk and in memory.
+    pub fn used_bytes(&self) -> (u64, u64) {
+        let used = |budget: &Budget| budget.used.load(Ordering::Relaxed);
+        (used(&self.0.on_disk), used(&self.0.in_memory))
+    }
+}
+
+impl Budget {
+    const fn new(most: u64) -> Self {
+        Self {
+            most,
+            used: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Share {
+    /// Takes more, if there is as much.
+    fn grow(&mut self, bytes: u64) -> bool {
+        let budget = (self.of)(&self.place);
+        let taken = budget
+            .used
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
+                used.checked_add(bytes).filter(|used| *used <= budget.most)
+            })
+            .is_ok();
+        if taken {
+            self.bytes += bytes;
+        }
+        taken
+    }
+
+    fn clear(&mut self) {
+        (self.of)(&self.place)
+            .used
+            .fetch_sub(self.bytes, Ordering::Relaxed);
+        self.bytes = 0;
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+impl UploadWriter {
+    /// What its first bytes have told.
+    pub fn format(&self) -> Option<PictureFormat> {
+        self.sniffer.info().map(|info| info.format)
+    }
+
+    /// The next bytes of the file.
+    ///
+    /// # Errors
+    /// [`UploadError`]; the upload cannot be finished after one.
+    ///
+    /// # Cancel safety
+    /// Not cancel safe: an upload whose write was dropped must be dropped too.
+    pub async fn write(&mut self, bytes: &[u8]) -> Result<(), UploadError> {
+        self.size_bytes += bytes.len() as u64;
+        if self.size_bytes > self.max_bytes {
+            return Err(UploadError::TooLarge(self.max_bytes));
+        }
+        self.sniffer.feed(bytes)?;
+        for bytes in bytes.chunks(BUFFER) {
+            let fits = self.buffer.len() + bytes.len() <= BUFFER
+                && self.in_memory.grow(bytes.len() as u64);
+            self.buffer.extend_from_slice(bytes);
+            if !fits {
+                self.spill().await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the picture: it ends like one, or is refused.
+    ///
+    /// # Errors
+    /// [`UploadError`].
+    pub async fn finish(mut self) -> Result<Upload, UploadError> {
+        let info = self.sniffer.finish()?;
+        if self.file.is_some() && !self.buffer.is_empty() {
+            self.spill().await?;
+        }
+        let (bytes, share) = match self.file {
+            None => (Kept::Memory(self.buffer.into()), self.in_memory),
+            Some(file) => (Kept::File(Arc::new(file)), self.on_disk),
+        };
+        Ok(Upload(Arc::new(Content {
+            info,
+            has_alpha: self.sniffer.has_alpha(),
+            size_bytes: self.size_bytes,
+            bytes,
+            _share: Some(share),
+        })))
+    }
+
+    /// Writes the buffer to the file, which is made first where there is none.
+    async fn spill(&mut self) -> Result<(), UploadError> {
+        if !self.on_disk.grow(self.buffer.len() as u64) {
+            return Err(UploadError::Full);
+        }
+        let buffer = std::mem::take(&mut self.buffer);
+        let file = self.file.take();
+        let place = Arc::clone(&self.on_disk.place);
+        let written = blocking("keep an upload of", move || {
+            let mut file = match file {
+                Some(file) => file,
+                None => tempfile::tempfile_in(&place.directory)?,
+            };
+            file.write_all(&buffer)?;
+            Ok((file, buffer))
+        })
+        .await;
+        let (file, mut buffer) = written.map_err(UploadError::Storage)?;
+        buffer.clear();
+        self.buffer = buffer;
+        self.in_memory.clear();
+        self.file = Some(file);
+        Ok(())
+    }
 }
 
 impl Upload {
-    /// A picture in memory.
+    /// A picture in memory, which counts against no spool.
     ///
     /// # Errors
     /// [`NotAPicture`].
     pub fn from_bytes(bytes: Bytes) -> Result<Self, NotAPicture> {
         let mut sniffer = Sniffer::default();
         sniffer.feed(&bytes)?;
-        let info = sniffer.finish()?;
-        Ok(Self(Arc::new(Content { info, bytes })))
+        Ok(Self(Arc::new(Content {
+            info: sniffer.finish()?,
+            has_alpha: sniffer.has_alpha(),
+            size_bytes: bytes.len() as u64,
+            bytes: Kept::Memory(bytes),
+            _share: None,
+        })))
     }
 
     /// What its bytes say.
@@ -38,14 +284,145 @@ impl Upload {
         self.0.info
     }
 
-    /// How many bytes it has.
-    pub fn size_bytes(&self) -> u64 {
-        self.0.bytes.len() as u64
+    /// Whether a PNG can have transparent pixels; `None` for other formats.
+    pub fn has_alpha(&self) -> Option<bool> {
+        self.0.has_alpha
     }
 
-    /// Its bytes, from the first; may be asked for again.
+    /// How many bytes it has.
+    pub fn size_bytes(&self) -> u64 {
+        self.0.size_bytes
+    }
+
+    /// Its bytes, from the first; may be asked for again, also while they are being read.
     pub fn read(&self) -> PictureStream {
-        let bytes = self.0.bytes.clone();
-        stream::once(async move { Ok(bytes) }).boxed()
+        match &self.0.bytes {
+            Kept::Memory(bytes) => {
+                let bytes = bytes.clone();
+                stream::once(async move { Ok(bytes) }).boxed()
+            }
+            Kept::File(_) => stream::try_unfold((self.clone(), 0), |(upload, at)| async move {
+                let Some(chunk) = upload.chunk(at).await? else {
+                    return Ok(None);
+                };
+                let next = at + chunk.len() as u64;
+                Ok(Some((chunk, (upload, next))))
+            })
+            .boxed(),
+        }
+    }
+
+    /// The next bytes of the file; `None` at its end.
+    async fn chunk(&self, at: u64) -> io::Result<Option<Bytes>> {
+        let left = self.0.size_bytes.saturating_sub(at);
+        let Kept::File(file) = &self.0.bytes else {
+            return Ok(None);
+        };
+        if left == 0 {
+            return Ok(None);
+        }
+        let file = Arc::clone(file);
+        let read = move || {
+            let mut chunk = vec![0; usize::try_from(left.min(CHUNK)).unwrap_or(0)];
+            file.read_exact_at(&mut chunk, at)?;
+            Ok(Some(chunk.into()))
+        };
+        tokio::task::spawn_blocking(read)
+            .await
+            .unwrap_or_else(|panic| Err(io::Error::other(panic)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::TryStreamExt as _;
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::images::sniff::samples;
+
+    async fn spool(max_bytes: u64) -> (Spool, TempDir) {
+        let directory = TempDir::new().unwrap();
+        let spool = Spool::open(directory.path().join("uploads"), max_bytes)
+            .await
+            .unwrap();
+        (spool, directory)
+    }
+
+    async fn put(spool: &Spool, bytes: &[u8], chunk: usize) -> Result<Upload, UploadError> {
+        let mut writer = spool.begin(1 << 20);
+        for bytes in bytes.chunks(chunk) {
+            writer.write(bytes).await?;
+        }
+        writer.finish().await
+    }
+
+    async fn read(upload: &Upload) -> Vec<u8> {
+        let chunks: Vec<Bytes> = upload.read().try_collect().await.unwrap();
+        assert!(chunks.iter().all(|chunk| chunk.len() as u64 <= CHUNK));
+        chunks.concat()
+    }
+
+    #[tokio::test]
+    async fn an_upload_is_read_as_often_as_it_is_asked_for() {
+        let (spool, directory) = spool(4 << 20).await;
+        for size in [1_000, BUFFER, BUFFER + 1, 3 * BUFFER + 7, 600_000] {
+            let bytes = samples::png_of(size);
+            for chunk in [17_000, size] {
+                let upload = put(&spool, &bytes, chunk).await.unwrap();
+                assert_eq!(upload.size_bytes(), bytes.len() as u64);
+                assert_eq!(read(&upload).await, bytes, "{size} in pieces of {chunk}");
+                assert_eq!(read(&upload).await, bytes, "again");
+                let used = spool.used_bytes();
+                let (on_disk, in_memory) = if bytes.len() > BUFFER {
+                    (bytes.len() as u64, 0)
+                } else {
+                    (0, bytes.len() as u64)
+                };
+                assert_eq!(used, (on_disk, in_memory));
+                let (one, other) = (upload.clone(), upload);
+                drop(one);
+                assert_eq!(read(&other).await, bytes);
+            }
+        }
+        assert_eq!(spool.used_bytes(), (0, 0));
+        let left = fs::read_dir(directory.path().join("uploads")).unwrap();
+        assert_eq!(left.count(), 0, "no file has a name");
+    }
+
+    #[tokio::test]
+    async fn the_spool_is_bounded() {
+        let (spool, _directory) = spool(1_000_000).await;
+        let bytes = samples::png_of(400_000);
+        let one = put(&spool, &bytes, 9_999).await.unwrap();
+        let other = put(&spool, &bytes, 9_999).await.unwrap();
+        assert!(matches!(
+            put(&spool, &bytes, 9_999).await,
+            Err(UploadError::Full)
+        ));
+        drop(one);
+        assert!(put(&spool, &bytes, 9_999).await.is_ok());
+        drop(other);
+        assert_eq!(spool.used_bytes(), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn what_is_no_picture_is_refused_as_soon_as_it_is_certain() {
+        let (spool, _directory) = spool(4 << 20).await;
+        let mut writer = spool.begin(1 << 20);
+        assert!(matches!(
+            writer.write(&[b'x'; 40]).await,
+            Err(UploadError::NotAPicture(_))
+        ));
+        let bytes = samples::png_of(100_000);
+        let torso = put(&spool, &bytes[..90_000], 1_000).await;
+        assert!(matches!(torso, Err(UploadError::NotAPicture(_))));
+        let mut writer = spool.begin(50_000);
+        assert!(matches!(
+            writer.write(&bytes).await,
+            Err(UploadError::TooLarge(50_000))
+        ));
+        drop(writer);
+        assert_eq!(spool.used_bytes(), (0, 0));
     }
 }

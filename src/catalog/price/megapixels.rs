@@ -10,7 +10,7 @@ use crate::{
     money::{MoneyError, NanoUsd},
 };
 
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::catalog) struct PerMegapixelFile {
     first: NanoUsd,

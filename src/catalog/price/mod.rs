@@ -11,6 +11,7 @@
     clippy::as_conversions
 )]
 
+mod input;
 mod megapixels;
 mod render;
 mod table;
@@ -118,7 +119,7 @@ struct PerImage {
 }
 
 /// `[model.routes.price]`: one of three kinds.
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 pub(super) enum PriceFile {
     #[serde(rename = "per_image")]
     Image(Vec<PriceRow>),
@@ -128,7 +129,7 @@ pub(super) enum PriceFile {
     Token(PerTokenFile),
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PriceRow {
     #[serde(default)]
@@ -159,7 +160,20 @@ impl Price {
         request: &ImageRequest,
         markup_basis_points: u32,
     ) -> Result<NanoUsd, PriceError> {
-        let each = self.largest_image(request, &[], markup_basis_points)?;
+        self.largest_from(request, &[], markup_basis_points)
+    }
+
+    /// [`Price::largest`] of pictures made from `input_images`.
+    ///
+    /// # Errors
+    /// [`PriceError`].
+    pub fn largest_from(
+        &self,
+        request: &ImageRequest,
+        input_images: &[ImageSize],
+        markup_basis_points: u32,
+    ) -> Result<NanoUsd, PriceError> {
+        let each = self.largest_image(request, input_images, markup_basis_points)?;
         Ok(each.checked_mul(u64::from(request.n.get()))?)
     }
 
@@ -188,9 +202,21 @@ impl Price {
     /// # Errors
     /// [`PriceError`].
     pub fn usage_bound(&self, request: &ImageRequest) -> Result<Option<TokenUsage>, PriceError> {
+        self.usage_bound_from(request, &[])
+    }
+
+    /// [`Price::usage_bound`] of a picture made from `input_images`.
+    ///
+    /// # Errors
+    /// [`PriceError`].
+    pub fn usage_bound_from(
+        &self,
+        request: &ImageRequest,
+        input_images: &[ImageSize],
+    ) -> Result<Option<TokenUsage>, PriceError> {
         match &self.kind {
             Kind::Image(_) | Kind::Megapixel(_) => Ok(None),
-            Kind::Token(price) => price.bound(request, &[]).map(Some),
+            Kind::Token(price) => price.bound(request, input_images).map(Some),
         }
     }
 
@@ -247,7 +273,7 @@ impl Price {
                         .split(delivered.announced.max(count))
                         .take(count)
                         .collect(),
-                    None => vec![price.unreported(request)?; count],
+                    None => vec![price.unreported(request, input_images)?; count],
                 }
             }
         };

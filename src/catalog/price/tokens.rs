@@ -4,6 +4,7 @@ use serde::Deserialize;
 
 use super::{
     PriceError,
+    input::{InputPatches, InputTiles, InputTokens},
     table::{Row, Table},
 };
 use crate::{
@@ -18,6 +19,10 @@ use crate::{
 /// Tokens of text input beyond those of the prompt itself. `OpenAI` adds 6 a picture
 /// (`contracts/openai-images.md`, section 2); the rest is margin for the templates of others.
 const INPUT_OVERHEAD_TOKENS: u64 = 64;
+
+/// Tokens of text that `OpenAI` adds for each input image, which are 32 (measured on gpt-image-1's edits by
+/// users of its community, thread 1281361, July 2025), with as much margin.
+const PICTURE_OVERHEAD_TOKENS: u64 = 64;
 
 /// Published rates are per this many tokens.
 const RATE_TOKENS: i64 = 1_000_000;
@@ -97,7 +102,7 @@ impl Rates {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::catalog) struct PerTokenFile {
     rates: Rates,
@@ -117,12 +122,15 @@ pub(in crate::catalog) struct PerTokenFile {
     /// The most text that comes with a picture, thinking included.
     #[serde(default)]
     max_text_out_tokens: u64,
-    /// The most tokens an input image counts as.
-    #[serde(default)]
-    input_image_tokens: u64,
+    /// The most tokens an input image counts as, whatever its size; this or one of the two below.
+    input_image_tokens: Option<u64>,
+    /// The tokens of an input image by tiles.
+    input_tiles: Option<InputTiles>,
+    /// The tokens of an input image by patches.
+    input_patches: Option<InputPatches>,
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct TokenRow {
     #[serde(default)]
@@ -185,7 +193,7 @@ pub(super) struct PerToken {
     pub(super) estimated: bool,
     partial_image_tokens: u64,
     max_text_out_tokens: u64,
-    input_image_tokens: u64,
+    input: InputTokens,
 }
 
 /// A row of the listing of output tokens.
@@ -214,6 +222,30 @@ impl PerToken {
             (None, Some(levels)) => patches(levels, rules)?,
             _ => return Err("a price per token has either 'output_tokens' or 'patches'".to_owned()),
         };
+        let input = match (
+            file.input_image_tokens,
+            file.input_tiles,
+            file.input_patches,
+        ) {
+            (None, None, None) => InputTokens::Flat(0),
+            (Some(tokens), None, None) => InputTokens::Flat(tokens),
+            (None, Some(tiles), None) => InputTokens::Tiles(tiles),
+            (None, None, Some(patches)) => InputTokens::Patches(patches),
+            _ => {
+                return Err(
+                    "a price per token has one of 'input_image_tokens', 'input_tiles' and 'input_patches'"
+                        .to_owned(),
+                );
+            }
+        };
+        let takes_pictures = rules.edits().or(rules.variations()).is_some();
+        if takes_pictures && matches!(input, InputTokens::Flat(0)) {
+            return Err(
+                "the model takes pictures, so its price needs their tokens: one of \
+                 'input_image_tokens', 'input_tiles' and 'input_patches'"
+                    .to_owned(),
+            );
+        }
         let price = Self {
             rates: file.rates,
             output,
@@ -221,7 +253,7 @@ impl PerToken {
             estimated: file.estimated,
             partial_image_tokens: file.partial_image_tokens,
             max_text_out_tokens: file.max_text_out_tokens,
-            input_image_tokens: file.input_image_tokens,
+            input,
         };
         price.check_rates()?;
         price.check_coverage(rules)?;
@@ -245,13 +277,15 @@ impl PerToken {
             .map_or(0, |set| u64::from(set.value))
             .checked_mul(self.partial_image_tokens)
             .ok_or_else(overflow)?;
+        let around = count(input_images.len())?
+            .checked_mul(PICTURE_OVERHEAD_TOKENS)
+            .and_then(|around| around.checked_add(INPUT_OVERHEAD_TOKENS))
+            .ok_or_else(overflow)?;
         Ok(TokenUsage {
             input_text: count(request.prompt.len())?
-                .checked_add(INPUT_OVERHEAD_TOKENS)
+                .checked_add(around)
                 .ok_or_else(overflow)?,
-            input_image: count(input_images.len())?
-                .checked_mul(self.input_image_tokens)
-                .ok_or_else(overflow)?,
+            input_image: self.input_tokens(request, input_images)?,
             cached_text: 0,
             cached_image: 0,
             output_text: self.max_text_out_tokens,
@@ -278,8 +312,31 @@ impl PerToken {
     }
 
     /// The cost of one picture whose usage nobody reported.
-    pub(super) fn unreported(&self, request: &ImageRequest) -> Result<NanoUsd, PriceError> {
-        Ok(self.rates.image_out.of(self.picture_tokens(request)?)?)
+    pub(super) fn unreported(
+        &self,
+        request: &ImageRequest,
+        input_images: &[ImageSize],
+    ) -> Result<NanoUsd, PriceError> {
+        Ok(self.rates.cost(&TokenUsage {
+            input_image: self.input_tokens(request, input_images)?,
+            output_image: self.picture_tokens(request)?,
+            ..TokenUsage::default()
+        })?)
+    }
+
+    /// The most tokens that these pictures count as.
+    fn input_tokens(
+        &self,
+        request: &ImageRequest,
+        input_images: &[ImageSize],
+    ) -> Result<u64, PriceError> {
+        let fidelity = request.input_fidelity.map(|set| set.value);
+        input_images
+            .iter()
+            .try_fold(0_u64, |sum, size| {
+                sum.checked_add(self.input.of(*size, fidelity)?)
+            })
+            .ok_or(PriceError::Money(MoneyError::Overflow))
     }
 
     /// What listings say about output tokens.

@@ -144,14 +144,14 @@ impl CrossRule {
     }
 }
 
-fn alternatives(values: &[Scalar]) -> String {
+pub(super) fn alternatives(values: &[Scalar]) -> String {
     let words: Vec<String> = values.iter().map(ToString::to_string).collect();
     joined_list(&words, "or")
 }
 
 /// The value that holds for a parameter. `None` when nothing does, and for those that no rule can
 /// sensibly speak of: free text (which must not get into a message) and the `svg` object.
-fn resolved(request: &ImageRequest, parameter: Parameter) -> Option<Scalar> {
+pub(super) fn resolved(request: &ImageRequest, parameter: Parameter) -> Option<Scalar> {
     let word = |text: &'static str| Scalar::Text(text.to_owned());
     match parameter {
         Parameter::N => Some(Scalar::Integer(request.n.get().into())),
@@ -168,6 +168,7 @@ fn resolved(request: &ImageRequest, parameter: Parameter) -> Option<Scalar> {
             .output_compression
             .map(|set| Scalar::Integer(set.value.into())),
         Parameter::Moderation => request.moderation.map(|set| word(set.value.as_str())),
+        Parameter::InputFidelity => request.input_fidelity.map(|set| word(set.value.as_str())),
         Parameter::Stream => Some(Scalar::Flag(request.stream)),
         Parameter::PartialImages => request
             .partial_images

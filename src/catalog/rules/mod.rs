@@ -6,7 +6,9 @@
 
 mod cross;
 mod parameter;
+mod pictures;
 mod size;
+mod tasks;
 mod violation;
 
 use std::num::NonZeroU8;
@@ -15,19 +17,24 @@ use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
 
 pub(super) use self::size::{FreeSizes, SizeRule};
-pub use self::violation::{Violation, nearest};
 use self::{
     cross::CrossRule,
     parameter::{
         DecimalRule, Describe, FlagRule, IntegerRule, PromptRule, Rule, SvgRule, TextRule, WordRule,
     },
+    pictures::MaskRule,
+    tasks::TaskRules,
+};
+pub use self::{
+    pictures::{InputImages, InputPicture, InputPictures},
+    violation::{Violation, nearest},
 };
 use super::{
     ratio::Ratio,
     request::{ImageRequest, Parameter, Params, Setting},
     vocabulary::{
-        Background, Complexity, Moderation, OutputFormat, Quality, ResponseFormat, SizeChoice,
-        Style, StylePreset,
+        Background, Complexity, InputFidelity, Moderation, OutputFormat, Quality, ResponseFormat,
+        SizeChoice, Style, StylePreset,
     },
 };
 
@@ -45,7 +52,8 @@ pub enum Unsupported {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rules {
-    prompt: PromptRule,
+    /// Absent only where nothing but pictures is asked with.
+    prompt: Option<PromptRule>,
     n: IntegerRule<NonZeroU8>,
     size: SizeRule,
     aspect_ratio: Option<WordRule<Ratio>>,
@@ -56,6 +64,8 @@ pub struct Rules {
     output_format: Option<WordRule<OutputFormat>>,
     output_compression: Option<IntegerRule<u8>>,
     moderation: Option<WordRule<Moderation>>,
+    #[serde(skip)]
+    input_fidelity: Option<WordRule<InputFidelity>>,
     stream: Option<FlagRule>,
     partial_images: Option<IntegerRule<u8>>,
     complexity: Option<WordRule<Complexity>>,
@@ -68,20 +78,23 @@ pub struct Rules {
     cfg_scale: Option<DecimalRule>,
     safety_identifier: Option<TextRule>,
     user: Option<TextRule>,
-    input_images: Option<InputImages>,
     #[serde(default)]
     cross: Vec<CrossRule>,
-}
-
-/// What pictures a model takes in, for edits and references.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct InputImages {
-    /// How many at most.
-    pub max: NonZeroU8,
-    /// Whether a mask can say where to edit.
-    #[serde(default)]
-    pub mask: bool,
+    #[serde(rename = "edits")]
+    edits_file: Option<Box<TaskRules>>,
+    #[serde(rename = "variations")]
+    variations_file: Option<Box<TaskRules>>,
+    /// The pictures that a request by these rules brings; only in the rules of edits and variations.
+    #[serde(skip)]
+    images: Option<InputImages>,
+    #[serde(skip)]
+    mask: Option<MaskRule>,
+    /// The complete rules of edits, where the model edits.
+    #[serde(skip)]
+    edits: Option<Box<Rules>>,
+    /// The complete rules of variations, where the model makes them.
+    #[serde(skip)]
+    variations: Option<Box<Rules>>,
 }
 
 impl Rules {
@@ -103,7 +116,9 @@ impl Rules {
         };
         // In the order of `Parameter::ALL`.
         let request = ImageRequest {
-            prompt: check.required(Parameter::Prompt, &self.prompt)?,
+            prompt: check
+                .optional(Parameter::Prompt, self.prompt.as_ref())?
+                .unwrap_or_default(),
             n: check
                 .required(Parameter::N, &self.n)?
                 .map_or(NonZeroU8::MIN, |set| set.value),
@@ -131,6 +146,9 @@ impl Rules {
                 .flatten(),
             moderation: check
                 .optional(Parameter::Moderation, self.moderation.as_ref())?
+                .flatten(),
+            input_fidelity: check
+                .optional(Parameter::InputFidelity, self.input_fidelity.as_ref())?
                 .flatten(),
             stream: check
                 .optional(Parameter::Stream, self.stream.as_ref())?
@@ -174,6 +192,30 @@ impl Rules {
         Ok((request, check.dropped))
     }
 
+    /// Checks the pictures of a request that has passed [`Rules::check`].
+    ///
+    /// # Errors
+    /// The first [`Violation`]. Nothing of a picture can be left out: an edit without its mask would be
+    /// another one.
+    pub fn check_pictures(
+        &self,
+        pictures: &InputPictures<'_>,
+        request: &ImageRequest,
+    ) -> Result<(), Violation> {
+        if let Some(images) = &self.images {
+            images.check(pictures.images)?;
+        }
+        match (&self.mask, pictures.mask) {
+            (_, None) => Ok(()),
+            (Some(rule), Some(mask)) => rule.check(mask, pictures.images.first(), request),
+            (None, Some(_)) => Err(Violation::named(
+                "mask",
+                "unsupported_parameter",
+                "Unsupported parameter: 'mask'. This model edits without a mask.".to_owned(),
+            )),
+        }
+    }
+
     /// `supported_parameters` of `/v1/models`: values, range and default of each parameter, and under
     /// `conditions` what holds only together with other parameters.
     pub fn to_json(&self) -> Json {
@@ -190,16 +232,67 @@ impl Rules {
             }
             described
         };
-        let parameters: Map<String, Json> = self
+        let mut parameters: Map<String, Json> = self
             .taken()
             .map(|(parameter, rule)| (parameter.as_str().to_owned(), described(parameter, rule)))
             .collect();
+        if let Some(images) = &self.images {
+            parameters.insert("image".to_owned(), images.describe());
+        }
+        if let Some(mask) = &self.mask {
+            parameters.insert("mask".to_owned(), mask.describe());
+        }
         Json::Object(parameters)
     }
 
+    /// What of [`Rules::to_json`] is different for another endpoint of the same model: a rule of its own,
+    /// or `null` for what that endpoint does not take.
+    fn difference(&self, other: &Self) -> Json {
+        let (Json::Object(ours), Json::Object(mut theirs)) = (self.to_json(), other.to_json())
+        else {
+            return Json::Null;
+        };
+        theirs.retain(|name, rule| ours.get(name) != Some(rule));
+        let is_gone = |name: &&String| {
+            Parameter::from_name(name).is_some_and(|parameter| !other.takes(parameter))
+        };
+        theirs.extend(
+            ours.keys()
+                .filter(is_gone)
+                .map(|name| (name.clone(), Json::Null)),
+        );
+        Json::Object(theirs)
+    }
+
+    /// `supported_parameters` of each endpoint beside `/v1/images/generations`, as far as they differ from
+    /// those of that one; empty when the model serves no other.
+    pub fn endpoints_to_json(&self) -> Json {
+        let tasks = [("edits", &self.edits), ("variations", &self.variations)];
+        let tasks = tasks.into_iter().filter_map(|(name, rules)| {
+            let rules = rules.as_deref()?;
+            Some((name.to_owned(), self.difference(rules)))
+        });
+        Json::Object(tasks.collect())
+    }
+
+    /// The rules of edits; `None` when the model paints from text alone.
+    pub fn edits(&self) -> Option<&Self> {
+        self.edits.as_deref()
+    }
+
+    /// The rules of variations; `None` when the model makes none.
+    pub fn variations(&self) -> Option<&Self> {
+        self.variations.as_deref()
+    }
+
+    /// Whether edits can have a mask.
+    pub fn takes_mask(&self) -> bool {
+        self.edits().is_some_and(|edits| edits.mask.is_some())
+    }
+
     /// What pictures the model takes in; `None` when it paints from text alone.
-    pub fn input_images(&self) -> Option<InputImages> {
-        self.input_images
+    pub fn input_images(&self) -> Option<&InputImages> {
+        self.edits()?.images.as_ref()
     }
 
     /// Whether the model takes this parameter at all.
@@ -231,11 +324,44 @@ impl Rules {
         self.quality.as_ref().and_then(|rule| rule.default)
     }
 
+    /// The rules as they are worked with: checked, and with those of edits and variations worked out.
+    pub(super) fn complete(self) -> Result<Self, String> {
+        if self.prompt.is_none() {
+            return Err("missing key 'prompt' in [model.rules]".to_owned());
+        }
+        self.validate()?;
+        let task = |name: &str, file: Option<Box<TaskRules>>| {
+            let rules = file.map(|file| file.over(&self)).transpose();
+            rules
+                .map(|rules| rules.map(Box::new))
+                .map_err(|problem| format!("[model.rules.{name}]: {problem}"))
+        };
+        let edits = task("edits", self.edits_file.clone())?;
+        let variations = task("variations", self.variations_file.clone())?;
+        Ok(Self {
+            edits,
+            variations,
+            edits_file: None,
+            variations_file: None,
+            ..self
+        })
+    }
+
     /// Refuses rules that contradict themselves.
-    pub(super) fn validate(&self) -> Result<(), String> {
+    fn validate(&self) -> Result<(), String> {
         for (parameter, rule) in self.taken() {
             rule.validate()
                 .map_err(|problem| format!("rule '{}': {problem}", parameter.as_str()))?;
+        }
+        if let Some(images) = &self.images {
+            images.validate()?;
+        }
+        let beside_a_mask = self.mask.iter().flat_map(MaskRule::parameters);
+        if let Some(stranger) = beside_a_mask.into_iter().find(|other| !self.takes(*other)) {
+            return Err(format!(
+                "the mask's rule speaks of '{}', for which there is no rule",
+                stranger.as_str()
+            ));
         }
         let ratios = self.aspect_ratio.iter().flat_map(|rule| &rule.values);
         let sizes: Vec<SizeChoice> = self.size.choices().collect();
@@ -270,7 +396,7 @@ impl Rules {
             rule.map(|rule| rule as &dyn Describe)
         }
         match parameter {
-            Parameter::Prompt => Some(&self.prompt),
+            Parameter::Prompt => describe(self.prompt.as_ref()),
             Parameter::N => Some(&self.n),
             Parameter::Size => Some(&self.size),
             Parameter::AspectRatio => describe(self.aspect_ratio.as_ref()),
@@ -281,6 +407,7 @@ impl Rules {
             Parameter::OutputFormat => describe(self.output_format.as_ref()),
             Parameter::OutputCompression => describe(self.output_compression.as_ref()),
             Parameter::Moderation => describe(self.moderation.as_ref()),
+            Parameter::InputFidelity => describe(self.input_fidelity.as_ref()),
             Parameter::Stream => describe(self.stream.as_ref()),
             Parameter::PartialImages => describe(self.partial_images.as_ref()),
             Parameter::Complexity => describe(self.complexity.as_ref()),
@@ -340,6 +467,11 @@ impl Check<'_> {
         }
         if self.params.contains_key(&parameter) {
             match self.unsupported {
+                Unsupported::Reject
+                    if parameter == Parameter::InputFidelity && self.rules.images.is_some() =>
+                {
+                    return Err(Violation::no_input_fidelity());
+                }
                 Unsupported::Reject => {
                     return Err(self.rules.unknown_parameter(parameter.as_str()));
                 }

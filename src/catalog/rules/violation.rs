@@ -37,6 +37,30 @@ impl Violation {
         }
     }
 
+    /// A refusal of something that is no [`Parameter`].
+    pub fn named(name: &str, code: &'static str, message: String) -> Self {
+        Self {
+            parameter: name.to_owned(),
+            code,
+            message,
+        }
+    }
+
+    /// Something required that is no [`Parameter`].
+    pub fn missing_named(name: &str) -> Self {
+        let message = format!("Missing required parameter: '{name}'.");
+        Self::named(name, "missing_required_parameter", message)
+    }
+
+    /// An edit that the model keeps no closer than it does (`contracts/openai-images.md`, section 6).
+    pub(super) fn no_input_fidelity() -> Self {
+        Self::new(
+            Parameter::InputFidelity,
+            "invalid_input_fidelity_model",
+            "This model does not support the 'input_fidelity' parameter.".to_owned(),
+        )
+    }
+
     /// A name that the model does not take; `taken` are those it does.
     pub(super) fn unknown_parameter(name: &str, taken: &[&str]) -> Self {
         let nearest = nearest(name, taken.iter().copied())
@@ -182,7 +206,7 @@ impl Violation {
 }
 
 /// `'a', 'b', and 'c'`, as `OpenAI` writes lists.
-pub(super) fn quoted_list(items: &[impl fmt::Display], conjunction: &str) -> String {
+pub(in crate::catalog) fn quoted_list(items: &[impl fmt::Display], conjunction: &str) -> String {
     let quoted: Vec<String> = items.iter().map(|item| format!("'{item}'")).collect();
     joined_list(&quoted, conjunction)
 }

@@ -116,7 +116,7 @@ fn flux_2_is_priced_by_begun_megapixels_in_and_out() {
         "black-forest-labs/flux-2-pro",
         r#"
 size = { values = ["1024x1024", "auto"], default = "auto", free = { multiple_of = 32, min_edge = 256, max_edge = 2048, min_pixels = 65536, max_pixels = 4194304, max_ratio = "8:1" } }
-input_images = { max = 8 }
+edits = { images = { max = 8 } }
 [[model.routes]]
 provider = "replicate"
 upstream_model = "black-forest-labs/flux-2-pro"
@@ -124,7 +124,7 @@ price.per_megapixel = { first = "0.03", next = "0.015", input = "0.015", megapix
 "#,
     );
     let inputs = flux.rules.input_images().unwrap();
-    assert_eq!((inputs.max.get(), inputs.mask), (8, false));
+    assert_eq!((inputs.max.get(), flux.rules.takes_mask()), (8, false));
     let price = &flux.routes[0].price;
     let largest = |asked: &str, inputs: &[ImageSize]| {
         let request = request(&flux, asked);
@@ -284,7 +284,7 @@ output_tokens = [
     assert_eq!(largest("", &[]), text + 3_767 * 30_000);
     assert_eq!(
         largest("size=1024x1024", &[size("64x64"); 2]),
-        text + 1_120 * 30_000 + 2 * 1_120 * 1_500
+        text + 1_120 * 30_000 + 2 * (1_120 + 64) * 1_500
     );
     let usage = TokenUsage {
         input_text: 9,

@@ -13,6 +13,8 @@ pub(super) const START: Want = Want::Bytes {
 const CHUNK_HEADER: usize = 8;
 const CHECKSUM: u64 = 4;
 const IHDR_DATA: u32 = 13;
+/// Of the header's data: width, height, depth, colour type.
+const HEADER: usize = 10;
 const MAX_CHUNK: u32 = i32::MAX.unsigned_abs();
 
 #[derive(Debug, Default)]
@@ -20,6 +22,7 @@ pub(super) struct Png {
     pub(super) size: Option<ImageSize>,
     at: At,
     has_data: bool,
+    pub(super) has_alpha: bool,
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -44,13 +47,15 @@ impl Png {
                     return Err(refused("a png without its header"));
                 }
                 self.at = At::Header;
-                Ok(Want::take(CHUNK_HEADER))
+                Ok(Want::take(HEADER))
             }
             At::Header => {
                 self.size = size_of(be32(bytes, 0), be32(bytes, 4))?;
+                // Greyscale and colour, each with alpha.
+                self.has_alpha = matches!(bytes.last(), Some(4 | 6));
                 self.at = At::Chunk;
                 Ok(Want::Bytes {
-                    skip: u64::from(IHDR_DATA) - CHUNK_HEADER as u64 + CHECKSUM,
+                    skip: u64::from(IHDR_DATA) - HEADER as u64 + CHECKSUM,
                     take: CHUNK_HEADER,
                 })
             }
@@ -75,6 +80,8 @@ impl Png {
             }
             _ => {
                 self.has_data |= name == b"IDAT";
+                // One colour, or entries of the palette, are transparent.
+                self.has_alpha |= name == b"tRNS";
                 let take = CHUNK_HEADER;
                 Ok(Want::Bytes { skip, take })
             }

@@ -31,6 +31,21 @@ pub(in crate::images) fn png() -> Vec<u8> {
     encode(&pixels(WIDTH, HEIGHT), ImageFormat::Png)
 }
 
+/// A PNG of exactly so many bytes (at least 1,000), most of them in a chunk that nobody reads.
+pub(in crate::images) fn png_of(size: usize) -> Vec<u8> {
+    const AROUND: usize = 12;
+    let mut bytes = encode(&pixels(8, 8), ImageFormat::Png);
+    let end = bytes.split_off(bytes.len() - AROUND);
+    let padding = size - bytes.len() - 2 * AROUND;
+    bytes.extend(u32::try_from(padding).unwrap().to_be_bytes());
+    bytes.extend(b"paDd");
+    let content = (0..padding).map(|place| u8::try_from(place % 251).unwrap());
+    bytes.extend(content);
+    bytes.extend([0; 4]);
+    bytes.extend(end);
+    bytes
+}
+
 pub(in crate::images) fn jpeg() -> Vec<u8> {
     encode(&pixels(WIDTH, HEIGHT), ImageFormat::Jpeg)
 }

@@ -12,7 +12,7 @@ use super::{Protocol, answer::AnswerReader, error::ErrorBody, request, verdict};
 use crate::{
     catalog::{Catalog, Translation, Unsupported},
     providers::{
-        PictureEvent, ProviderError,
+        PictureEvent, ProviderError, Task,
         json::MAX_DEPTH,
         testing::goldens::{fixtures, params, snapshot},
     },
@@ -125,28 +125,30 @@ fn shown(error: &ProviderError) -> Value {
     })
 }
 
-#[test]
-fn requests_become_google_s() {
+#[tokio::test]
+async fn requests_become_google_s() {
     let catalog = Catalog::load(None).unwrap();
-    let requests = fixtures("google", "requests")
-        .into_iter()
-        .map(|(name, written)| {
-            let written = serde_json::from_slice::<Value>(&written).unwrap();
-            let model = catalog.find(written["model"].as_str().unwrap()).unwrap();
-            let (request, _) = model
-                .rules
-                .check(&params(&written), Unsupported::Reject)
-                .unwrap_or_else(|violation| panic!("{written}: {violation:?}"));
-            let routes = model.routes.iter().map(|route| {
-                let (upstream, protocol) = Protocol::of(&route.upstream_model).unwrap();
-                let n = request.n.min(route.images_per_call);
-                let body = request::body(protocol, &request, n, &route.translation).unwrap();
-                let asked = format!("{}: {upstream}:{}", route.provider, protocol.method());
-                (asked, body)
-            });
-            (name, Value::Object(routes.collect()))
-        })
-        .collect();
+    let mut requests = Map::new();
+    for (name, written) in fixtures("google", "requests") {
+        let written = serde_json::from_slice::<Value>(&written).unwrap();
+        let model = catalog.find(written["model"].as_str().unwrap()).unwrap();
+        let (request, _) = model
+            .rules
+            .check(&params(&written), Unsupported::Reject)
+            .unwrap_or_else(|violation| panic!("{written}: {violation:?}"));
+        let mut routes = Map::new();
+        for route in &model.routes {
+            let (upstream, protocol) = Protocol::of(&route.upstream_model).unwrap();
+            let n = request.n.min(route.images_per_call);
+            let task = Task::Generate;
+            let payload =
+                request::payload(protocol, &request, &task, n, &route.translation).unwrap();
+            let body = serde_json::from_slice(&payload.collected().await).unwrap();
+            let asked = format!("{}: {upstream}:{}", route.provider, protocol.method());
+            routes.insert(asked, body);
+        }
+        requests.insert(name, Value::Object(routes));
+    }
     snapshot("google", "requests", &Value::Object(requests));
 }
 
@@ -313,8 +315,8 @@ fn sizes_that_google_paints_are_asked_for_exactly() {
     }
 }
 
-#[test]
-fn what_is_fixed_is_laid_over_the_body() {
+#[tokio::test]
+async fn what_is_fixed_is_laid_over_the_body() {
     let catalog = Catalog::load(None).unwrap();
     let written = json!({ "model": "nano-banana-2.1", "prompt": PROMPT, "size": "1024x1024" });
     let rules = &catalog.find("nano-banana-2.1").unwrap().rules;
@@ -326,7 +328,11 @@ fn what_is_fixed_is_laid_over_the_body() {
         "#,
     )
     .unwrap();
-    let body = request::body(Protocol::GenerateContent, &request, request.n, &translation).unwrap();
+    let task = Task::Generate;
+    let ask =
+        |protocol, translation| request::payload(protocol, &request, &task, request.n, translation);
+    let payload = ask(Protocol::GenerateContent, &translation).unwrap();
+    let body = serde_json::from_slice::<Value>(&payload.collected().await).unwrap();
     assert_eq!(
         body["generationConfig"],
         json!({
@@ -337,7 +343,7 @@ fn what_is_fixed_is_laid_over_the_body() {
     );
     let unsayable =
         toml::from_str::<Translation>("size = { table = [[\"512x512\", { a = 1 }]] }").unwrap();
-    let error = request::body(Protocol::Predict, &request, request.n, &unsayable).unwrap_err();
+    let error = ask(Protocol::Predict, &unsayable).err().unwrap();
     assert_eq!(
         error.message,
         "size 1024x1024 cannot be asked of this provider"

@@ -22,7 +22,6 @@ mod verdict;
 
 use std::{fmt, num::NonZeroU8};
 
-use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use reqwest::header::HeaderMap;
 
@@ -34,7 +33,7 @@ use self::{
 };
 use super::{
     Call, ErrorKind, PictureEvent, PictureSink, Provider, ProviderError, Report,
-    http::{Answer, Attempt, HttpClient},
+    http::{Answer, Attempt, HttpClient, Payload},
 };
 use crate::{clock::Clock, config::ProviderConfig};
 
@@ -136,8 +135,13 @@ impl Google {
         sink: &mut dyn PictureSink,
     ) -> Result<Report, ProviderError> {
         let (model, protocol) = Protocol::of(&call.route.upstream_model)?;
-        let body = request::body(protocol, &call.request, call.n, &call.route.translation)?;
-        let body = Bytes::from(body.to_string());
+        let body = request::payload(
+            protocol,
+            &call.request,
+            &call.task,
+            call.n,
+            &call.route.translation,
+        )?;
         let mut attempt = self.http.begin(call.deadline)?;
         let once = self.exchange(&mut attempt, model, protocol, body.clone(), call, sink);
         let said = match once.await? {
@@ -172,7 +176,7 @@ impl Google {
         attempt: &mut Attempt<'_>,
         model: &str,
         protocol: Protocol,
-        body: Bytes,
+        body: Payload,
         call: &Call,
         sink: &mut dyn PictureSink,
     ) -> Result<Brought, ProviderError> {
@@ -196,7 +200,7 @@ impl Google {
         attempt: &Attempt<'_>,
         model: &str,
         protocol: Protocol,
-        body: Bytes,
+        body: Payload,
         n: NonZeroU8,
     ) -> Result<Answer, ProviderError> {
         let last = format!("{model}:{}", protocol.method());

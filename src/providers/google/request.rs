@@ -10,36 +10,77 @@ use serde_json::{Map, Value, json};
 use super::Protocol;
 use crate::{
     catalog::{ImageRequest, Parameter, Setting, Translation},
-    providers::{ErrorKind, ProviderError},
+    images::Upload,
+    providers::{
+        ErrorKind, ProviderError, Task,
+        http::{Payload, Pictures},
+    },
 };
 
-/// The body for `n` pictures.
+/// What is posted for `n` pictures.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidRequest`] for a size that this provider has no way to say.
-pub(super) fn body(
+/// [`ErrorKind::InvalidRequest`] for what this provider has no way to say: some sizes, masks, and pictures
+/// where the protocol takes none.
+pub(super) fn payload(
     protocol: Protocol,
     request: &ImageRequest,
+    task: &Task,
     n: NonZeroU8,
     translation: &Translation,
-) -> Result<Value, ProviderError> {
+) -> Result<Payload, ProviderError> {
     let size = size(request, translation)?;
-    let mut body = match protocol {
-        Protocol::GenerateContent => generate_content(request, size),
-        Protocol::Predict => predict(request, n, size),
+    let mut pictures = Pictures::default();
+    let mut body = match (protocol, inputs(task)?) {
+        (Protocol::GenerateContent, uploads) => {
+            generate_content(request, uploads, size, &mut pictures)
+        }
+        (Protocol::Predict, []) => predict(request, n, size),
+        (Protocol::Predict, _) => {
+            return Err(unsayable("image", "pictures cannot be sent to this model"));
+        }
     };
     lay_over(&mut body, &translation.fixed);
-    Ok(body)
+    Ok(pictures.payload(&body))
 }
 
-/// Never with `candidateCount`: more than one is refused, so each picture is a call of its own.
-fn generate_content(request: &ImageRequest, size: Map<String, Value>) -> Value {
+/// The pictures of the client's that go along.
+fn inputs(task: &Task) -> Result<&[Upload], ProviderError> {
+    match task {
+        Task::Generate => Ok(&[]),
+        Task::Edit(inputs) if inputs.mask.is_some() => Err(unsayable(
+            "mask",
+            "a mask cannot be sent to this provider, whose models choose for themselves where to edit",
+        )),
+        Task::Edit(inputs) => Ok(&inputs.images),
+        Task::Vary(_) => Err(unsayable(
+            "image",
+            "this provider varies no picture without being told how",
+        )),
+    }
+}
+
+/// Never with `candidateCount`: more than one is refused, so each picture is a call of its own. The prompt
+/// first, then the pictures in the client's order.
+fn generate_content(
+    request: &ImageRequest,
+    uploads: &[Upload],
+    size: Map<String, Value>,
+    pictures: &mut Pictures,
+) -> Value {
     let mut config = json!({ "responseModalities": ["IMAGE"] });
     if !size.is_empty() {
         config["imageConfig"] = Value::Object(size);
     }
+    let mut parts = vec![json!({ "text": request.prompt })];
+    parts.extend(uploads.iter().map(|upload| {
+        json!({ "inlineData": {
+            "mimeType": upload.info().format.content_type(),
+            "data": pictures.stand_in(upload),
+        } })
+    }));
     json!({
-        "contents": [{ "role": "user", "parts": [{ "text": request.prompt }] }],
+        "contents": [{ "role": "user", "parts": parts }],
         "generationConfig": config,
     })
 }
@@ -76,12 +117,16 @@ fn size(
     }
     let fields = translation.size.fields(value).ok_or_else(|| {
         let message = format!("size {value} cannot be asked of this provider");
-        ProviderError {
-            param: Some(Parameter::Size.as_str().to_owned()),
-            ..ProviderError::new(ErrorKind::InvalidRequest, message)
-        }
+        unsayable(Parameter::Size.as_str(), message)
     })?;
     Ok(fields.into_owned())
+}
+
+fn unsayable(param: &str, message: impl Into<String>) -> ProviderError {
+    ProviderError {
+        param: Some(param.to_owned()),
+        ..ProviderError::new(ErrorKind::InvalidRequest, message)
+    }
 }
 
 /// Members of objects one by one, everything else whole.

@@ -14,6 +14,7 @@ mod hosts;
 mod job;
 mod mirror;
 mod payload;
+mod pictures;
 mod retry_after;
 mod witness;
 
@@ -36,7 +37,8 @@ use tokio::{
 };
 
 pub(super) use self::{
-    body::AnswerBody, form::Form, mirror::Mirrored, payload::Payload, retry_after::retry_after,
+    body::AnswerBody, form::Form, mirror::Mirrored, payload::Payload, pictures::Pictures,
+    retry_after::retry_after,
 };
 use self::{
     deadline::Deadline,

@@ -25,7 +25,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use http_body::{Body, Frame, SizeHint};
 
-use super::payload::{Payload, Piece};
+use super::payload::{Payload, Piece, read_base64};
 use crate::images::PictureStream;
 
 const HELD: u8 = 0;
@@ -103,6 +103,9 @@ impl Watched {
             match self.payload.pieces.pop_front() {
                 Some(Piece::Bytes(bytes)) => return Poll::Ready(Some(Ok(bytes))),
                 Some(Piece::Upload(upload)) => self.reading = Some(Mutex::new(upload.read())),
+                Some(Piece::Base64(upload)) => {
+                    self.reading = Some(Mutex::new(read_base64(&upload)));
+                }
                 None => return Poll::Ready(None),
             }
         }

@@ -92,7 +92,7 @@ pub struct PixelTranslation {
     min_edge: NonZeroU32,
     /// The longest side it takes.
     max_edge: NonZeroU32,
-    /// How sizes are said that it does not take in pixels.
+    /// How sizes are said that it does not take in pixels, and those that `exact` there names.
     otherwise: Option<RatioTranslation>,
 }
 
@@ -188,6 +188,10 @@ impl SizeTranslation {
 
 impl PixelTranslation {
     fn fields(&self, size: ImageSize) -> Option<Map<String, Json>> {
+        let ratios = self.otherwise.as_ref();
+        if let Some(fields) = ratios.and_then(|ratios| ratios.exactly(size)) {
+            return Some(fields);
+        }
         let edges = self.min_edge..=self.max_edge;
         let is_exact = [size.width, size.height]
             .iter()
@@ -210,8 +214,8 @@ impl RatioTranslation {
     }
 
     fn fields(&self, size: ImageSize) -> Option<Map<String, Json>> {
-        if let Some((_, fields)) = self.exact.iter().find(|(ours, _)| *ours == size) {
-            return Some(fields.clone());
+        if let Some(fields) = self.exactly(size) {
+            return Some(fields);
         }
         let ratio = Ratio::nearest(&self.values, size, self.tolerance_percent)?;
         let mut fields = Map::new();
@@ -224,5 +228,11 @@ impl RatioTranslation {
         }
         fields.insert(self.field.clone(), Json::String(ratio.to_string()));
         Some(fields)
+    }
+
+    /// The fields of a size that has some of its own.
+    fn exactly(&self, size: ImageSize) -> Option<Map<String, Json>> {
+        let (_, fields) = self.exact.iter().find(|(ours, _)| *ours == size)?;
+        Some(fields.clone())
     }
 }

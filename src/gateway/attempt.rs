@@ -76,6 +76,14 @@ pub(super) struct ServedCall {
     pub(super) failure: Option<ProviderError>,
 }
 
+impl ServedCall {
+    /// Whether it failed in a way that is worth a second try, and safe.
+    fn may_repeat(&self) -> bool {
+        let failure = self.failure.as_ref();
+        self.pictures.is_empty() && failure.is_some_and(|error| error.may_repeat)
+    }
+}
+
 /// Tries the routes in order.
 pub(super) async fn attempt<'a>(
     rooms: &Rooms,
@@ -87,7 +95,7 @@ pub(super) async fn attempt<'a>(
     for candidacy in &admission.routes {
         let calls = call_route(rooms, admission, candidacy, client_left).await;
         let (records, calls): (Vec<_>, Vec<_>) = calls.into_iter().unzip();
-        attempts.extend(records);
+        attempts.extend(records.into_iter().flatten());
         if calls.iter().any(|call| !call.pictures.is_empty()) {
             let end = WorkEnd::Served {
                 by: candidacy,
@@ -119,13 +127,14 @@ pub(super) async fn attempt<'a>(
     }
 }
 
-/// Calls one route as often as it takes, and waits for all calls.
+/// Calls one route as often as it takes, and waits for all calls. Each comes with the attempts that it
+/// took: two, when the first failed in a way that the provider itself calls passing.
 async fn call_route(
     rooms: &Rooms,
     admission: &Admission,
     candidacy: &Candidacy,
     client_left: &CancellationToken,
-) -> Vec<(ledger::Attempt, ServedCall)> {
+) -> Vec<(Vec<ledger::Attempt>, ServedCall)> {
     let calls = split(admission.request.n, candidacy.route.images_per_call)
         .into_iter()
         .map(|(first, n)| Call {
@@ -140,13 +149,16 @@ async fn call_route(
     stream::iter(calls)
         .map(|call| {
             let span = info_span!("attempt", provider.name = candidacy.provider_name);
-            call_once(
-                rooms,
-                admission.order.key.mode,
-                candidacy,
-                call,
-                client_left,
-            )
+            let mode = admission.order.key.mode;
+            async move {
+                let once = || call_once(rooms, mode, candidacy, call.clone(), client_left);
+                let (attempt, served) = once().await;
+                if !served.may_repeat() || Instant::now() >= call.deadline {
+                    return (vec![attempt], served);
+                }
+                let (second, served) = once().await;
+                (vec![attempt, second], served)
+            }
             .instrument(span)
         })
         .buffered(MAX_PARALLEL_CALLS)

@@ -67,6 +67,9 @@ pub struct ProviderError {
     /// Whether a [`ErrorKind::RateLimited`] closes our whole account, whatever the model: then all the
     /// provider's routes are left alone.
     pub whole_account: bool,
+    /// Whether the same call may be made once more on the same route: it ended for sure, brought nothing,
+    /// costs nothing, and the provider says that another try may go well.
+    pub may_repeat: bool,
 }
 
 impl ProviderError {
@@ -88,6 +91,7 @@ impl ProviderError {
                     | ErrorKind::Storage
             ),
             whole_account: false,
+            may_repeat: false,
         }
     }
 }

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use crate::support::{
     App, Key,
     fake_replicate::{
-        self, Behaviour, E005, End, FakeReplicate, Files, NSFW, OUT_OF_MEMORY, Script, Shape,
-        insufficient_credit,
+        self, Behaviour, COMMUNITY_MODEL, E005, End, FakeReplicate, Files, NOT_STARTED, NSFW,
+        OUT_OF_MEMORY, Script, Shape, UNKNOWN, insufficient_credit,
     },
     pictures::measure,
     raw::Raw,
@@ -34,8 +34,17 @@ impl Studio {
 
     /// With these keys of `[providers.replicate]` besides.
     async fn with(settings: &[(&str, Value)]) -> Self {
+        Self::with_models(settings, "").await
+    }
+
+    /// And with these models besides the built-in ones.
+    async fn with_models(settings: &[(&str, Value)], models: &str) -> Self {
         let replicate = FakeReplicate::start().await;
         let mut builder = App::builder().await;
+        let directory = builder.directory().join("models");
+        std::fs::create_dir_all(&directory).unwrap();
+        std::fs::write(directory.join("more.toml"), models).unwrap();
+        builder = builder.set("models_dir", directory.to_str().unwrap());
         let usual = [
             ("base_url", json!(replicate.base_url())),
             ("api_key", json!(fake_replicate::TOKEN)),
@@ -233,19 +242,83 @@ async fn every_shape_of_output_is_read() {
     studio.replicate.next(Script::shaped(Shape::DataUrls));
     let answer = studio.paint(&request("flux-1.1-pro")).await;
     assert!(answer["data"][0]["url"].is_string());
+    // What holds no pictures in any shape we know is no success, and not made again: it may be charged.
+    studio.replicate.next(Script::ends(End::SucceededOddly));
+    assert_eq!(studio.fail(&several(2)).await.0, 502);
+    assert_eq!(studio.attempts("maybe_charged").await, 1);
     studio.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_complete_output_is_enough_although_the_status_lags() {
     let studio = Studio::open().await;
-    let lagging = Behaviour::Run(Script {
-        status_lags: true,
+    for (lagging, created) in [("processing", 201), ("processing", 200), ("starting", 201)] {
+        studio.replicate.next(Behaviour::Run(Script {
+            lagging: Some(lagging),
+            created,
+            ..Script::default()
+        }));
+        studio.paint(&several(2)).await;
+        assert_eq!(studio.replicate.questions(), 0, "{lagging} {created}");
+    }
+    // In any other answer it may be a part.
+    studio.replicate.next(Behaviour::Run(Script {
+        lagging: Some("processing"),
+        created: 202,
         ..Script::default()
-    });
-    studio.replicate.next(lagging);
+    }));
     studio.paint(&several(2)).await;
+    assert_eq!(studio.replicate.questions(), 1);
+    studio.close().await;
+}
+
+/// Not every answer has the status of a creation.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_documented_status_of_success_is_one() {
+    let studio = Studio::open().await;
+    for created in [200, 201, 202] {
+        studio.replicate.next(Behaviour::Run(Script {
+            created,
+            ..Script::default()
+        }));
+        studio.paint(&several(1)).await;
+    }
     assert_eq!(studio.replicate.questions(), 0);
+    studio.close().await;
+}
+
+/// Models that are not official are reached by a version, and billed by the second.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_community_model_is_reached_by_its_version() {
+    let version = format!("{COMMUNITY_MODEL}:{}", "5c7d".repeat(16));
+    let models = format!(
+        r#"
+        [[model]]
+        id = "somebody/otters"
+        name = "Otters"
+        created = 1722470400
+        owned_by = "somebody"
+        status = "active"
+        [model.rules]
+        prompt = {{ max_chars = 1000 }}
+        n = {{ min = 1, max = 1, default = 1 }}
+        size = {{ values = ["auto"], default = "auto" }}
+        response_format = {{ values = ["url", "b64_json"], default = "url" }}
+        [[model.routes]]
+        provider = "replicate"
+        upstream_model = "{version}"
+        translation.size.table = []
+        price = {{ per_image = [{{ price = "0.01" }}] }}
+        "#
+    );
+    let studio = Studio::with_models(&[], &models).await;
+    studio.paint(&request("somebody/otters")).await;
+    assert!(studio.replicate.creates()[0].by_version);
+    // So a failure may have cost something, and is not repeated.
+    studio.replicate.next(Script::ends(End::Failed(UNKNOWN)));
+    assert_eq!(studio.fail(&request("somebody/otters")).await.0, 502);
+    assert_eq!(studio.replicate.creates().len(), 2);
+    assert_eq!(studio.attempts("maybe_charged").await, 1);
     studio.close().await;
 }
 
@@ -288,8 +361,55 @@ async fn questions_that_fail_are_asked_again() {
     studio.paint(&several(1)).await;
     assert_eq!(studio.replicate.questions(), 3);
     assert_eq!(studio.replicate.creates().len(), 1, "created once");
+    // Whatever they answer: a server that has not heard of it yet, one that is busy, one that is confused.
+    for status in [404, 410, 422, 429, 500] {
+        let before = studio.replicate.questions();
+        let body = json!({"detail": "Expected available in 1 second.", "status": status});
+        studio.replicate.next(Behaviour::Run(Script {
+            processing: Duration::from_millis(100),
+            patience: Duration::from_millis(50),
+            failing_questions: 1,
+            question_failure: (status, body),
+            ..Script::default()
+        }));
+        let began_at = Instant::now();
+        studio.paint(&several(1)).await;
+        assert_eq!(studio.replicate.questions() - before, 2, "{status}");
+        let rested = began_at.elapsed() >= Duration::from_millis(1_300);
+        assert!(rested || status != 429, "it asked to be left alone");
+    }
+    assert_eq!(studio.replicate.creates().len(), 6, "each created once");
+    studio.close().await;
+}
 
-    // In the end it is given up, and cancelled; it may have been painted.
+/// A token that stops working while a prediction runs.
+#[tokio::test(flavor = "multi_thread")]
+async fn questions_refused_for_our_account_are_not_repeated() {
+    for (status, kind) in [(401, "auth"), (403, "auth"), (402, "quota_exhausted")] {
+        let studio = Studio::open().await;
+        studio.replicate.next(Behaviour::Run(Script {
+            processing: Duration::from_mins(1),
+            patience: Duration::from_millis(50),
+            failing_questions: 100,
+            question_failure: (status, json!({"title": "Unauthenticated"})),
+            ..Script::default()
+        }));
+        let failure = studio.fail(&several(1)).await;
+        assert_eq!(failure, (502, "upstream_error".to_owned()));
+        assert_eq!(studio.replicate.questions(), 1);
+        let condition = format!("maybe_charged and error = '{kind}'");
+        assert_eq!(studio.attempts(&condition).await, 1, "{status}");
+        // What we can still do, we do.
+        wait_for(|| studio.replicate.cancelled().len() == 1).await;
+        studio.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prediction_that_nobody_can_tell_about_is_given_up() {
+    let studio = Studio::open().await;
+
+    // It is cancelled; it may have been painted.
     studio.replicate.next(Behaviour::Run(Script {
         processing: Duration::from_mins(1),
         patience: Duration::from_millis(50),
@@ -298,7 +418,7 @@ async fn questions_that_fail_are_asked_again() {
     }));
     let failure = studio.fail(&several(1)).await;
     assert_eq!(failure, (502, "upstream_error".to_owned()));
-    assert_eq!(studio.replicate.creates().len(), 2, "and not again");
+    assert_eq!(studio.replicate.creates().len(), 1, "and not again");
     assert_eq!(studio.attempts("maybe_charged").await, 1);
     wait_for(|| studio.replicate.cancelled().len() == 1).await;
     studio.close().await;
@@ -337,6 +457,9 @@ async fn refusals_in_every_shape_are_the_caller_s() {
         (End::Failed(NSFW), 1),
         (End::Failed(NSFW), 4),
         (End::Failed(E005), 1),
+        (End::FailedObject(NSFW), 1),
+        (End::FailedObject(E005), 1),
+        (End::Failed("The prompt was found to be sensitive."), 1),
         (End::Succeeded(Some(0)), 1),
         (End::Succeeded(Some(0)), 2),
     ] {
@@ -358,7 +481,36 @@ async fn refusals_in_every_shape_are_the_caller_s() {
     }));
     let failure = studio.fail(&several(1)).await;
     assert_eq!(failure, (400, "moderation_blocked".to_owned()));
-    assert_eq!(studio.replicate.creates().len(), 6, "none was repeated");
+    assert_eq!(studio.replicate.creates().len(), 9, "none was repeated");
+    studio.close().await;
+}
+
+/// What the vendor itself calls passing is tried once more: it ended without output, so it cost nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_passing_failure_is_tried_once_more() {
+    let studio = Studio::open().await;
+    for text in [UNKNOWN, NOT_STARTED] {
+        let before = studio.replicate.creates().len();
+        studio.replicate.next(Script::ends(End::Failed(text)));
+        let answer = studio.paint(&several(2)).await;
+        assert_eq!(answer["usage"]["cost"], usd(6_000_000));
+        assert_eq!(studio.replicate.creates().len() - before, 2);
+    }
+    assert_eq!(studio.attempts("maybe_charged").await, 0);
+    assert_eq!(studio.attempts("error = 'overloaded'").await, 2);
+    // Of several predictions only the one that failed.
+    studio.replicate.next(Script::ends(End::Failed(UNKNOWN)));
+    let mut request = request("flux-1-pro");
+    request["n"] = json!(3);
+    let answer = studio.paint(&request).await;
+    assert_eq!(answer["usage"]["cost"], usd(165_000_000));
+    assert_eq!(studio.replicate.creates().len(), 8);
+    // Once, and no more often.
+    studio.replicate.next(Script::ends(End::Failed(UNKNOWN)));
+    studio.replicate.next(Script::ends(End::Failed(UNKNOWN)));
+    let failure = studio.fail(&several(1)).await;
+    assert_eq!(failure, (502, "upstream_error".to_owned()));
+    assert_eq!(studio.replicate.creates().len(), 10);
     studio.close().await;
 }
 
@@ -382,6 +534,11 @@ async fn errors_become_ours() {
         (Script::ends(End::Removed), upstream(502), true),
         (Script::with_files(Files::Expired), upstream(502), true),
         (Script::with_files(Files::Elsewhere), upstream(502), true),
+        (
+            Script::with_files(Files::MovedElsewhere),
+            upstream(502),
+            true,
+        ),
         (Script::with_files(Files::NoPicture), upstream(502), true),
         (Script::with_files(Files::Cut), upstream(502), true),
     ] {
@@ -498,7 +655,7 @@ async fn a_creation_without_an_answer_is_not_repeated() {
 /// One that broke off after its name was there is asked about instead.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cut_answer_is_asked_for_again_if_it_had_a_name() {
-    let studio = Studio::open().await;
+    let studio = Studio::with(&[("idle_timeout", json!("500ms"))]).await;
     // Before the output, and in the middle of a picture.
     for (bytes, shape) in [(250, Shape::Links), (2_000, Shape::DataUrls)] {
         let before = studio.replicate.questions();
@@ -509,12 +666,17 @@ async fn a_cut_answer_is_asked_for_again_if_it_had_a_name() {
         }
         assert_eq!(studio.replicate.questions() - before, 1);
     }
-    assert_eq!(studio.replicate.creates().len(), 2);
+    // Or one that stops in the middle, when it has been silent for too long.
+    let before = studio.replicate.questions();
+    studio.replicate.next(Behaviour::StallAfter(250));
+    studio.paint(&several(2)).await;
+    assert_eq!(studio.replicate.questions() - before, 1);
+    assert_eq!(studio.replicate.creates().len(), 3);
 
     studio.replicate.next(Behaviour::CutAfter(20, Shape::Links));
     let failure = studio.fail(&several(1)).await;
     assert_eq!(failure, (502, "upstream_error".to_owned()));
-    assert_eq!(studio.replicate.creates().len(), 3);
+    assert_eq!(studio.replicate.creates().len(), 4);
     assert_eq!(
         studio
             .attempts("maybe_charged and error = 'transport_after_sending'")
@@ -547,6 +709,52 @@ async fn an_expired_file_loses_its_picture_only() {
     assert_eq!(answer["usage"]["cost"], usd(6_000_000));
     assert_eq!(studio.attempts("maybe_charged").await, 1);
     studio.close().await;
+}
+
+/// What is painted is paid for, so the files are fetched as often as it takes, within reason.
+#[tokio::test(flavor = "multi_thread")]
+async fn files_are_fetched_again_where_that_may_help() {
+    let studio = Studio::open().await;
+    for (files, fetches) in [
+        (Files::CutOnce, 4),
+        (Files::BusyOnce, 4),
+        // Two for the place it moved to.
+        (Files::Moved, 4),
+    ] {
+        let before = studio.replicate.files_fetched();
+        studio.replicate.next(Script::with_files(files));
+        let answer = studio.paint(&several(2)).await;
+        for picture in answer["data"].as_array().unwrap() {
+            assert_eq!(measure(&base64(&picture["b64_json"])).width, 1024);
+        }
+        let fetched = studio.replicate.files_fetched() - before;
+        assert_eq!(fetched, fetches, "{files:?}");
+    }
+    // One that always breaks off does not take the ones behind it along.
+    studio.replicate.next(Script::with_files(Files::SecondCut));
+    let answer = studio.paint(&several(3)).await;
+    assert_eq!(answer["data"].as_array().unwrap().len(), 2);
+    assert_eq!(answer["usage"]["cost"], usd(6_000_000));
+    assert_eq!(studio.attempts("maybe_charged").await, 1);
+    studio.close().await;
+}
+
+/// A server that takes the connection and never says hello, as TLS wants it: a timeout before anything
+/// was sent.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_timeout_before_sending_is_known_as_such() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let studio = Studio::with(&[
+        ("base_url", json!(format!("https://{address}/v1"))),
+        ("connect_timeout", json!("300ms")),
+    ])
+    .await;
+    let failure = studio.fail(&several(1)).await;
+    assert_eq!(failure, (504, "upstream_timeout".to_owned()));
+    let condition = "error = 'timeout' and not maybe_charged";
+    assert_eq!(studio.attempts(condition).await, 1);
+    studio.app.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -22,6 +22,8 @@ pub(in crate::providers) struct AnswerBody {
     response: reqwest::Response,
     cap: u64,
     left: u64,
+    /// Whether the connection broke within it.
+    is_broken: bool,
 }
 
 impl AnswerBody {
@@ -30,6 +32,7 @@ impl AnswerBody {
             response,
             cap,
             left: cap,
+            is_broken: false,
         }
     }
 
@@ -57,6 +60,7 @@ impl AnswerBody {
                 ProviderError::new(ErrorKind::Timeout { sent: true }, message)
             })?
             .map_err(|error| {
+                self.is_broken = true;
                 // An answer has begun, so this is one that cannot be read, not one that never came.
                 ProviderError::new(
                     ErrorKind::Malformed,
@@ -72,6 +76,11 @@ impl AnswerBody {
             })?;
         }
         Ok(chunk)
+    }
+
+    /// Whether the connection broke before its end.
+    pub(in crate::providers) fn is_broken(&self) -> bool {
+        self.is_broken
     }
 
     /// The beginning of an error's body; what does not come in time is left out.

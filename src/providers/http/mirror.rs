@@ -3,7 +3,7 @@
 //! The links are never handed out (they are somebody else's, and they expire); we fetch the pictures and
 //! host or relay them ourselves. Who may be asked is in [`super::hosts`].
 
-use std::{error::Error as _, sync::Arc};
+use std::{error::Error as _, sync::Arc, time::Duration};
 
 use reqwest::{StatusCode, Url, header};
 
@@ -16,6 +16,11 @@ use crate::providers::{Encoding, ErrorKind, PictureEvent, PictureSink, ProviderE
 /// Storage services redirect once; more than this goes in circles.
 const MAX_REDIRECTS: usize = 3;
 
+/// Reading twice does no harm, and the picture is paid for.
+const MAX_TRIES: u32 = 3;
+/// The pause before the second try; the third waits twice as long.
+const PAUSE: Duration = Duration::from_millis(250);
+
 /// What became of the picture behind a link.
 pub(in crate::providers) enum Mirrored {
     /// The sink has it.
@@ -24,33 +29,79 @@ pub(in crate::providers) enum Mirrored {
     Lost(ProviderError),
 }
 
+/// What came of one try.
+enum Fetched {
+    Whole,
+    Missed(Missed),
+}
+
+/// Why a try brought nothing.
+struct Missed {
+    /// Whether another one may.
+    is_passing: bool,
+    error: ProviderError,
+}
+
+impl From<ProviderError> for Missed {
+    fn from(error: ProviderError) -> Self {
+        Self {
+            is_passing: matches!(error.kind, ErrorKind::Transport { .. }),
+            error,
+        }
+    }
+}
+
 impl Attempt<'_> {
-    /// Fetches the picture behind a result link into the sink.
+    /// Fetches the picture behind a result link into the sink. One that breaks off is abandoned there and
+    /// fetched again from its beginning.
     ///
     /// # Errors
-    /// As [`AnswerBody::next`], and the sink's own: a picture that breaks off midway ends the call, because
-    /// the sink has half of it.
+    /// The sink's own. Whatever else goes wrong loses this picture and no other.
     pub(in crate::providers) async fn mirror(
         &mut self,
         sink: &mut dyn PictureSink,
         link: &str,
     ) -> Result<Mirrored, ProviderError> {
-        let mut opened = self.open_link(link).await;
-        if matches!(&opened, Err(error) if matches!(error.kind, ErrorKind::Transport { .. })) {
-            // Reading twice does no harm, and the picture is paid for.
-            opened = self.open_link(link).await;
+        let mut tries = 1;
+        loop {
+            let missed = match self.fetch(sink, link).await? {
+                Fetched::Whole => return Ok(Mirrored::Whole),
+                Fetched::Missed(missed) => missed,
+            };
+            let again = missed.is_passing && tries < MAX_TRIES;
+            if !again || !self.pause(PAUSE * tries).await {
+                return Ok(Mirrored::Lost(missed.error));
+            }
+            tries += 1;
         }
-        let mut file = match opened {
+    }
+
+    /// Tries once.
+    async fn fetch(
+        &mut self,
+        sink: &mut dyn PictureSink,
+        link: &str,
+    ) -> Result<Fetched, ProviderError> {
+        let mut file = match self.open(link).await {
             Ok(file) => file,
-            Err(error) => return Ok(Mirrored::Lost(error)),
+            Err(missed) => return Ok(Fetched::Missed(missed)),
         };
         self.deliver(sink, PictureEvent::Begin(Encoding::Raw))
             .await?;
-        while let Some(chunk) = file.next(self).await? {
-            self.deliver(sink, PictureEvent::Data(chunk)).await?;
+        loop {
+            match file.next(self).await {
+                Ok(Some(chunk)) => self.deliver(sink, PictureEvent::Data(chunk)).await?,
+                Ok(None) => {
+                    self.deliver(sink, PictureEvent::End).await?;
+                    return Ok(Fetched::Whole);
+                }
+                Err(error) => {
+                    self.deliver(sink, PictureEvent::Abandon).await?;
+                    let is_passing = file.is_broken();
+                    return Ok(Fetched::Missed(Missed { is_passing, error }));
+                }
+            }
         }
-        self.deliver(sink, PictureEvent::End).await?;
-        Ok(Mirrored::Whole)
     }
 
     /// Opens a result link and returns the picture's file as it comes. Counts against the same deadline as
@@ -60,10 +111,15 @@ impl Attempt<'_> {
     /// [`ErrorKind::Malformed`] for a link that may not be opened, opens nothing, or leads to more than a
     /// picture may weigh; [`ErrorKind::Timeout`] and [`ErrorKind::Transport`] as ever, always `sent: true`
     /// because the painting is done.
+    #[cfg(test)]
     pub(in crate::providers) async fn open_link(
         &self,
         link: &str,
     ) -> Result<AnswerBody, ProviderError> {
+        self.open(link).await.map_err(|missed| missed.error)
+    }
+
+    async fn open(&self, link: &str) -> Result<AnswerBody, Missed> {
         let client = self.client;
         let mut url = Url::parse(link).map_err(|_| malformed("a result link that is no URL"))?;
         for _ in 0..=MAX_REDIRECTS {
@@ -88,13 +144,14 @@ impl Attempt<'_> {
                 .map_err(|error| open_error(&error))?;
             let status = response.status();
             if status == StatusCode::OK {
-                return client.picture_body(response);
+                return Ok(client.picture_body(response)?);
             }
             if !status.is_redirection() {
-                return Err(malformed(&format!(
-                    "a result link that answers {}",
-                    status.as_u16()
-                )));
+                let message = format!("a result link that answers {}", status.as_u16());
+                return Err(Missed {
+                    is_passing: status.is_server_error() || status.as_u16() == 429,
+                    error: malformed(&message),
+                });
             }
             url = response
                 .headers()
@@ -103,9 +160,8 @@ impl Attempt<'_> {
                 .and_then(|location| url.join(location).ok())
                 .ok_or_else(|| malformed("a result link that redirects nowhere"))?;
         }
-        Err(malformed(&format!(
-            "a result link with more than {MAX_REDIRECTS} redirects"
-        )))
+        let message = format!("a result link with more than {MAX_REDIRECTS} redirects");
+        Err(malformed(&message).into())
     }
 }
 

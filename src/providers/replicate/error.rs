@@ -48,16 +48,19 @@ impl Problem {
             let text = value.get(name).and_then(Value::as_str);
             text.unwrap_or_default().to_owned()
         };
+        let detail = text(&document, "detail");
         let fields = document.get("invalid_fields").and_then(Value::as_array);
         Self {
             title: text(&document, "title"),
-            detail: text(&document, "detail"),
             retry_after: document.get("retry_after").and_then(Value::as_f64),
-            invalid_fields: fields
-                .into_iter()
-                .flatten()
-                .map(|field| ["field", "type", "description"].map(|name| text(field, name)))
-                .collect(),
+            invalid_fields: match fields {
+                Some(fields) => fields
+                    .iter()
+                    .map(|field| ["field", "type", "description"].map(|name| text(field, name)))
+                    .collect(),
+                None => fields_in_words(&detail),
+            },
+            detail,
         }
     }
 
@@ -70,28 +73,20 @@ impl Problem {
         route: &Route,
         now: DateTime<Utc>,
     ) -> ProviderError {
-        let retry_after = || {
-            let own = self.retry_after.and_then(|seconds| {
-                let most = MAX_RETRY_AFTER.as_secs_f64();
-                Duration::try_from_secs_f64(seconds.min(most)).ok()
-            });
-            own.or_else(|| retry_after(headers, &self.detail, now))
-                .or_else(|| in_words(&self.detail))
-        };
         let (kind, maybe_charged) = match status {
             400 | 413 | 422 => return self.refusal(status, request, route),
             401 | 403 => (ErrorKind::Auth, false),
             402 => (ErrorKind::QuotaExhausted, false),
             404 | 405 | 410 => (ErrorKind::ModelUnavailable, false),
             429 => {
-                let retry_after = retry_after();
+                let retry_after = self.rest(headers, now);
                 (ErrorKind::RateLimited { retry_after }, false)
             }
             // A server in between gave up waiting: the prediction may run.
             408 | 504 | 524 => (ErrorKind::Timeout { sent: true }, true),
             // A prediction may have been created, and nobody will fetch it.
             _ => {
-                let retry_after = retry_after();
+                let retry_after = self.rest(headers, now);
                 (ErrorKind::Overloaded { retry_after }, true)
             }
         };
@@ -100,6 +95,43 @@ impl Problem {
             maybe_charged,
             ..ProviderError::new(kind, format!("{} (HTTP {status})", in_our_words(kind)))
         }
+    }
+
+    /// What it means as the answer to a question about a prediction, which was created whatever became of it.
+    /// Nothing in it is the caller's fault.
+    pub(super) fn of_question(
+        self,
+        status: u16,
+        headers: &HeaderMap,
+        now: DateTime<Utc>,
+    ) -> ProviderError {
+        let kind = match status {
+            401 | 403 => ErrorKind::Auth,
+            402 => ErrorKind::QuotaExhausted,
+            429 => ErrorKind::RateLimited {
+                retry_after: self.rest(headers, now),
+            },
+            408 | 504 | 524 => ErrorKind::Timeout { sent: true },
+            // Also 404: a server that has not heard of it yet.
+            _ => ErrorKind::Overloaded {
+                retry_after: self.rest(headers, now),
+            },
+        };
+        ProviderError {
+            upstream_status: Some(status),
+            maybe_charged: true,
+            ..ProviderError::new(kind, format!("{} (HTTP {status})", in_our_words(kind)))
+        }
+    }
+
+    /// How long it asks to be left alone.
+    fn rest(&self, headers: &HeaderMap, now: DateTime<Utc>) -> Option<Duration> {
+        let own = self.retry_after.and_then(|seconds| {
+            let most = MAX_RETRY_AFTER.as_secs_f64();
+            Duration::try_from_secs_f64(seconds.min(most)).ok()
+        });
+        own.or_else(|| retry_after(headers, &self.detail, now))
+            .or_else(|| in_words(&self.detail))
     }
 
     /// The input is wrong. If the caller chose what is wrong, it is his affair and said in his words; a
@@ -230,22 +262,41 @@ pub(super) fn refused(message: &str) -> ProviderError {
 /// The vendor's texts about content (section 4).
 fn is_refusal(text: &str) -> bool {
     let text = text.to_ascii_lowercase();
-    [
-        "nsfw",
-        "(e005)",
-        "flagged as sensitive",
-        "sensitive content",
-    ]
-    .iter()
-    .any(|words| text.contains(words))
+    let mut before = "";
+    text.contains("nsfw")
+        || words(&text).any(|word| {
+            // A name may be case-sensitive; content is sensitive.
+            let is_about_case = std::mem::replace(&mut before, word) == "case";
+            word == "e005" || (word == "sensitive" && !is_about_case)
+        })
 }
 
-/// The vendor's code within a text: `E` and four digits.
-fn code(text: &str) -> Option<&str> {
+/// Whether the vendor's text says that another try may go well (section 4): an unknown error, or no
+/// place to run in time.
+pub(super) fn may_repeat(text: Option<&str>) -> bool {
+    let text = text.unwrap_or_default();
+    matches!(code(text), Some("E1000" | "E6716")) && !is_refusal(text)
+}
+
+/// `- input.num_outputs: Must be less than or equal to 4`, a line each: what `invalid_fields` says, in words.
+fn fields_in_words(detail: &str) -> Vec<[String; 3]> {
+    let lines = detail.lines().filter_map(|line| {
+        let (field, words) = line.trim().strip_prefix("- ")?.split_once(": ")?;
+        field.starts_with("input.").then_some(())?;
+        Some([field, "", words].map(str::to_owned))
+    });
+    lines.collect()
+}
+
+fn words(text: &str) -> impl Iterator<Item = &str> {
     text.split(|character: char| !character.is_ascii_alphanumeric())
-        .find(|word| {
-            word.strip_prefix('E').is_some_and(|digits| {
-                (3..=4).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit())
-            })
+}
+
+/// The vendor's code within a text: `E` and three or four digits.
+fn code(text: &str) -> Option<&str> {
+    words(text).find(|word| {
+        word.strip_prefix('E').is_some_and(|digits| {
+            (3..=4).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit())
         })
+    })
 }

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     catalog::{Catalog, ImageRequest, Parameter, ParameterKind, Params, Route, Unsupported},
-    providers::{PictureEvent, ProviderError, json::MAX_DEPTH},
+    providers::{ErrorKind, PictureEvent, ProviderError, json::MAX_DEPTH},
 };
 
 const FIXTURES: &str = concat!(
@@ -151,6 +151,15 @@ fn upstream_models_become_paths() {
         create("owner/name:5c7d"),
         Ok(("predictions".to_owned(), json!("owner/name:5c7d")))
     );
+    let hash = "0123456789abcdef".repeat(4);
+    assert_eq!(
+        create(&hash),
+        Ok(("predictions".to_owned(), json!(hash.clone())))
+    );
+    assert_eq!(
+        create("deployments/owner/name"),
+        Ok(("deployments/owner/name/predictions".to_owned(), Value::Null))
+    );
     for wrong in [
         "name",
         "/name",
@@ -158,9 +167,13 @@ fn upstream_models_become_paths() {
         "owner/name/x",
         "../name",
         "owner/..",
+        "deployments/../name",
+        "deployments/owner/name/x",
+        &hash[1..],
     ] {
-        let message =
-            format!("upstream_model '{wrong}' is neither OWNER/NAME nor OWNER/NAME:VERSION");
+        let message = format!(
+            "upstream_model '{wrong}' is none of OWNER/NAME, OWNER/NAME:VERSION, VERSION and deployments/OWNER/NAME"
+        );
         assert_eq!(create(wrong), Err(message));
     }
 }
@@ -335,12 +348,52 @@ fn errors_become_kinds() {
 }
 
 #[test]
+fn only_what_passes_is_worth_another_try() {
+    for (text, expected) in [
+        ("Prediction failed: E1000 unknown", true),
+        ("Error starting prediction (E6716)", true),
+        ("CUDA out of memory (E1001)", false),
+        ("E1000: flagged as sensitive (E005)", false),
+        ("E10000", false),
+        ("", false),
+    ] {
+        assert_eq!(error::may_repeat(Some(text)), expected, "{text}");
+    }
+}
+
+#[test]
+fn questions_that_fail_are_nobody_s_mistake() {
+    let now = "2026-11-20T10:00:00Z".parse().unwrap();
+    for (name, body) in fixtures("errors") {
+        let status = name[..3].parse().unwrap();
+        let error = Problem::read(&body).of_question(status, &HeaderMap::new(), now);
+        assert!(error.maybe_charged, "it was created: {name}");
+        let is_account = matches!(status, 401..=403);
+        let expected = match error.kind {
+            ErrorKind::Auth | ErrorKind::QuotaExhausted => is_account,
+            ErrorKind::RateLimited { retry_after } => {
+                assert_eq!(retry_after.is_none(), name == "429_odd", "{name}");
+                status == 429
+            }
+            ErrorKind::Timeout { sent: true } | ErrorKind::Overloaded { .. } => {
+                !is_account && status != 429
+            }
+            _ => false,
+        };
+        assert!(expected, "{name}: {error:?}");
+    }
+}
+
+#[test]
 fn ends_become_kinds() {
     let minute = Duration::from_mins(1);
     let ends = [
         (Status::Failed, "NSFW content detected. Try running it again, or try a different prompt.", minute),
         (Status::Failed, "The input or output was flagged as sensitive. Please try again with different inputs. (E005) (abc)", minute),
         (Status::Failed, "Prediction flagged as sensitive: An otter that reads the evening newspaper aloud", minute),
+        (Status::Failed, "Your prompt was found to be sensitive", minute),
+        (Status::Failed, "E005: an input is not allowed", minute),
+        (Status::Failed, "Names of files are case-sensitive", minute),
         (Status::Failed, "Prediction failed: E1000 unknown", minute),
         (Status::Failed, "Out of memory (E1001)", minute),
         (Status::Failed, "Error starting prediction (E6716)", minute),

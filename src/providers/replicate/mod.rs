@@ -145,22 +145,28 @@ impl Predicting<'_, '_> {
         }
         let prediction = match self.read(answer, Vec::new()).await {
             Ok(prediction) => prediction,
-            Err(interrupted) if interrupted.is_torn => match interrupted.id {
-                // It runs under this name, and can be asked for.
-                Some(id) => {
+            Err(Unread {
+                id,
+                gap,
+                had,
+                error,
+            }) => {
+                let is_named = id.is_some();
+                if let Some(id) = id {
+                    // It runs under this name: it can be asked for, or else be cancelled.
                     self.job.runs(id);
-                    return Ok(Progress::Running(interrupted.had));
                 }
-                // It may run, and nobody knows its name: not to be made again.
-                None => return Err(lost(&interrupted.error)),
-            },
-            Err(interrupted) => return Err(interrupted.error),
+                return match gap {
+                    Gap::Torn if is_named => Ok(Progress::Running(had)),
+                    // It may run, and nobody knows its name: not to be made again.
+                    Gap::Torn => Err(lost(&error)),
+                    Gap::Unreadable | Gap::Refused | Gap::Sink => Err(error),
+                };
+            }
         };
         // A complete output may come while the status lags behind, in this answer only (section 2.2).
-        let is_complete = wait
-            && status != 202
-            && prediction.status == Some(Status::Processing)
-            && prediction.output.count() >= usize::from(n.get());
+        let is_complete =
+            wait && status != 202 && prediction.output.count() >= usize::from(n.get());
         self.progress(prediction, is_complete)
     }
 
@@ -169,8 +175,11 @@ impl Predicting<'_, '_> {
         let mut pause = FIRST_PAUSE;
         let mut unanswered = 0;
         let mut unread = None;
-        while self.attempt.pause(jittered(pause)).await {
+        // What the provider asked for, if it asked to be left alone.
+        let mut rest = Duration::ZERO;
+        while self.attempt.pause(jittered(pause).max(rest)).await {
             pause = (pause * 2).min(LONGEST_PAUSE);
+            rest = Duration::ZERO;
             match self.ask(had.clone()).await {
                 Ok(prediction) => match self.progress(prediction, false)? {
                     Progress::Ended(prediction) => return Ok(prediction),
@@ -179,15 +188,16 @@ impl Predicting<'_, '_> {
                         unanswered = 0;
                     }
                 },
-                Err(interrupted) if interrupted.is_torn || is_passing(interrupted.error.kind) => {
-                    had = interrupted.had;
+                Err(missing) if missing.may_come() => {
+                    had = missing.had;
                     unanswered += 1;
                     if unanswered == MAX_UNANSWERED {
-                        return Err(lost(&interrupted.error));
+                        return Err(lost(&missing.error));
                     }
-                    unread = interrupted.error.upstream_status;
+                    unread = missing.error.upstream_status;
+                    rest = asked_rest(missing.error.kind);
                 }
-                Err(interrupted) => return Err(interrupted.error),
+                Err(missing) => return Err(missing.error),
             }
         }
         let message = "the prediction did not end in time";
@@ -198,60 +208,56 @@ impl Predicting<'_, '_> {
     }
 
     /// Asks once.
-    async fn ask(&mut self, had: Vec<usize>) -> Result<Prediction, Interrupted> {
+    async fn ask(&mut self, had: Vec<usize>) -> Result<Prediction, Unread> {
         let id = self.job.id().to_owned();
         // Never the answer's own `urls.get`: the token goes to the configured host only (section 8).
         let answer = self
             .attempt
             .get_json(&["predictions", &id], self.call.n, QUESTION_PATIENCE)
             .await;
-        let failed = |had, error| Interrupted {
+        let unread = |had, gap, error| Unread {
             id: None,
             had,
-            is_torn: false,
+            gap,
             error,
         };
         let answer = match answer {
             Ok(answer) => answer,
-            Err(error) => return Err(failed(had, error)),
+            Err(error) => return Err(unread(had, Gap::Torn, error)),
         };
-        let status = answer.status;
-        if status != 200 {
-            let headers = answer.headers;
-            let text = answer.body.error_text(self.attempt).await;
-            let (request, route) = (&self.call.request, &self.call.route);
-            let error = Problem::read(&text).into_error(status, &headers, request, route, now());
-            let error = ProviderError {
-                // It was created, whatever became of it.
-                maybe_charged: true,
-                ..error
-            };
-            return Err(failed(had, error));
+        match answer.status {
+            200 if answer.is_html() => Err(unread(had, Gap::Unreadable, malformed("is HTML"))),
+            200 => self.read(answer, had).await,
+            status => {
+                let headers = answer.headers;
+                let text = answer.body.error_text(self.attempt).await;
+                let error = Problem::read(&text).of_question(status, &headers, now());
+                Err(unread(had, Gap::Refused, error))
+            }
         }
-        self.read(answer, had).await
     }
 
     /// Reads an answer; pictures in it go into the sink.
-    async fn read(&mut self, answer: Answer, had: Vec<usize>) -> Result<Prediction, Interrupted> {
+    async fn read(&mut self, answer: Answer, had: Vec<usize>) -> Result<Prediction, Unread> {
         let mut reader = PredictionReader::new(self.call.n, had);
         let outcome = self.read_into(answer, &mut reader).await;
         let inside_picture = reader.is_inside_picture();
         let prediction = reader.finish();
-        let (is_torn, error) = match outcome {
-            Ok(()) => return Ok(prediction),
-            Err(Unread::Torn(error)) if inside_picture => {
-                match self.deliver(PictureEvent::Abandon).await {
-                    Ok(()) => (true, error),
-                    Err(error) => (false, error),
-                }
-            }
-            Err(Unread::Torn(error)) => (true, error),
-            Err(Unread::Useless(error)) => (false, error),
+        let (mut gap, mut error) = match outcome {
+            Ok(()) if prediction.status.is_some() => return Ok(prediction),
+            Ok(()) => (Gap::Unreadable, malformed("has no status")),
+            Err(failed) => failed,
         };
-        Err(Interrupted {
+        if inside_picture
+            && gap != Gap::Sink
+            && let Err(refusal) = self.deliver(PictureEvent::Abandon).await
+        {
+            (gap, error) = (Gap::Sink, refusal);
+        }
+        Err(Unread {
             id: prediction.id,
             had: prediction.had,
-            is_torn,
+            gap,
             error,
         })
     }
@@ -260,19 +266,27 @@ impl Predicting<'_, '_> {
         &mut self,
         answer: Answer,
         reader: &mut PredictionReader,
-    ) -> Result<(), Unread> {
+    ) -> Result<(), (Gap, ProviderError)> {
+        let unreadable = |error: PredictionError| {
+            let error = malformed(&format!("cannot be read: {error}"));
+            (Gap::Unreadable, error)
+        };
         let mut body = answer.body;
-        while let Some(chunk) = body.next(self.attempt).await.map_err(Unread::Torn)? {
+        loop {
+            let chunk = body.next(self.attempt).await;
+            let Some(chunk) = chunk.map_err(|error| (Gap::Torn, error))? else {
+                return Err((Gap::Torn, malformed("broke off")));
+            };
             reader.push(chunk);
-            while let Some(event) = reader.next().map_err(Unread::unreadable)? {
-                self.deliver(event).await.map_err(Unread::Useless)?;
+            while let Some(event) = reader.next().map_err(unreadable)? {
+                let delivered = self.deliver(event).await;
+                delivered.map_err(|error| (Gap::Sink, error))?;
             }
             if reader.is_done() {
                 body.let_go().await;
                 return Ok(());
             }
         }
-        Err(Unread::Torn(malformed("broke off")))
     }
 
     async fn deliver(&mut self, event: PictureEvent) -> Result<(), ProviderError> {
@@ -287,10 +301,7 @@ impl Predicting<'_, '_> {
         prediction: Prediction,
         is_complete: bool,
     ) -> Result<Progress, ProviderError> {
-        let status = prediction
-            .status
-            .ok_or_else(|| malformed("has no status"))?;
-        if is_complete || status.is_final() {
+        if is_complete || prediction.status.is_some_and(Status::is_final) {
             self.job.ended();
             return Ok(Progress::Ended(prediction));
         }
@@ -320,12 +331,23 @@ impl Predicting<'_, '_> {
                 (Status::Succeeded, Output::Strings(_)) => {
                     error::refused("the provider's safety filter kept the picture")
                 }
-                _ => error::of_prediction(
-                    status,
-                    prediction.error.as_deref(),
-                    &self.call.request.prompt,
-                    self.attempt.time_left(),
-                ),
+                (status, output) => {
+                    let text = prediction.error.as_deref();
+                    let prompt = &self.call.request.prompt;
+                    let left = self.attempt.time_left();
+                    let error = error::of_prediction(status, text, prompt, left);
+                    let failed = status == Status::Failed;
+                    let is_official = request::is_official(&self.call.route);
+                    ProviderError {
+                        // The others are billed by the second, whatever comes of it (section 5).
+                        maybe_charged: error.maybe_charged || (failed && !is_official),
+                        may_repeat: failed
+                            && is_official
+                            && output.count() == 0
+                            && error::may_repeat(text),
+                        ..error
+                    }
+                }
             };
             refused.extend(std::iter::repeat_n(why, missing));
         }
@@ -345,44 +367,46 @@ impl Predicting<'_, '_> {
 }
 
 /// An answer that could not be had or read to its end.
-struct Interrupted {
+struct Unread {
     /// The prediction's name, if it came.
     id: Option<String>,
+    /// The places of the pictures that came all the same.
     had: Vec<usize>,
-    /// The rest of it did not come: asking again may bring it.
-    is_torn: bool,
+    gap: Gap,
     error: ProviderError,
 }
 
 /// Why an answer was not read to its end.
-enum Unread {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Gap {
     /// The rest of it did not come.
-    Torn(ProviderError),
-    /// What came is of no use, or cannot be kept.
-    Useless(ProviderError),
+    Torn,
+    /// It is no prediction.
+    Unreadable,
+    /// An error came instead.
+    Refused,
+    /// What came cannot be kept.
+    Sink,
 }
 
 impl Unread {
-    fn unreadable(error: PredictionError) -> Self {
-        Self::Useless(malformed(&format!("cannot be read: {error}")))
+    /// Whether asking again may help, when this was the answer to a question. The prediction is there, so
+    /// only what concerns our account or our own disk is sure to stay as it is.
+    fn may_come(&self) -> bool {
+        match self.gap {
+            Gap::Torn | Gap::Unreadable => true,
+            Gap::Refused => !matches!(self.error.kind, ErrorKind::Auth | ErrorKind::QuotaExhausted),
+            Gap::Sink => false,
+        }
     }
 }
 
-/// Whether asking again may help.
-fn is_passing(kind: ErrorKind) -> bool {
-    match kind {
-        ErrorKind::RateLimited { .. }
-        | ErrorKind::Overloaded { .. }
-        | ErrorKind::Timeout { .. }
-        | ErrorKind::Transport { .. } => true,
-        ErrorKind::InvalidRequest
-        | ErrorKind::ContentRefused
-        | ErrorKind::Auth
-        | ErrorKind::QuotaExhausted
-        | ErrorKind::ModelUnavailable
-        | ErrorKind::Cancelled
-        | ErrorKind::Malformed
-        | ErrorKind::Storage => false,
+/// How long the provider wants to be left alone.
+fn asked_rest(kind: ErrorKind) -> Duration {
+    if let ErrorKind::RateLimited { retry_after } | ErrorKind::Overloaded { retry_after } = kind {
+        retry_after.unwrap_or_default()
+    } else {
+        Duration::ZERO
     }
 }
 

@@ -144,7 +144,7 @@ impl Field {
             (Place::Root, "error") => Self::Error,
             (Place::Root, "created_at") => Self::CreatedAt,
             // Some proxies make an object of it.
-            (Place::Error, "message" | "detail") => Self::ErrorText,
+            (Place::Error, "message" | "detail" | "code") => Self::ErrorText,
             _ => Self::Unknown,
         }
     }
@@ -257,7 +257,9 @@ impl PredictionReader {
             (None, Container::Object, _) => Place::Root,
             (None, Container::Array, _) => return Err(PredictionError::NotAnObject),
             (Some(Place::Root), Container::Array, Field::Output) => {
+                // A second `output` in one object takes the place of the first.
                 self.prediction.output = Output::Strings(0);
+                self.prediction.links.clear();
                 Place::Output
             }
             (Some(Place::Root), Container::Object, Field::Output) => {
@@ -398,7 +400,14 @@ impl PredictionReader {
                 let at = DateTime::parse_from_rfc3339(&text);
                 prediction.created = at.ok().map(|at| at.timestamp());
             }
-            Field::Error | Field::ErrorText => prediction.error = Some(text.into_owned()),
+            Field::Error => prediction.error = Some(text.into_owned()),
+            Field::ErrorText => {
+                let error = prediction.error.get_or_insert_default();
+                if !error.is_empty() {
+                    error.push_str(": ");
+                }
+                error.push_str(&text);
+            }
             Field::Id | Field::Output | Field::Unknown => {}
         }
     }

@@ -40,28 +40,68 @@ pub(super) fn create<'a>(
 ) -> Result<Create<'a>, ProviderError> {
     let input = input(request, n, route)?;
     let model = route.upstream_model.as_str();
-    if model.contains(':') {
-        // A version of a community model. The official ones have none.
-        return Ok(Create {
-            path: vec!["predictions"],
-            body: json!({ "version": model, "input": input }),
-        });
+    let official = |path| (path, json!({ "input": input }));
+    let (path, body) = match Runnable::of(model) {
+        Some(Runnable::Official { owner, name }) => {
+            official(vec!["models", owner, name, "predictions"])
+        }
+        Some(Runnable::Deployment { owner, name }) => {
+            official(vec!["deployments", owner, name, "predictions"])
+        }
+        Some(Runnable::Version) => (
+            vec!["predictions"],
+            json!({ "version": model, "input": input }),
+        ),
+        None => {
+            return Err(ProviderError::new(
+                ErrorKind::ModelUnavailable,
+                format!(
+                    "upstream_model '{model}' is none of OWNER/NAME, OWNER/NAME:VERSION, VERSION and deployments/OWNER/NAME"
+                ),
+            ));
+        }
+    };
+    Ok(Create { path, body })
+}
+
+/// What can be run, each in a place of its own (section 2).
+enum Runnable<'a> {
+    /// Billed per output.
+    Official { owner: &'a str, name: &'a str },
+    /// The operator's own, billed by the second.
+    Deployment { owner: &'a str, name: &'a str },
+    /// Of anybody's model, billed by the second.
+    Version,
+}
+
+impl<'a> Runnable<'a> {
+    fn of(model: &'a str) -> Option<Self> {
+        let is_hash = model.len() == 64 && model.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if is_hash || model.contains(':') {
+            return Some(Self::Version);
+        }
+        let parts = model.split('/').collect::<Vec<_>>();
+        if !parts.iter().all(|part| is_segment(part)) {
+            return None;
+        }
+        match parts[..] {
+            [owner, name] => Some(Self::Official { owner, name }),
+            ["deployments", owner, name] => Some(Self::Deployment { owner, name }),
+            _ => None,
+        }
     }
-    match model.split_once('/') {
-        Some((owner, name)) if is_segment(owner) && is_segment(name) => Ok(Create {
-            path: vec!["models", owner, name, "predictions"],
-            body: json!({ "input": input }),
-        }),
-        _ => Err(ProviderError::new(
-            ErrorKind::ModelUnavailable,
-            format!("upstream_model '{model}' is neither OWNER/NAME nor OWNER/NAME:VERSION"),
-        )),
-    }
+}
+
+/// Whether it is one of the models that are billed per output: a prediction without any costs nothing
+/// (section 5).
+pub(super) fn is_official(route: &Route) -> bool {
+    let runnable = Runnable::of(&route.upstream_model);
+    matches!(runnable, Some(Runnable::Official { .. }))
 }
 
 /// Whether it can stand alone between two slashes.
 fn is_segment(text: &str) -> bool {
-    !text.is_empty() && !text.starts_with('.') && !text.contains('/')
+    !text.is_empty() && !text.starts_with('.')
 }
 
 /// `Prefer` and `Cancel-After` of a call that ends in `time_left`. Without `wait` the prediction's id is

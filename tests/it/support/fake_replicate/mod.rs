@@ -19,7 +19,7 @@ use axum::{
     Router,
     body::{Body, to_bytes},
     extract::{Path, Request, State},
-    http::{HeaderMap, StatusCode},
+    http::{HeaderMap, StatusCode, header, request::Parts},
     response::{IntoResponse as _, Response},
     routing::{get, post},
 };
@@ -29,10 +29,11 @@ use futures_util::{StreamExt as _, stream};
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, task::JoinSet};
 
+pub(crate) use self::schema::COMMUNITY_MODEL;
 use self::schema::{Accepted, Refusal};
 pub(crate) use self::script::{
-    Behaviour, E005, End, Files, NSFW, OUT_OF_MEMORY, Script, Shape, insufficient_credit,
-    low_credit,
+    Behaviour, E005, End, Files, NOT_STARTED, NSFW, OUT_OF_MEMORY, Script, Shape, UNKNOWN,
+    insufficient_credit, low_credit,
 };
 use crate::support::pictures;
 
@@ -53,6 +54,8 @@ pub(crate) struct FakeReplicate {
 #[derive(Debug, Clone)]
 pub(crate) struct Create {
     pub(crate) model: String,
+    /// By way of a version.
+    pub(crate) by_version: bool,
     pub(crate) headers: HeaderMap,
     pub(crate) input: Value,
     /// The refusal, when the request itself was wrong.
@@ -101,6 +104,7 @@ impl FakeReplicate {
         });
         let api_router = Router::new()
             .route("/v1/models/{owner}/{name}/predictions", post(create))
+            .route("/v1/predictions", post(create_version))
             .route("/v1/predictions/{id}", get(question))
             .route("/v1/predictions/{id}/cancel", post(cancel))
             .fallback(|| async { refuse(&schema::not_found()) })
@@ -160,27 +164,55 @@ impl FakeReplicate {
         let fetched = self.state.fetched.lock().unwrap();
         let leaked: Vec<_> = fetched.iter().filter(|(_, token)| *token).collect();
         assert!(leaked.is_empty(), "a token went to the files: {leaked:?}");
+        let trapped: Vec<_> = fetched
+            .iter()
+            .filter(|(path, _)| path.starts_with("/trap/"))
+            .collect();
+        assert!(trapped.is_empty(), "`urls` was believed: {trapped:?}");
     }
 }
 
+/// An official model's own route.
 async fn create(
     State(shared): State<Arc<Shared>>,
     Path((owner, name)): Path<(String, String)>,
     request: Request,
 ) -> Response {
+    let (parts, body) = whole(request).await;
+    begin(&shared, format!("{owner}/{name}"), false, &parts, &body).await
+}
+
+/// The route of everybody's models, which says in the body which one.
+async fn create_version(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    let (parts, body) = whole(request).await;
+    let version = body["version"].as_str().unwrap_or_default();
+    let model = version.split(':').next().unwrap_or_default().to_owned();
+    begin(&shared, model, true, &parts, &body).await
+}
+
+async fn whole(request: Request) -> (Parts, Value) {
     let (parts, body) = request.into_parts();
     let bytes = to_bytes(body, 1024 * 1024).await.unwrap_or_default();
-    let body: Value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
-    let model = format!("{owner}/{name}");
+    (parts, serde_json::from_slice(&bytes).unwrap_or(Value::Null))
+}
+
+async fn begin(
+    shared: &Arc<Shared>,
+    model: String,
+    by_version: bool,
+    parts: &Parts,
+    body: &Value,
+) -> Response {
     let checked = check_token(&parts.headers).and_then(|()| {
-        let accepted = schema::check(&model, &body)?;
+        let accepted = schema::check(&model, by_version, body)?;
         Ok((accepted, Times::read(&parts.headers)?))
     });
     // Accounts without credit are a matter of the token, not of the request.
     let is_wrong = |refusal: &Refusal| !matches!(refusal.0, 402 | 429);
     shared.creates.lock().unwrap().push(Create {
         model: model.clone(),
-        headers: parts.headers,
+        by_version,
+        headers: parts.headers.clone(),
         input: body["input"].clone(),
         refused: checked.as_ref().err().filter(|one| is_wrong(one)).cloned(),
     });
@@ -202,7 +234,7 @@ async fn create(
             shape: *shape,
             ..Script::default()
         },
-        Behaviour::Never | Behaviour::Drip(..) => Script::default(),
+        Behaviour::Never | Behaviour::Drip(..) | Behaviour::StallAfter(_) => Script::default(),
     };
     let now = Instant::now();
     let id = format!("fake{:022}", shared.creates.lock().unwrap().len());
@@ -223,12 +255,17 @@ async fn create(
     let predictions = || shared.predictions.lock().unwrap();
     predictions().insert(id.clone(), prediction.clone());
     tokio::time::sleep(patience.min(whole)).await;
-    let mut answer = describe(&shared, &id, &prediction);
+    let mut answer = describe(shared, &id, &prediction);
     let waited = times.wait.is_some() && patience >= whole;
-    if prediction.script.status_lags && waited {
-        answer["status"] = json!("processing");
+    if let Some(lagging) = prediction.script.lagging.filter(|_| waited) {
+        answer["status"] = json!(lagging);
     }
-    let status = if waited { 201 } else { 202 };
+    // Whoever did not ask to wait gets it at once; an unfinished answer to one who did is a 202.
+    let status = match times.wait {
+        _ if waited => prediction.script.created,
+        Some(_) => 202,
+        None => 201,
+    };
     match behaviour {
         Behaviour::Never => std::future::pending().await,
         Behaviour::CutAfter(bytes, _) => cut(status, &answer, bytes),
@@ -241,7 +278,16 @@ async fn create(
             )
                 .into_response()
         }
-        _ => reply(status, &answer),
+        Behaviour::StallAfter(bytes) => stall(status, &answer, bytes),
+        _ => {
+            let mut response = reply(status, &answer);
+            if !waited {
+                // As treacherous as `urls`.
+                let location = answer["urls"]["get"].as_str().unwrap().parse().unwrap();
+                response.headers_mut().insert(header::LOCATION, location);
+            }
+            response
+        }
     }
 }
 
@@ -260,7 +306,7 @@ async fn question(
     };
     if prediction.script.failing_questions > 0 {
         prediction.script.failing_questions -= 1;
-        return refuse(&(503, json!({"detail": "temporarily unavailable"})));
+        return refuse(&prediction.script.question_failure);
     }
     reply(200, &describe(&shared, &id, prediction))
 }
@@ -316,7 +362,10 @@ impl Times {
         let wait = match header("prefer") {
             None => None,
             Some(text) => {
-                let seconds = text.strip_prefix("wait=").and_then(|it| it.parse().ok());
+                let seconds = match text {
+                    "wait" => Some(60),
+                    _ => text.strip_prefix("wait=").and_then(|it| it.parse().ok()),
+                };
                 let seconds = seconds.filter(|seconds| (1..=60).contains(seconds));
                 Some(Duration::from_secs(seconds.ok_or_else(|| wrong("prefer"))?))
             }
@@ -324,13 +373,28 @@ impl Times {
         let cancel_after = match header("cancel-after") {
             None => Duration::from_mins(30),
             Some(text) => {
-                let seconds = text.strip_suffix('s').and_then(|it| it.parse().ok());
-                let seconds = seconds.filter(|seconds| *seconds >= 5);
+                let seconds = seconds(text).filter(|seconds| *seconds >= 5);
                 Duration::from_secs(seconds.ok_or_else(|| wrong("cancel-after"))?)
             }
         };
         Ok(Self { wait, cancel_after })
     }
+}
+
+/// `90`, `90s`, `1h30m45s`.
+fn seconds(text: &str) -> Option<u64> {
+    if let Ok(seconds) = text.parse() {
+        return Some(seconds);
+    }
+    let mut rest = text;
+    let mut sum = 0;
+    for (unit, seconds) in [('h', 3600), ('m', 60), ('s', 1)] {
+        if let Some((number, tail)) = rest.split_once(unit) {
+            sum += number.parse::<u64>().ok()? * seconds;
+            rest = tail;
+        }
+    }
+    rest.is_empty().then_some(sum)
 }
 
 /// The prediction as it is now (contract, section 2.3), with fields that nobody documents.
@@ -360,11 +424,16 @@ fn describe(shared: &Shared, id: &str, prediction: &Prediction) -> Value {
             End::Succeeded(count) => ("succeeded", Some(count.unwrap_or(n)), Value::Null),
             End::Removed => ("succeeded", None, Value::Null),
             End::Failed(text) => ("failed", None, json!(text)),
+            End::FailedObject(text) => ("failed", None, json!({"message": text, "status": 500})),
+            End::SucceededOddly => ("succeeded", Some(n), Value::Null),
             End::Canceled => ("canceled", None, Value::Null),
             End::Aborted => ("aborted", None, Value::Null),
         }
     };
-    let output = output.map_or(Value::Null, |count| outputs(shared, id, prediction, count));
+    let mut output = output.map_or(Value::Null, |count| outputs(shared, id, prediction, count));
+    if matches!(end, End::SucceededOddly) && !output.is_null() {
+        output = json!({ "images": output, "seed": 7 });
+    }
     json!({
         "id": id,
         "model": prediction.model,
@@ -416,8 +485,13 @@ fn outputs(shared: &Shared, id: &str, prediction: &Prediction, count: usize) -> 
         let kind = match script.files {
             Files::Expired => "gone",
             Files::SecondExpired if index == 1 => "gone",
-            Files::There | Files::Elsewhere | Files::SecondExpired => "xezq",
+            Files::SecondCut if index == 1 => "cut",
+            Files::There | Files::Elsewhere | Files::SecondExpired | Files::SecondCut => "xezq",
             Files::Cut => "cut",
+            Files::CutOnce => "cutonce",
+            Files::BusyOnce => "busyonce",
+            Files::Moved => "moved",
+            Files::MovedElsewhere => "movedelsewhere",
             Files::Drip => "drip",
             Files::NoPicture => "text",
         };
@@ -446,12 +520,17 @@ fn paint(extension: &str, width: u32, height: u32, index: usize) -> Bytes {
 /// The files, on the second host.
 async fn file(
     State(shared): State<Arc<Shared>>,
-    Path((kind, _, size, name)): Path<(String, String, String, String)>,
+    Path((kind, id, size, name)): Path<(String, String, String, String)>,
     headers: HeaderMap,
 ) -> Response {
     let with_token = headers.contains_key("authorization");
-    let fetched = (format!("/{kind}/{name}"), with_token);
-    shared.fetched.lock().unwrap().push(fetched);
+    let is_first = {
+        let mut fetched = shared.fetched.lock().unwrap();
+        let path = format!("/{kind}/{id}/{name}");
+        let is_first = fetched.iter().all(|(earlier, _)| *earlier != path);
+        fetched.push((path, with_token));
+        is_first
+    };
     let Some((index, extension)) = name
         .strip_prefix("out-")
         .and_then(|name| name.split_once('.'))
@@ -467,14 +546,22 @@ async fn file(
     );
     // The type of the file's name, as the real ones; the bytes count.
     let headers = [("content-type", format!("image/{extension}"))];
+    let moved = |host: &str| {
+        let location = format!("http://{host}/xezq/{id}/{size}/{name}");
+        (StatusCode::FOUND, [("location", location)]).into_response()
+    };
     match kind.as_str() {
         "xezq" => (headers, picture).into_response(),
+        "cutonce" | "busyonce" if !is_first => (headers, picture).into_response(),
+        "busyonce" => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+        "moved" => moved(&shared.file_host),
+        "movedelsewhere" => moved(&shared.file_host.replace("localhost", "127.0.0.1")),
         "drip" => {
             let piece = picture.len() / 10 + 1;
             let body = drip(&picture, piece, Duration::from_millis(40));
             (headers, body).into_response()
         }
-        "cut" => {
+        "cut" | "cutonce" => {
             let half = picture.slice(..picture.len() / 2);
             (headers, broken_after(half)).into_response()
         }
@@ -512,6 +599,13 @@ fn cut(status: u16, answer: &Value, bytes: usize) -> Response {
     );
     let status = StatusCode::from_u16(status).unwrap();
     (status, broken_after(text.slice(..bytes))).into_response()
+}
+
+fn stall(status: u16, answer: &Value, bytes: usize) -> Response {
+    let beginning = Bytes::from(answer.to_string()).slice(..bytes);
+    let silent = stream::once(async { Ok::<_, Infallible>(beginning) }).chain(stream::pending());
+    let status = StatusCode::from_u16(status).unwrap();
+    (status, Body::from_stream(silent)).into_response()
 }
 
 fn reply(status: u16, body: &Value) -> Response {

@@ -95,6 +95,9 @@ const SECOND_FLEX: Schema = Schema {
     scale: 1,
 };
 
+/// A model that is not official: billed by the second, and reached by its version.
+pub(crate) const COMMUNITY_MODEL: &str = "somebody/flux-otters";
+
 /// The official models; others are not found on their route.
 fn schema(model: &str) -> Option<&'static Schema> {
     Some(match model {
@@ -124,11 +127,18 @@ pub(crate) struct Accepted {
 /// A status and a body.
 pub(super) type Refusal = (u16, Value);
 
-/// Checks a creation on a model's own route.
-pub(super) fn check(model: &str, body: &Value) -> Result<Accepted, Refusal> {
-    let schema = schema(model).ok_or_else(not_found)?;
+/// Checks a creation on a model's own route, or on the one of versions.
+pub(super) fn check(model: &str, by_version: bool, body: &Value) -> Result<Accepted, Refusal> {
+    let schema = match schema(model) {
+        Some(schema) if !by_version => schema,
+        Some(_) => return Err(invalid_version()),
+        None if by_version && model == COMMUNITY_MODEL => &OPEN,
+        None if by_version => return Err(invalid_version()),
+        None => return Err(not_found()),
+    };
     let body = body.as_object().ok_or_else(|| invalid(&[]))?;
-    let unknown = body.keys().find(|key| *key != "input");
+    let is_known = |key: &str| key == "input" || (by_version && key == "version");
+    let unknown = body.keys().find(|key| !is_known(key));
     if let Some(unknown) = unknown {
         let words = format!("Additional property {unknown} is not allowed");
         return Err(invalid(&[(
@@ -260,6 +270,16 @@ fn invalid(fields: &[(&str, &str, &str)]) -> Refusal {
         "invalid_fields": fields,
     });
     (422, body)
+}
+
+fn invalid_version() -> Refusal {
+    let detail =
+        "The specified version does not exist (or perhaps you don't have permission to use it?)";
+    let title = "Invalid version or not permitted";
+    (
+        422,
+        json!({"title": title, "detail": detail, "status": 422}),
+    )
 }
 
 pub(super) fn not_found() -> Refusal {

@@ -18,6 +18,8 @@ pub(crate) enum Behaviour {
     CutAfter(usize, Shape),
     /// The right answer in pieces of so many bytes with a pause between them.
     Drip(usize, Duration),
+    /// The head and this many bytes of the right answer, and then nothing for ever. The prediction runs.
+    StallAfter(usize),
     /// A page with status 200.
     Page,
 }
@@ -32,14 +34,18 @@ pub(crate) struct Script {
     pub(crate) end: End,
     pub(crate) shape: Shape,
     pub(crate) files: Files,
-    /// Whether `output` is complete while `status` still says `processing`, in the answer that waited.
-    pub(crate) status_lags: bool,
+    /// What `status` still says although `output` is complete, in the answer that waited.
+    pub(crate) lagging: Option<&'static str>,
+    /// The HTTP status of a creation that was waited for to its end.
+    pub(crate) created: u16,
     /// How many outputs are shown while it works.
     pub(crate) partial: usize,
     /// The longest that a creation waits, whatever `Prefer` says.
     pub(crate) patience: Duration,
     /// How many questions fail before one is answered.
     pub(crate) failing_questions: usize,
+    /// How they fail.
+    pub(crate) question_failure: (u16, Value),
 }
 
 /// How it ends.
@@ -50,6 +56,10 @@ pub(crate) enum End {
     /// With `output: null`.
     Removed,
     Failed(&'static str),
+    /// With the text in an object, as some proxies write it.
+    FailedObject(&'static str),
+    /// With an output that is neither a string nor a list.
+    SucceededOddly,
     Canceled,
     Aborted,
 }
@@ -77,6 +87,16 @@ pub(crate) enum Files {
     Drip,
     /// On a host that nobody allowed.
     Elsewhere,
+    /// There, behind a redirect on the same host.
+    Moved,
+    /// Behind a redirect to a host that nobody allowed.
+    MovedElsewhere,
+    /// The first time half of it, then the connection breaks.
+    CutOnce,
+    /// The first time busy.
+    BusyOnce,
+    /// The second one is cut, whenever it is fetched.
+    SecondCut,
     /// A text.
     NoPicture,
 }
@@ -89,10 +109,12 @@ impl Default for Script {
             end: End::Succeeded(None),
             shape: Shape::Links,
             files: Files::There,
-            status_lags: false,
+            lagging: None,
+            created: 201,
             partial: 0,
             patience: Duration::from_mins(1),
             failing_questions: 0,
+            question_failure: (503, json!({"detail": "temporarily unavailable"})),
         }
     }
 }
@@ -124,6 +146,9 @@ impl Script {
 pub(crate) const NSFW: &str =
     "NSFW content detected. Try running it again, or try a different prompt.";
 pub(crate) const E005: &str = "The input or output was flagged as sensitive. Please try again with different inputs. (E005) (fake1)";
+pub(crate) const UNKNOWN: &str =
+    "Prediction failed for an unknown reason. It might work if you try again. (E1000)";
+pub(crate) const NOT_STARTED: &str = "Timeout starting prediction (E6716)";
 pub(crate) const OUT_OF_MEMORY: &str = "CUDA out of memory (E1001)";
 
 impl Behaviour {
@@ -140,7 +165,7 @@ impl Behaviour {
             "EMPTY" => Script::ends(End::Succeeded(Some(0))),
             "DATAURL" => Script::shaped(Shape::DataUrls),
             "SYNC_PROCESSING" => Self::Run(Script {
-                status_lags: true,
+                lagging: Some("processing"),
                 ..Script::default()
             }),
             "EXPIRED" => Script::with_files(Files::Expired),

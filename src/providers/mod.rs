@@ -107,7 +107,7 @@ pub enum PictureEvent {
     /// it comes.
     About(Box<About>),
     /// It is none after all, and whatever came of it is dropped: what follows it in the answer says that it
-    /// was a draft, or it broke off and comes again.
+    /// was a draft, or it broke off and may come again.
     Abandon,
 }
 

@@ -730,11 +730,13 @@ async fn files_are_fetched_again_where_that_may_help() {
         let fetched = studio.replicate.files_fetched() - before;
         assert_eq!(fetched, fetches, "{files:?}");
     }
-    // One that always breaks off does not take the ones behind it along.
+    // One that breaks off again and again ends the call. What came before it stays.
     studio.replicate.next(Script::with_files(Files::SecondCut));
+    let before = studio.replicate.files_fetched();
     let answer = studio.paint(&several(3)).await;
-    assert_eq!(answer["data"].as_array().unwrap().len(), 2);
-    assert_eq!(answer["usage"]["cost"], usd(6_000_000));
+    assert_eq!(answer["data"].as_array().unwrap().len(), 1);
+    assert_eq!(answer["usage"]["cost"], usd(3_000_000));
+    assert_eq!(studio.replicate.files_fetched() - before, 4);
     assert_eq!(studio.attempts("maybe_charged").await, 1);
     studio.close().await;
 }

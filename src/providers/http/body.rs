@@ -78,6 +78,11 @@ impl AnswerBody {
         Ok(chunk)
     }
 
+    /// How many bytes it says it has in all.
+    pub(in crate::providers) fn announced_bytes(&self) -> Option<u64> {
+        self.response.content_length()
+    }
+
     /// Whether the connection broke before its end.
     pub(in crate::providers) fn is_broken(&self) -> bool {
         self.is_broken

@@ -5,6 +5,7 @@
 
 use std::{error::Error as _, sync::Arc, time::Duration};
 
+use bytes::Buf as _;
 use reqwest::{StatusCode, Url, header};
 
 use super::{
@@ -29,13 +30,16 @@ pub(in crate::providers) enum Mirrored {
     Lost(ProviderError),
 }
 
-/// What came of one try.
-enum Fetched {
-    Whole,
-    Missed(Missed),
+/// How much of a file the sink has.
+#[derive(Default)]
+struct Fetched {
+    /// `None` before the picture has begun.
+    bytes: Option<u64>,
+    /// What the file was announced to have in all.
+    announced_bytes: Option<u64>,
 }
 
-/// Why a try brought nothing.
+/// Why a try did not bring the whole file.
 struct Missed {
     /// Whether another one may.
     is_passing: bool,
@@ -52,28 +56,34 @@ impl From<ProviderError> for Missed {
 }
 
 impl Attempt<'_> {
-    /// Fetches the picture behind a result link into the sink. One that breaks off is abandoned there and
-    /// fetched again from its beginning.
+    /// Fetches the picture behind a result link into the sink. One that breaks off is fetched again, and what
+    /// the sink has of it already is walked over.
     ///
     /// # Errors
-    /// The sink's own. Whatever else goes wrong loses this picture and no other.
+    /// As [`AnswerBody::next`], and the sink's own: a picture that is not to be had to its end ends the call,
+    /// because the sink has a part of it. One of which nothing came is [`Mirrored::Lost`] instead.
     pub(in crate::providers) async fn mirror(
         &mut self,
         sink: &mut dyn PictureSink,
         link: &str,
     ) -> Result<Mirrored, ProviderError> {
-        let mut tries = 1;
-        loop {
-            let missed = match self.fetch(sink, link).await? {
-                Fetched::Whole => return Ok(Mirrored::Whole),
-                Fetched::Missed(missed) => missed,
+        let mut file = Fetched::default();
+        for tries in 1.. {
+            let missed = match self.fetch(sink, link, &mut file).await? {
+                Ok(()) => break,
+                Err(missed) => missed,
             };
             let again = missed.is_passing && tries < MAX_TRIES;
-            if !again || !self.pause(PAUSE * tries).await {
-                return Ok(Mirrored::Lost(missed.error));
+            if again && self.pause(PAUSE * tries).await {
+                continue;
             }
-            tries += 1;
+            return match file.bytes {
+                Some(_) => Err(missed.error),
+                None => Ok(Mirrored::Lost(missed.error)),
+            };
         }
+        self.deliver(sink, PictureEvent::End).await?;
+        Ok(Mirrored::Whole)
     }
 
     /// Tries once.
@@ -81,24 +91,44 @@ impl Attempt<'_> {
         &mut self,
         sink: &mut dyn PictureSink,
         link: &str,
-    ) -> Result<Fetched, ProviderError> {
-        let mut file = match self.open(link).await {
-            Ok(file) => file,
-            Err(missed) => return Ok(Fetched::Missed(missed)),
+        file: &mut Fetched,
+    ) -> Result<Result<(), Missed>, ProviderError> {
+        let mut body = match self.open(link).await {
+            Ok(body) => body,
+            Err(missed) => return Ok(Err(missed)),
         };
-        self.deliver(sink, PictureEvent::Begin(Encoding::Raw))
-            .await?;
+        let length = body.announced_bytes();
+        let mut known = match file.bytes {
+            None => {
+                file.announced_bytes = length;
+                let begin = PictureEvent::Begin(Encoding::Raw);
+                self.deliver(sink, begin).await?;
+                *file.bytes.insert(0)
+            }
+            Some(_) if is_other(file.announced_bytes, length) => {
+                return Ok(Err(Missed {
+                    is_passing: false,
+                    error: malformed("a file that broke off and has become another one"),
+                }));
+            }
+            Some(known) => known,
+        };
         loop {
-            match file.next(self).await {
-                Ok(Some(chunk)) => self.deliver(sink, PictureEvent::Data(chunk)).await?,
-                Ok(None) => {
-                    self.deliver(sink, PictureEvent::End).await?;
-                    return Ok(Fetched::Whole);
+            match body.next(self).await {
+                Ok(Some(mut chunk)) => {
+                    let length = chunk.len() as u64;
+                    let walked_over = known.min(length);
+                    known -= walked_over;
+                    chunk.advance(usize::try_from(walked_over).unwrap_or(usize::MAX));
+                    if !chunk.is_empty() {
+                        *file.bytes.get_or_insert_default() += chunk.len() as u64;
+                        self.deliver(sink, PictureEvent::Data(chunk)).await?;
+                    }
                 }
+                Ok(None) => return Ok(Ok(())),
                 Err(error) => {
-                    self.deliver(sink, PictureEvent::Abandon).await?;
-                    let is_passing = file.is_broken();
-                    return Ok(Fetched::Missed(Missed { is_passing, error }));
+                    let is_passing = body.is_broken();
+                    return Ok(Err(Missed { is_passing, error }));
                 }
             }
         }
@@ -163,6 +193,11 @@ impl Attempt<'_> {
         let message = format!("a result link with more than {MAX_REDIRECTS} redirects");
         Err(malformed(&message).into())
     }
+}
+
+/// Whether two files, as long as they say, cannot be the same.
+fn is_other(before: Option<u64>, now: Option<u64>) -> bool {
+    before.zip(now).is_some_and(|(before, now)| before != now)
 }
 
 impl HttpClient {

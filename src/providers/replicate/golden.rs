@@ -204,7 +204,7 @@ fn read<'a>(chunks: impl IntoIterator<Item = &'a [u8]>, had: &[usize]) -> Value 
         reader.push(Bytes::copy_from_slice(chunk));
         loop {
             match reader.next() {
-                Ok(Some(PictureEvent::Begin(encoding))) => {
+                Ok(Some(PictureEvent::Perhaps(encoding))) => {
                     assert!(picture.is_none(), "pictures are not interleaved");
                     picture = Some((format!("{encoding:?}"), Vec::new()));
                 }
@@ -218,7 +218,7 @@ fn read<'a>(chunks: impl IntoIterator<Item = &'a [u8]>, had: &[usize]) -> Value 
                 }
                 Ok(Some(PictureEvent::Abandon)) => panic!("the reader abandons nothing"),
                 Ok(Some(
-                    PictureEvent::Perhaps(_) | PictureEvent::Draft { .. } | PictureEvent::About(_),
+                    PictureEvent::Begin(_) | PictureEvent::Draft { .. } | PictureEvent::About(_),
                 )) => panic!("the reader knows no such thing"),
                 Ok(None) => break,
                 Err(error) => {

@@ -342,7 +342,8 @@ impl PredictionReader {
             return Ok(());
         }
         self.reading = Reading::Picture;
-        let begin = PictureEvent::Begin(Encoding::Base64);
+        // The answer may break off, and bring the picture again when it is asked for anew.
+        let begin = PictureEvent::Perhaps(Encoding::Base64);
         self.events.push_back(begin);
         let content = piece.slice(1..);
         if !content.is_empty() {

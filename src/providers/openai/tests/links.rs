@@ -160,6 +160,51 @@ async fn a_lost_link_loses_its_picture_only() {
     assert_eq!(report.revised_prompts, [Some("kept".to_owned())]);
 }
 
+/// What breaks off is fetched again, and goes on where it broke off: the sink takes nothing twice.
+#[tokio::test]
+async fn a_file_that_breaks_off_goes_on_where_it_did() {
+    for (torsos, becomes, expected) in [
+        (&["file"][..], 6, Ok("file a")),
+        (&["file", "fi"], 6, Ok("file a")),
+        (&["file", "", ""], 6, Err("broke off")),
+        // Another length is another file.
+        (&["file"], 7, Err("another one")),
+    ] {
+        let tries = std::sync::atomic::AtomicUsize::new(0);
+        let fake = server(
+            |host| format!(r#"{{"url":"http://{host}/a.png"}}"#),
+            move |_| {
+                let number = tries.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                let torso = torsos.get(number).copied();
+                let length = if torso.is_some() { 6 } else { becomes };
+                Some(vec![
+                    head(200, &[&format!("content-length: {length}")]),
+                    Step::Send(
+                        torso.unwrap_or("file a.")[..]
+                            .chars()
+                            .take(length)
+                            .collect(),
+                    ),
+                ])
+            },
+        )
+        .await;
+        let (outcome, pictures) = outcome(&config(fake.base_url())).await;
+        match expected {
+            Ok(content) => {
+                outcome.unwrap();
+                assert_eq!(pictures.whole(), [content], "{torsos:?}");
+            }
+            Err(why) => {
+                let error = outcome.unwrap_err();
+                assert_eq!(error.kind, ErrorKind::Malformed);
+                assert!(error.message.contains(why), "{torsos:?}: {error}");
+                assert!(pictures.whole().is_empty());
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_hiccup_is_forgiven_once() {
     let tries = std::sync::atomic::AtomicUsize::new(0);

@@ -93,6 +93,8 @@ impl Problem {
         ProviderError {
             upstream_status: Some(status),
             maybe_charged,
+            // Creations are counted per account, not per model (section 6).
+            whole_account: matches!(kind, ErrorKind::RateLimited { .. }),
             ..ProviderError::new(kind, format!("{} (HTTP {status})", in_our_words(kind)))
         }
     }

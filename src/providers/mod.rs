@@ -10,6 +10,7 @@ pub mod error;
 pub mod google;
 pub mod http;
 mod json;
+mod mask;
 pub mod openai;
 pub mod registry;
 pub mod replicate;

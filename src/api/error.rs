@@ -595,14 +595,14 @@ mod tests {
             (
                 ApiError::from(LedgerError::Database {
                     action,
-                    source: reset(),
+                    source: reset().into(),
                 }),
                 &away,
             ),
             (
                 ApiError::from(LedgerError::Unconfirmed {
                     action,
-                    source: reset(),
+                    source: reset().into(),
                 }),
                 &away,
             ),
@@ -616,7 +616,7 @@ mod tests {
             (
                 ApiError::from(LedgerError::Database {
                     action,
-                    source: sqlx::Error::RowNotFound,
+                    source: sqlx::Error::RowNotFound.into(),
                 }),
                 &mistake,
             ),

@@ -209,13 +209,16 @@ impl Gateway {
             user: admission.end_user(),
             idempotency_key: admission.order.idempotency_key.clone(),
         };
-        let placed = self.rooms.ledger.hold(std::slice::from_ref(&new)).await;
-        match placed.map(|mut granted| granted.pop()) {
-            Ok(Some(Ok(hold))) => {
+        match self.rooms.ledger.hold_one(&new).await {
+            Ok(hold) => {
                 admission.keep_within(hold.amount);
                 Ok(hold)
             }
-            Ok(Some(Err(refused))) => {
+            Err(error @ LedgerError::Unconfirmed { .. }) => Err(NotHeld {
+                error: error.into(),
+                unconfirmed: Some(Box::new(new)),
+            }),
+            Err(refused) => {
                 if let LedgerError::InsufficientBalance { needed, available } = &refused {
                     tracing::info!(
                         account.id = %new.account,
@@ -226,12 +229,6 @@ impl Gateway {
                 }
                 Err(GatewayError::from(refused).into())
             }
-            Ok(None) => Err(GatewayError::Panicked.into()),
-            Err(error @ LedgerError::Unconfirmed { .. }) => Err(NotHeld {
-                error: error.into(),
-                unconfirmed: Some(Box::new(new)),
-            }),
-            Err(error) => Err(GatewayError::from(error).into()),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Settlement: what arrived is charged, the rest of the hold is released, and only then is the caller
 //! answered (I5, I6). A settlement that cannot reach the books is repeated until it does.
 
-use std::{num::NonZeroU32, time::Duration};
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 use tokio::{
     sync::oneshot,
@@ -104,17 +104,17 @@ pub(super) async fn settle(
     outcome: Outcome,
     reply: &mut Reply,
 ) {
-    let settlement = [settlement];
+    let settlement = Arc::new(settlement);
     let started = Instant::now();
     let mut outcome = Some(outcome);
     let mut pause = FIRST_PAUSE;
     let mut tries: u32 = 0;
     loop {
         tries = tries.saturating_add(1);
-        let error = match ledger.settle(&settlement).await.map(|mut done| done.pop()) {
-            Ok(Some(Ok(()))) => {
+        let error = match ledger.settle_one(&settlement).await {
+            Ok(()) => {
                 if tries > 1 {
-                    tracing::info!(hold.id = %settlement[0].hold.id, tries, "a repeated settlement got through");
+                    tracing::info!(hold.id = %settlement.hold.id, tries, "a repeated settlement got through");
                 }
                 if let Some(outcome) = outcome.take() {
                     reply.send(outcome);
@@ -123,32 +123,31 @@ pub(super) async fn settle(
             }
             // Another replica took this one for dead and released the hold: the pictures are the
             // client's luck, but without a charge there is no answer (I6).
-            Ok(Some(Err(error @ LedgerError::HoldEnded(_)))) => {
-                tracing::error!(hold.id = %settlement[0].hold.id, "the hold was swept before its settlement");
+            Err(error @ LedgerError::HoldEnded(_)) => {
+                tracing::error!(hold.id = %settlement.hold.id, "the hold was swept before its settlement");
                 return reply.send(Err(error.into()));
             }
-            Ok(Some(Err(error))) => {
+            Err(error @ (LedgerError::Database { .. } | LedgerError::Unconfirmed { .. })) => error,
+            Err(error) => {
                 tracing::error!(
                     error = &error as &dyn std::error::Error,
-                    hold.id = %settlement[0].hold.id,
+                    hold.id = %settlement.hold.id,
                     "a settlement was refused; its hold stays open for the operator to look at"
                 );
                 return reply.send(Err(error.into()));
             }
-            Ok(None) => return reply.send(Err(GatewayError::Panicked)),
-            Err(error) => error,
         };
         // Once at a level that somebody reads: in an outage every generation in flight comes by here.
         if tries == 1 {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
-                hold.id = %settlement[0].hold.id,
+                hold.id = %settlement.hold.id,
                 "a settlement did not get through and is repeated until it does"
             );
         } else {
             tracing::debug!(
                 error = &error as &dyn std::error::Error,
-                hold.id = %settlement[0].hold.id,
+                hold.id = %settlement.hold.id,
                 tries,
                 "a settlement did not get through again"
             );

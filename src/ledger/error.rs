@@ -1,6 +1,8 @@
 //! What can go wrong with money.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
+
+use sqlx::error::DatabaseError;
 
 use super::account::EntryKind;
 use crate::{
@@ -10,8 +12,8 @@ use crate::{
     postgres::{TxError, is_passing},
 };
 
-/// What can go wrong with money.
-#[derive(Debug, thiserror::Error)]
+/// What can go wrong with money. What befalls a batch befalls every caller in it, so it can be cloned.
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum LedgerError {
     /// The balance does not cover the hold.
     #[error("the balance is too short: {needed} USD needed, {available} USD available")]
@@ -72,6 +74,14 @@ pub enum LedgerError {
         /// What was held.
         held: NanoUsd,
     },
+    /// So much waits for the database already that this would wait too long.
+    #[error("could not {action}: {waiting} others are waiting to do so")]
+    Saturated {
+        /// What was attempted.
+        action: &'static str,
+        /// How many wait.
+        waiting: usize,
+    },
     /// The database holds something that cannot be.
     #[error("inconsistent database: {0}")]
     Inconsistent(String),
@@ -85,7 +95,7 @@ pub enum LedgerError {
         action: &'static str,
         /// What the driver said.
         #[source]
-        source: sqlx::Error,
+        source: Arc<sqlx::Error>,
     },
     /// The database did not do it.
     #[error("could not {action}")]
@@ -94,7 +104,7 @@ pub enum LedgerError {
         action: &'static str,
         /// What the driver said.
         #[source]
-        source: sqlx::Error,
+        source: Arc<sqlx::Error>,
     },
 }
 
@@ -102,22 +112,35 @@ impl LedgerError {
     /// Whether it is the database's state of the moment, and the same call may well succeed soon. What is
     /// [`LedgerError::Unconfirmed`] may have happened, so its caller must take it back or be able to do it twice.
     pub fn is_passing(&self) -> bool {
-        matches!(self, Self::Unconfirmed { .. }) || self.as_database().is_some_and(is_passing)
+        matches!(self, Self::Unconfirmed { .. } | Self::Saturated { .. })
+            || self.as_database().is_some_and(is_passing)
+    }
+
+    /// Whether somebody else kept a lock for too long (`lock_not_available`).
+    pub(super) fn is_lock_timeout(&self) -> bool {
+        let said = self.as_database().and_then(sqlx::Error::as_database_error);
+        said.and_then(DatabaseError::code).as_deref() == Some("55P03")
     }
 
     /// For `map_err`: the driver's error with what was attempted.
     pub(super) fn during(action: &'static str) -> impl Fn(sqlx::Error) -> Self {
-        move |source| Self::Database { action, source }
+        move |source| Self::database(action, source)
     }
 }
 
 impl TxError for LedgerError {
     fn database(action: &'static str, source: sqlx::Error) -> Self {
-        Self::Database { action, source }
+        Self::Database {
+            action,
+            source: Arc::new(source),
+        }
     }
 
     fn unconfirmed(action: &'static str, source: sqlx::Error) -> Self {
-        Self::Unconfirmed { action, source }
+        Self::Unconfirmed {
+            action,
+            source: Arc::new(source),
+        }
     }
 
     fn as_database(&self) -> Option<&sqlx::Error> {
@@ -131,6 +154,7 @@ impl TxError for LedgerError {
             | Self::ReferenceTaken { .. }
             | Self::HoldEnded(_)
             | Self::CaptureAboveHold { .. }
+            | Self::Saturated { .. }
             | Self::Inconsistent(_)
             | Self::Money(_) => None,
         }

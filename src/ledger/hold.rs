@@ -2,13 +2,18 @@
 //!
 //! Whether a hold is granted is decided by [`decide`], which sees locked numbers and touches nothing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
+use tokio::time::sleep;
 use tracing::instrument;
 
 use super::{
     Ledger,
     account::Balance,
+    batch::{self, Batches, Outcome, Queue, Work},
     error::LedgerError,
     limits::KeyCount,
     repo::{accounts, holds},
@@ -20,6 +25,10 @@ use crate::{
     money::NanoUsd,
     postgres::run_tx,
 };
+
+/// Between two tries to release a hold that nobody waits for.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// A generation that wants its money reserved. Also opens the row in `generations`.
 #[derive(Debug, Clone)]
@@ -77,6 +86,17 @@ impl NewHold {
 }
 
 impl Ledger {
+    /// Places a hold, together with those that others want at the same time.
+    ///
+    /// # Errors
+    /// As [`Ledger::hold`], inner and outer alike, and [`LedgerError::Saturated`].
+    ///
+    /// # Cancel safety
+    /// Dropped before it returns, the hold is not placed, or is released again as soon as may be.
+    pub async fn hold_one(&self, new: &NewHold) -> Result<Hold, LedgerError> {
+        batch::submit(self, new).await
+    }
+
     /// Places holds, all committed together; each is granted or refused on its own, in order.
     ///
     /// # Errors
@@ -86,8 +106,8 @@ impl Ledger {
     /// [`LedgerError::RateLimited`].
     ///
     /// # Cancel safety
-    /// Dropped before it returns, a hold may have been committed; the sweeper then ends it only when the
-    /// replica dies. Call it from a task that is not dropped.
+    /// Dropped before it returns, holds may have been committed, and nobody ends them before they are overdue.
+    /// Call it from a task that is not dropped.
     #[instrument(name = "ledger.hold", level = "debug", skip_all, fields(holds = new.len()))]
     pub async fn hold(
         &self,
@@ -148,7 +168,9 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError::RateLimited`] when the limit is used up: then that is what the caller is to be told.
     /// [`LedgerError::Database`].
-    #[instrument(name = "ledger.count_refused", level = "debug", skip_all, fields(key.id = %key))]
+    ///
+    /// # Cancel safety
+    /// Dropped before it returns, the request may have been counted or not.
     pub async fn count_refused(&self, key: KeyId, limits: KeyLimits) -> Result<(), LedgerError> {
         let limits = KeyLimits {
             requests_per_minute: limits.requests_per_minute,
@@ -157,15 +179,32 @@ impl Ledger {
         if !limits.per_minute() {
             return Ok(());
         }
-        run_tx(&self.pool, "count a refused request", move |mut tx| {
+        batch::submit(self, &Refused { key, limits }).await
+    }
+
+    /// Counts refused requests, all committed together; each is admitted or not on its own, in order.
+    #[instrument(name = "ledger.count_refused", level = "debug", skip_all, fields(requests = refused.len()))]
+    async fn count_all_refused(
+        &self,
+        refused: &[Refused],
+    ) -> Result<Vec<Result<(), LedgerError>>, LedgerError> {
+        let keys: BTreeSet<KeyId> = refused.iter().map(|refused| refused.key).collect();
+        let keys: Vec<KeyId> = keys.into_iter().collect();
+        let keys = keys.as_slice();
+        run_tx(&self.pool, Refused::ACTION, move |mut tx| {
             Box::pin(async move {
-                holds::lock_keys(&mut tx, &[key]).await?;
+                holds::lock_keys(&mut tx, keys).await?;
                 let now = self.clock.now().timestamp();
-                let mut counts = holds::count_keys(&mut tx, &[key], now).await?;
-                if let Some(count) = counts.get_mut(&key) {
-                    count.admit(limits, 0)?;
-                }
-                holds::write_counts(&mut tx, &counts, now).await
+                let mut counts = holds::count_keys(&mut tx, keys, now).await?;
+                let outcomes = refused
+                    .iter()
+                    .map(|refused| match counts.get_mut(&refused.key) {
+                        Some(count) => count.admit(refused.limits, 0),
+                        None => Ok(()),
+                    })
+                    .collect();
+                holds::write_counts(&mut tx, &counts, now).await?;
+                Ok(outcomes)
             })
         })
         .await
@@ -205,6 +244,88 @@ impl Ledger {
         }
         Ok(false)
     }
+}
+
+impl Ledger {
+    /// [`Ledger::take_back`] for a hold that nobody waits for any more, however long it takes.
+    fn take_back_later(&self, new: NewHold) {
+        let ledger = self.clone();
+        self.batches.spawn(async move {
+            let mut pause = FIRST_PAUSE;
+            loop {
+                match ledger.take_back(&new).await {
+                    Ok(_) => return,
+                    Err(error) if error.is_passing() => {
+                        sleep(pause).await;
+                        pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
+                    }
+                    Err(error) => {
+                        tracing::error!(
+                            %error,
+                            hold.id = %new.id,
+                            "a hold whose caller has left could not be released; it is swept when it is overdue"
+                        );
+                        return;
+                    }
+                }
+            }
+        });
+    }
+}
+
+impl Work for NewHold {
+    type Done = Hold;
+    type Lane = (AccountId, Mode);
+    const ACTION: &'static str = "place holds";
+    /// Several times what a busy replica has in flight.
+    const MOST_WAITING: usize = 32_768;
+
+    fn lane(&self) -> Self::Lane {
+        (self.account, self.mode)
+    }
+
+    fn queue(batches: &Batches) -> &Queue<Self> {
+        &batches.holds
+    }
+
+    async fn run(ledger: &Ledger, batch: &[Self]) -> Result<Vec<Outcome<Self>>, LedgerError> {
+        ledger.hold(batch).await
+    }
+
+    fn unclaimed(self, ledger: &Ledger, outcome: Outcome<Self>) {
+        match outcome {
+            Ok(_) | Err(LedgerError::Unconfirmed { .. }) => ledger.take_back_later(self),
+            Err(_) => {}
+        }
+    }
+}
+
+/// A request that came to no hold, of a key with a limit of requests per minute.
+#[derive(Debug, Clone)]
+pub(super) struct Refused {
+    key: KeyId,
+    limits: KeyLimits,
+}
+
+impl Work for Refused {
+    type Done = ();
+    type Lane = KeyId;
+    const ACTION: &'static str = "count refused requests";
+    const MOST_WAITING: usize = 4096;
+
+    fn lane(&self) -> KeyId {
+        self.key
+    }
+
+    fn queue(batches: &Batches) -> &Queue<Self> {
+        &batches.refused
+    }
+
+    async fn run(ledger: &Ledger, batch: &[Self]) -> Result<Vec<Outcome<Self>>, LedgerError> {
+        ledger.count_all_refused(batch).await
+    }
+
+    fn unclaimed(self, _: &Ledger, _: Outcome<Self>) {}
 }
 
 /// The locked balances of a batch.

@@ -9,8 +9,8 @@
 //! `balance − held ≥ 0` hold in every committed state; [`Ledger::reconcile`] proves it.
 //!
 //! How, in one breath: lock the balances in order, read, decide in a pure function, write, commit. The
-//! locks and their order are in `repo/mod.rs`. Statements take arrays, and one is a batch of one, so that
-//! group commit is the same code path.
+//! locks and their order are in `repo/mod.rs`. Statements take arrays, and one is a batch of one:
+//! concurrent holds and settlements are committed together, by `batch.rs`.
 
 #![deny(
     clippy::arithmetic_side_effects,
@@ -20,6 +20,7 @@
 
 mod account;
 mod attempts;
+mod batch;
 mod error;
 mod history;
 mod hold;
@@ -33,9 +34,12 @@ mod sweep;
 mod tests;
 mod usage;
 
+use std::sync::Arc;
+
 use chrono::{DateTime, Utc};
 use sqlx::PgPool;
 
+use self::batch::Batches;
 pub use self::{
     account::{
         Account, AccountSummary, AccountUpdate, Balance, Entry, EntryKind,
@@ -64,6 +68,7 @@ pub struct Ledger {
     pool: PgPool,
     clock: Clock,
     replica: ReplicaId,
+    batches: Arc<Batches>,
 }
 
 impl Ledger {
@@ -73,6 +78,7 @@ impl Ledger {
             pool,
             clock,
             replica,
+            batches: Arc::default(),
         }
     }
 
@@ -83,11 +89,8 @@ impl Ledger {
     pub async fn ping(&self) -> Result<(), LedgerError> {
         use sqlx::Connection as _;
 
-        let failed = |source| LedgerError::Database {
-            action: "reach the database",
-            source,
-        };
-        let mut connection = self.pool.acquire().await.map_err(failed)?;
+        let failed = LedgerError::during("reach the database");
+        let mut connection = self.pool.acquire().await.map_err(&failed)?;
         connection.ping().await.map_err(failed)
     }
 }

@@ -3,21 +3,27 @@
 //! What a settlement takes is computed by [`Settlement::totals`] before anything is locked; I4 is
 //! checked there, again by the caller's cap before it, and last by a CHECK in the table.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use sqlx::PgConnection;
 use tracing::instrument;
 
 use super::{
     Ledger,
+    batch::{self, Batches, Outcome, Queue, Work},
     error::LedgerError,
-    hold::{Books, Hold},
+    hold::Hold,
     repo::{
         accounts,
-        settlements::{self, Charge, EndedHold},
+        settlements::{self, EndedHold},
     },
 };
-use crate::{ids::ImageId, money::NanoUsd, postgres::run_tx};
+use crate::{
+    ids::{AccountId, ImageId},
+    keys::Mode,
+    money::NanoUsd,
+    postgres::run_tx,
+};
 
 /// The end of a generation, as it will stand in the books.
 #[derive(Debug)]
@@ -106,6 +112,20 @@ pub struct Attempt {
 }
 
 impl Ledger {
+    /// Ends a hold, together with those that others end at the same time. As [`Ledger::settle`].
+    ///
+    /// # Errors
+    /// [`LedgerError::CaptureAboveHold`] (I4), [`LedgerError::HoldEnded`] or [`LedgerError::Inconsistent`] when
+    /// it is refused, which is final. [`LedgerError::Database`] when it was not committed, and
+    /// [`LedgerError::Unconfirmed`] when nobody knows; after both it is safe to call again with the same
+    /// arguments.
+    ///
+    /// # Cancel safety
+    /// Dropped, it has ended the hold or not, or does so yet. Call it again.
+    pub async fn settle_one(&self, settlement: &Arc<Settlement>) -> Result<(), LedgerError> {
+        batch::submit(self, &SharedSettlement(Arc::clone(settlement))).await
+    }
+
     /// Ends holds, all committed together: captures what was delivered, releases the rest, writes the
     /// pictures, attempts and the generation's final state. A hold that has ended already (swept) is
     /// [`LedgerError::HoldEnded`], and nothing of that settlement is written; one that this very
@@ -118,22 +138,31 @@ impl Ledger {
     ///
     /// # Cancel safety
     /// Dropped, it has ended all of the holds or none. Call it again.
-    #[instrument(name = "ledger.settle", level = "debug", skip_all, fields(settlements = all.len()))]
     pub async fn settle(
         &self,
         all: &[Settlement],
     ) -> Result<Vec<Result<(), LedgerError>>, LedgerError> {
-        let totals: Vec<Result<Totals, LedgerError>> = all.iter().map(Settlement::totals).collect();
+        let all: Vec<&Settlement> = all.iter().collect();
+        self.settle_all(&all).await
+    }
+
+    #[instrument(name = "ledger.settle", level = "debug", skip_all, fields(settlements = all.len()))]
+    async fn settle_all(
+        &self,
+        all: &[&Settlement],
+    ) -> Result<Vec<Result<(), LedgerError>>, LedgerError> {
+        let totals: Vec<Result<Totals, LedgerError>> =
+            all.iter().map(|settlement| settlement.totals()).collect();
         let sound: Vec<(&Settlement, Totals)> = all
             .iter()
             .zip(&totals)
-            .filter_map(|(settlement, totals)| Some((settlement, *totals.as_ref().ok()?)))
+            .filter_map(|(settlement, totals)| Some((*settlement, *totals.as_ref().ok()?)))
             .collect();
         let outcomes = if sound.is_empty() {
             Vec::new()
         } else {
             let sound = sound.as_slice();
-            run_tx(&self.pool, "settle holds", move |mut tx| {
+            run_tx(&self.pool, SharedSettlement::ACTION, move |mut tx| {
                 Box::pin(async move { self.settle_sound(&mut tx, sound).await })
             })
             .await?
@@ -158,11 +187,8 @@ impl Ledger {
         connection: &mut PgConnection,
         sound: &[(&Settlement, Totals)],
     ) -> Result<Vec<Result<(), LedgerError>>, LedgerError> {
-        let mut books = accounts::lock_balances(
-            connection,
-            sound.iter().map(|(s, _)| (s.hold.account, s.hold.mode)),
-        )
-        .await?;
+        let balances = sound.iter().map(|(s, _)| (s.hold.account, s.hold.mode));
+        accounts::lock_balances(connection, balances).await?;
         let now = self.clock.now();
         // Two settlements of one hold in one batch: the first counts, the second finds it ended.
         let mut seen = BTreeSet::new();
@@ -171,19 +197,8 @@ impl Ledger {
             .filter(|(settlement, _)| seen.insert(settlement.hold.generation))
             .copied()
             .collect();
-        let ended = settlements::end_holds(connection, &first, now).await?;
-        let won: Vec<_> = first
-            .into_iter()
-            .filter(|(settlement, _)| ended.contains(&settlement.hold.generation))
-            .collect();
-        if !won.is_empty() {
-            let charges = charge(&won, &mut books)?;
-            settlements::write_books(connection, &won, &charges, now).await?;
-            settlements::finish_generations(connection, &won, now).await?;
-            settlements::insert_images(connection, &won, now).await?;
-            settlements::insert_attempts(connection, &won).await?;
-        }
-        if won.len() == sound.len() {
+        let ended = settlements::end(connection, &first, now).await?;
+        if ended == sound.len() {
             return Ok(sound.iter().map(|_| Ok(())).collect());
         }
         let generations: Vec<_> = sound.iter().map(|(s, _)| s.hold.generation).collect();
@@ -201,27 +216,31 @@ impl Ledger {
     }
 }
 
-/// Takes the captures from the locked balances, in order, and says what each left.
-fn charge(won: &[(&Settlement, Totals)], books: &mut Books) -> Result<Vec<Charge>, LedgerError> {
-    let captures = won
-        .iter()
-        .filter(|(settlement, _)| matches!(settlement.ending, Ending::Captured { .. }));
-    captures
-        .map(|(settlement, totals)| {
-            let hold = &settlement.hold;
-            let balance = books
-                .get_mut(&(hold.account, hold.mode))
-                .ok_or_else(|| LedgerError::NoAccount(hold.account.to_string()))?;
-            balance.balance = balance.balance.checked_sub(totals.captured)?;
-            Ok(Charge {
-                account: hold.account,
-                mode: hold.mode,
-                generation: hold.generation,
-                amount: NanoUsd::ZERO.checked_sub(totals.captured)?,
-                balance_after: balance.balance,
-            })
-        })
-        .collect()
+/// A settlement in the queue; its caller keeps it too, to repeat it.
+#[derive(Debug, Clone)]
+pub(super) struct SharedSettlement(Arc<Settlement>);
+
+impl Work for SharedSettlement {
+    type Done = ();
+    type Lane = (AccountId, Mode);
+    const ACTION: &'static str = "settle holds";
+    /// There are no more than holds.
+    const MOST_WAITING: usize = usize::MAX;
+
+    fn lane(&self) -> Self::Lane {
+        (self.0.hold.account, self.0.hold.mode)
+    }
+
+    fn queue(batches: &Batches) -> &Queue<Self> {
+        &batches.settlements
+    }
+
+    async fn run(ledger: &Ledger, batch: &[Self]) -> Result<Vec<Outcome<Self>>, LedgerError> {
+        let all: Vec<&Settlement> = batch.iter().map(|shared| shared.0.as_ref()).collect();
+        ledger.settle_all(&all).await
+    }
+
+    fn unclaimed(self, _: &Ledger, _: Outcome<Self>) {}
 }
 
 /// The sums of a settlement.

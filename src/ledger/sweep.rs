@@ -54,11 +54,13 @@ impl Ledger {
         }
     }
 
-    /// Says that this replica stops: what it still holds may be swept at once.
+    /// Says that this replica stops, once what is being written has been: what it still holds may be swept at
+    /// once.
     ///
     /// # Errors
     /// [`LedgerError::Database`].
     pub async fn stop(&self) -> Result<(), LedgerError> {
+        self.batches.stop().await;
         replicas::forget(&self.pool, self.replica).await
     }
 

@@ -14,6 +14,7 @@ use crate::{
 
 mod accounts;
 mod attempts;
+mod batching;
 mod history;
 mod holding;
 mod interleaving;
@@ -151,18 +152,19 @@ async fn new_key(
         .0
 }
 
-/// Places one hold.
+/// Places one hold, together with those that others want at the same time.
 async fn hold(ledger: &Ledger, new: NewHold) -> Result<Hold, LedgerError> {
-    ledger.hold(&[new]).await.unwrap().remove(0)
+    ledger.hold_one(&new).await
 }
 
-/// Ends one hold.
+/// Ends one hold, together with those that others end at the same time.
 async fn settle(ledger: &Ledger, settlement: &Settlement) -> Result<(), LedgerError> {
-    ledger
-        .settle(std::slice::from_ref(settlement))
-        .await
-        .unwrap()
-        .remove(0)
+    let same = Settlement {
+        hold: twin(&settlement.hold),
+        ending: settlement.ending.clone(),
+        attempts: settlement.attempts.clone(),
+    };
+    ledger.settle_one(&Arc::new(same)).await
 }
 
 fn picture(index: u8, cost: &str) -> Picture {
@@ -239,6 +241,10 @@ async fn futures_of_the_ledger_can_move_between_threads() {
         future
     }
     let books = Books::with("1").await;
+    let new = books.new_hold("0.1");
+    let hold = movable(books.ledger.hold_one(&new)).await.unwrap();
+    let released = Arc::new(release(hold));
+    movable(books.ledger.settle_one(&released)).await.unwrap();
     movable(books.ledger.hold(&[])).await.unwrap();
     movable(books.ledger.settle(&[])).await.unwrap();
     movable(books.ledger.sweep(Duration::ZERO, Duration::MAX))

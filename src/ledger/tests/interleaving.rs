@@ -149,7 +149,9 @@ impl World {
                 new
             })
             .collect();
-        let outcomes = self.replicas[replica].hold(&batch).await.unwrap();
+        // They go as one batch, in this order.
+        let calls = batch.iter().map(|new| self.replicas[replica].hold_one(new));
+        let outcomes = futures_util::future::join_all(calls).await;
         for (amount, outcome) in amounts.iter().zip(outcomes) {
             assert_eq!(
                 outcome.is_ok(),

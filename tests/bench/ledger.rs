@@ -1,0 +1,284 @@
+//! What the books cost: `EASEL_BENCH_DATABASE_URL=postgres://… cargo bench --bench ledger`.
+//!
+//! Each round is a hold, committed, and then its settlement with one picture and one attempt, committed, as
+//! for a generation whose provider answers at once. Prints rounds per second, how long a round takes, and
+//! what a round costs in processor time: of PostgreSQL (all its processes, when it runs on this machine) and
+//! of this process. Asserts nothing about speed, but that the books add up afterwards.
+//!
+//! The URL is a superuser's; a database of its own is made there and dropped. The server should be one whose
+//! `fsync` is on. `EASEL_BENCH_SECONDS` (3) is how long each row takes.
+
+#![expect(
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    clippy::cast_precision_loss,
+    reason = "a benchmark prints rounded figures and has no configuration file"
+)]
+
+use std::{env, fs, sync::Arc, time::Duration};
+
+use easel::{
+    clock::Clock,
+    ids::{AccountId, GenerationId, HoldId, ImageId, KeyId, ReplicaId, RequestId},
+    keys::{KeyLimits, Keys, Mode, NewKey, UnsupportedParameters},
+    ledger::{Attempt, Ending, Hold, Ledger, NewEntry, NewHold, Picture, Settlement},
+    money::NanoUsd,
+    postgres::{connect, migrate, options_from_url},
+};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
+use tokio::{task::JoinSet, time::Instant};
+
+const CONNECTIONS: u32 = 16;
+/// One customer, and many.
+const ACCOUNTS: [usize; 2] = [1, 100];
+const CONCURRENCY: [usize; 3] = [1, 64, 512];
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let Ok(url) = env::var("EASEL_BENCH_DATABASE_URL") else {
+        println!("EASEL_BENCH_DATABASE_URL is not set; nothing was measured");
+        return Ok(());
+    };
+    let seconds = env::var("EASEL_BENCH_SECONDS").ok();
+    let seconds = seconds.and_then(|text| text.parse().ok()).unwrap_or(3);
+    let server = options_from_url(&url)?;
+    let name = format!("easel_bench_{}", uuid::Uuid::now_v7().simple());
+    let mut outside = PgConnection::connect_with(&server).await?;
+    execute(&mut outside, format!("create database {name}")).await?;
+    let pool = connect(server.database(&name), CONNECTIONS).await?;
+    let outcome = measure(&pool, Duration::from_secs(seconds)).await;
+    pool.close().await;
+    execute(&mut outside, format!("drop database {name} with (force)")).await?;
+    outcome
+}
+
+async fn measure(pool: &PgPool, time: Duration) -> anyhow::Result<()> {
+    migrate(pool).await?;
+    let ledger = Ledger::new(pool.clone(), Clock::system(), ReplicaId::new());
+    ledger.beat().await?;
+    let server = Server::behind(pool).await?;
+    println!("accounts  at once   rounds/s  median ms    p99 ms   PostgreSQL ms   this process ms");
+    for accounts in ACCOUNTS {
+        let payers = Arc::new(payers(pool, &ledger, accounts).await?);
+        for concurrency in CONCURRENCY {
+            let before = (server.cpu_ms(), own_cpu_ms());
+            let began = Instant::now();
+            let mut workers = JoinSet::new();
+            for worker in 0..concurrency {
+                let (ledger, payers) = (ledger.clone(), Arc::clone(&payers));
+                workers.spawn(async move { work(&ledger, &payers, worker, began + time).await });
+            }
+            let mut times = Vec::new();
+            while let Some(done) = workers.join_next().await {
+                times.extend(done??);
+            }
+            let elapsed = began.elapsed().as_secs_f64();
+            times.sort_unstable();
+            let rounds = times.len().max(1) as f64;
+            let share = |percent: usize| {
+                let place = (times.len() * percent / 100).min(times.len().saturating_sub(1));
+                times
+                    .get(place)
+                    .map_or(0.0, |time| time.as_secs_f64() * 1e3)
+            };
+            let postgres = match (before.0, server.cpu_ms()) {
+                (Some(before), Some(after)) => format!("{:.3}", (after - before) / rounds),
+                _ => "not here".to_owned(),
+            };
+            println!(
+                "{accounts:>8} {concurrency:>8} {:>10.0} {:>10.2} {:>9.2} {postgres:>15} {:>17.3}",
+                rounds / elapsed,
+                share(50),
+                share(99),
+                (own_cpu_ms() - before.1) / rounds,
+            );
+        }
+    }
+    let wrong = ledger.reconcile().await?;
+    anyhow::ensure!(wrong.is_empty(), "the books do not add up: {wrong:?}");
+    Ok(())
+}
+
+async fn work(
+    ledger: &Ledger,
+    payers: &[(AccountId, KeyId)],
+    worker: usize,
+    until: Instant,
+) -> anyhow::Result<Vec<Duration>> {
+    let mut times = Vec::new();
+    for round in worker.. {
+        let began = Instant::now();
+        if began >= until {
+            break;
+        }
+        let (account, key) = payers[round % payers.len()];
+        let hold = place(ledger, new_hold(account, key)).await?;
+        settle(ledger, settlement(hold)).await?;
+        times.push(began.elapsed());
+    }
+    Ok(times)
+}
+
+async fn place(ledger: &Ledger, new: NewHold) -> anyhow::Result<Hold> {
+    Ok(ledger.hold_one(&new).await?)
+}
+
+async fn settle(ledger: &Ledger, settlement: Settlement) -> anyhow::Result<()> {
+    Ok(ledger.settle_one(&Arc::new(settlement)).await?)
+}
+
+async fn payers(
+    pool: &PgPool,
+    ledger: &Ledger,
+    count: usize,
+) -> anyhow::Result<Vec<(AccountId, KeyId)>> {
+    let keys = Keys::new(pool.clone(), Clock::system());
+    let mut payers = Vec::new();
+    for _ in 0..count {
+        let account = ledger.create_account("bench").await?.id;
+        ledger
+            .credit(&NewEntry {
+                account,
+                mode: Mode::Live,
+                amount: NanoUsd::parse("1000000")?,
+                note: None,
+                reference: None,
+            })
+            .await?;
+        let new = NewKey {
+            account,
+            name: "bench".to_owned(),
+            mode: Mode::Live,
+            models: None,
+            limits: KeyLimits::default(),
+            unsupported_parameters: UnsupportedParameters::Reject,
+            expires_at: None,
+        };
+        payers.push((account, keys.create(new).await?.0.id));
+    }
+    Ok(payers)
+}
+
+fn new_hold(account: AccountId, key: KeyId) -> NewHold {
+    NewHold {
+        id: HoldId::new(),
+        generation: GenerationId::new(),
+        request: RequestId::new(),
+        account,
+        key,
+        mode: Mode::Live,
+        model: "openai/dall-e-3".to_owned(),
+        images: 1,
+        amount: NanoUsd::from_nano(40_000_000),
+        cheaper: Vec::new(),
+        limits: KeyLimits::default(),
+        user: None,
+        idempotency_key: None,
+    }
+}
+
+fn settlement(hold: Hold) -> Settlement {
+    let cost = hold.amount;
+    Settlement {
+        hold,
+        ending: Ending::Captured {
+            provider: "openai".to_owned(),
+            upstream_model: "dall-e-3".to_owned(),
+            pictures: vec![Picture {
+                id: ImageId::new(),
+                index: 0,
+                format: "png".to_owned(),
+                width: 1024,
+                height: 1024,
+                size_bytes: 1_234_567,
+                upstream_cost: cost,
+                cost,
+                revised_prompt: None,
+                kept_for: Duration::from_hours(1),
+            }],
+            shortfall: None,
+            input_tokens: 0,
+            output_tokens: 0,
+        },
+        attempts: vec![Attempt {
+            provider: "openai".to_owned(),
+            upstream_model: "dall-e-3".to_owned(),
+            started_at: Clock::system().now(),
+            latency: Duration::from_millis(1234),
+            upstream_status: Some(200),
+            upstream_request_id: Some("req_0123456789abcdef".to_owned()),
+            error: None,
+            images: 1,
+            maybe_charged: false,
+        }],
+    }
+}
+
+async fn execute(connection: &mut PgConnection, sql: String) -> anyhow::Result<()> {
+    sqlx::raw_sql(AssertSqlSafe(sql))
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// The processes of a PostgreSQL on this machine.
+struct Server {
+    postmaster: Option<u32>,
+}
+
+impl Server {
+    async fn behind(pool: &PgPool) -> anyhow::Result<Self> {
+        let backend: i32 = sqlx::query_scalar("select pg_backend_pid()")
+            .fetch_one(pool)
+            .await?;
+        let stat = Stat::of(&backend.to_string());
+        Ok(Self {
+            postmaster: stat
+                .filter(|stat| stat.command == "postgres")
+                .map(|stat| stat.parent),
+        })
+    }
+
+    /// Of all its processes, those that have ended included.
+    fn cpu_ms(&self) -> Option<f64> {
+        let postmaster = self.postmaster?;
+        let mut total = Stat::of(&postmaster.to_string())?.with_ended_children_ms;
+        for process in fs::read_dir("/proc").ok()?.flatten() {
+            let stat = process.file_name().to_str().and_then(Stat::of);
+            if let Some(stat) = stat.filter(|stat| stat.parent == postmaster) {
+                total += stat.own_ms;
+            }
+        }
+        Some(total)
+    }
+}
+
+fn own_cpu_ms() -> f64 {
+    Stat::of("self").map_or(0.0, |stat| stat.own_ms)
+}
+
+/// A line of `/proc/PID/stat`: proc(5).
+struct Stat {
+    command: String,
+    parent: u32,
+    own_ms: f64,
+    with_ended_children_ms: f64,
+}
+
+impl Stat {
+    fn of(process: &str) -> Option<Self> {
+        /// Linux counts in hundredths of a second wherever it shows this to programs.
+        const TICK_MS: f64 = 10.0;
+        let text = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+        let (front, back) = text.rsplit_once(')')?;
+        let fields: Vec<&str> = back.split_whitespace().collect();
+        let ticks = |place: usize| fields.get(place)?.parse::<f64>().ok();
+        let own_ms = (ticks(11)? + ticks(12)?) * TICK_MS;
+        Some(Self {
+            command: front.split_once('(')?.1.to_owned(),
+            parent: fields.get(1)?.parse().ok()?,
+            own_ms,
+            with_ended_children_ms: own_ms + (ticks(13)? + ticks(14)?) * TICK_MS,
+        })
+    }
+}

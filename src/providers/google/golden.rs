@@ -1,7 +1,7 @@
 //! Requests, answers and errors as files, what we make of them as snapshots beside them, and the promise that
 //! it does not matter how the network cuts an answer.
 
-use std::num::NonZeroU8;
+use std::{num::NonZeroU8, sync::Arc};
 
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -11,10 +11,14 @@ use serde_json::{Map, Value, json};
 use super::{Protocol, answer::AnswerReader, error::ErrorBody, request, verdict};
 use crate::{
     catalog::{Catalog, Translation, Unsupported},
+    images::Upload,
     providers::{
-        PictureEvent, ProviderError, Task,
+        ErrorKind, Inputs, PictureEvent, ProviderError, Task,
         json::MAX_DEPTH,
-        testing::goldens::{fixtures, params, snapshot},
+        testing::{
+            goldens::{fixtures, params, snapshot},
+            png,
+        },
     },
 };
 
@@ -130,17 +134,22 @@ async fn requests_become_google_s() {
     let catalog = Catalog::load(None).unwrap();
     let mut requests = Map::new();
     for (name, written) in fixtures("google", "requests") {
-        let written = serde_json::from_slice::<Value>(&written).unwrap();
+        let mut written = serde_json::from_slice::<Value>(&written).unwrap();
         let model = catalog.find(written["model"].as_str().unwrap()).unwrap();
-        let (request, _) = model
-            .rules
+        // So many pictures to edit, each of its own size.
+        let images = written.as_object_mut().unwrap().remove("images");
+        let images = images.map(|count| u32::try_from(count.as_u64().unwrap()).unwrap());
+        let (rules, task) = match images {
+            None => (&model.rules, Task::Generate),
+            Some(count) => (model.rules.edits().unwrap(), edit(1..=count)),
+        };
+        let (request, _) = rules
             .check(&params(&written), Unsupported::Reject)
             .unwrap_or_else(|violation| panic!("{written}: {violation:?}"));
         let mut routes = Map::new();
         for route in &model.routes {
             let (upstream, protocol) = Protocol::of(&route.upstream_model).unwrap();
             let n = request.n.min(route.images_per_call);
-            let task = Task::Generate;
             let payload =
                 request::payload(protocol, &request, &task, n, &route.translation).unwrap();
             let body = serde_json::from_slice(&payload.collected().await).unwrap();
@@ -150,6 +159,59 @@ async fn requests_become_google_s() {
         requests.insert(name, Value::Object(routes));
     }
     snapshot("google", "requests", &Value::Object(requests));
+}
+
+/// An edit of pictures of these widths.
+fn edit(widths: impl IntoIterator<Item = u32>) -> Task {
+    let picture = |width| Upload::from_bytes(png(width, 1)).unwrap();
+    Task::Edit(Arc::new(Inputs {
+        images: widths.into_iter().map(picture).collect(),
+        mask: None,
+    }))
+}
+
+/// Contract, 7.2: up to 14 pictures, three for 2.5; no masks, and nothing but prompts for Imagen.
+#[test]
+fn what_google_cannot_edit_is_refused() {
+    let catalog = Catalog::load(None).unwrap();
+    for (model, most) in [
+        ("gemini-nano-banana-2.1", Some(14)),
+        ("gemini-3-pro-image", Some(14)),
+        ("gemini-3.1-flash-image", Some(14)),
+        ("gemini-3.1-flash-lite-image", Some(14)),
+        ("gemini-2.5-flash-image", Some(3)),
+        ("imagen-4", None),
+        ("imagen-4-ultra", None),
+        ("imagen-4-fast", None),
+        ("imagen-3", None),
+    ] {
+        let rules = &catalog.find(model).unwrap().rules;
+        let found = rules.input_images().map(|images| images.max.get());
+        assert_eq!(found, most, "{model}");
+        assert!(!rules.takes_mask(), "{model}");
+        assert!(rules.variations().is_none(), "{model}");
+    }
+    // And where a catalog says otherwise, the adapter does not.
+    let rules = &catalog.find("nano-banana-2.1").unwrap().rules;
+    let written = json!({ "prompt": PROMPT });
+    let (request, _) = rules.check(&params(&written), Unsupported::Reject).unwrap();
+    let refused = |protocol, task: &Task| {
+        let translation = Translation::default();
+        let error = request::payload(protocol, &request, task, request.n, &translation)
+            .err()
+            .unwrap();
+        assert_eq!(error.kind, ErrorKind::InvalidRequest);
+        error.param.unwrap()
+    };
+    let picture = Upload::from_bytes(png(1, 1)).unwrap();
+    let masked = Task::Edit(Arc::new(Inputs {
+        images: vec![picture.clone()],
+        mask: Some(picture.clone()),
+    }));
+    assert_eq!(refused(Protocol::GenerateContent, &masked), "mask");
+    let varied = Task::Vary(Arc::new(picture));
+    assert_eq!(refused(Protocol::GenerateContent, &varied), "image");
+    assert_eq!(refused(Protocol::Predict, &edit([1])), "image");
 }
 
 /// Contract, 7.2: what Google cannot paint is refused by name before anything is called.

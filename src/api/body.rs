@@ -6,7 +6,7 @@ use axum::{
     body::Body,
     extract::{FromRequest, Request},
 };
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, header};
 use http_body::Body as _;
 use http_body_util::{BodyExt as _, Limited};
@@ -55,28 +55,98 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
 }
 
 async fn read(body: &mut Body, limits: &Limits) -> Result<BytesMut, ApiError> {
-    let limit = limits.json_body_bytes;
-    let too_large = |size: u64| usize::try_from(size).map_or(true, |size| size > limit);
-    // A length that is announced is refused before a byte of it is read.
-    if too_large(body.size_hint().lower()) {
-        return Err(ApiError::BodyTooLarge(limit));
-    }
+    let mut reader = BodyReader {
+        body,
+        left: limits.json_body_bytes,
+        limit: limits.json_body_bytes,
+        idle_timeout: limits.body_idle_timeout,
+    };
+    reader.check_length()?;
     let mut bytes = BytesMut::new();
-    loop {
-        let frame = timeout(limits.body_idle_timeout, body.frame())
-            .await
-            .map_err(|_| ApiError::BodyTimeout(limits.body_idle_timeout))?;
-        let Some(frame) = frame else {
-            return Ok(bytes);
-        };
-        let frame = frame.map_err(|_| ApiError::BodyBroken)?;
-        if let Some(data) = frame.data_ref() {
-            if bytes.len().saturating_add(data.len()) > limit {
-                return Err(ApiError::BodyTooLarge(limit));
-            }
-            bytes.extend_from_slice(data);
+    while let Some(data) = reader.next().await? {
+        bytes.extend_from_slice(&data);
+    }
+    Ok(bytes)
+}
+
+/// The pieces of a body: bounded in all, and in how long it may pause.
+pub(super) struct BodyReader<'a> {
+    body: &'a mut Body,
+    limit: usize,
+    left: usize,
+    idle_timeout: Duration,
+}
+
+impl BodyReader<'_> {
+    /// A length that is announced is refused before a byte of it is read.
+    fn check_length(&self) -> Result<(), ApiError> {
+        match usize::try_from(self.body.size_hint().lower()) {
+            Ok(length) if length <= self.limit => Ok(()),
+            _ => Err(ApiError::BodyTooLarge(self.limit)),
         }
     }
+
+    /// The next piece, or `None` at the end.
+    ///
+    /// # Errors
+    /// [`ApiError::BodyTooLarge`], [`ApiError::BodyTimeout`], [`ApiError::BodyBroken`].
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, ApiError> {
+        loop {
+            let frame = timeout(self.idle_timeout, self.body.frame())
+                .await
+                .map_err(|_| ApiError::BodyTimeout(self.idle_timeout))?;
+            let Some(frame) = frame else {
+                return Ok(None);
+            };
+            let frame = frame.map_err(|_| ApiError::BodyBroken)?;
+            let Ok(data) = frame.into_data() else {
+                continue;
+            };
+            self.left = self
+                .left
+                .checked_sub(data.len())
+                .ok_or(ApiError::BodyTooLarge(self.limit))?;
+            if !data.is_empty() {
+                return Ok(Some(data));
+            }
+        }
+    }
+}
+
+/// Has `work` read a body of at most `limit` bytes. When it refuses what it reads, the rest is read too,
+/// within bounds, so that the client gets to see the refusal.
+///
+/// # Errors
+/// Those of the body, [`ApiError::UploadTimeout`], and those of `work`.
+pub(super) async fn read_upload<T>(
+    request: Request,
+    limit: usize,
+    limits: &Limits,
+    work: impl AsyncFnOnce(&mut BodyReader<'_>) -> Result<T, ApiError>,
+) -> Result<T, ApiError> {
+    let waits = request.headers().contains_key(header::EXPECT);
+    let mut body = request.into_body();
+    let mut reader = BodyReader {
+        body: &mut body,
+        limit,
+        left: limit,
+        idle_timeout: limits.body_idle_timeout,
+    };
+    let read = match reader.check_length() {
+        Err(refusal) => Err(refusal),
+        Ok(()) => timeout(limits.upload_timeout, work(&mut reader))
+            .await
+            .unwrap_or(Err(ApiError::UploadTimeout(limits.upload_timeout))),
+    };
+    let is_over = matches!(
+        read,
+        Ok(_) | Err(ApiError::BodyTimeout(_) | ApiError::BodyBroken | ApiError::UploadTimeout(_))
+    );
+    // A client that waits to be told to go on sends nothing after a refusal.
+    if !is_over && !waits {
+        discard(body).await;
+    }
+    read
 }
 
 /// Reads on and forgets, within bounds: a client that is still writing when the connection closes sees a

@@ -16,6 +16,8 @@ use crate::{
 pub(super) enum Kind {
     /// Pictures from a prompt.
     Generation,
+    /// Pictures from pictures.
+    Edit,
 }
 
 /// Has the order carried out and answers it. `dropped` are fields that no endpoint knows and that were left

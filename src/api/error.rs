@@ -37,6 +37,21 @@ pub enum ApiError {
     /// Not the content type the endpoint takes, or none.
     #[error("unsupported content type")]
     ContentType(Option<String>),
+    /// The same for an endpoint that takes uploads.
+    #[error("unsupported content type")]
+    UploadContentType(Option<String>),
+    /// A form that cannot be read; where and what, without the content.
+    #[error("malformed form")]
+    Form(String),
+    /// An upload took longer than this.
+    #[error("the upload took longer than {0:?}")]
+    UploadTimeout(Duration),
+    /// Other uploads take all the room there is.
+    #[error("no room for uploads")]
+    UploadsFull,
+    /// An uploaded picture, by its field, is larger than the limit, in bytes.
+    #[error("{0} is larger than {1} bytes")]
+    PictureTooLarge(String, u64),
     /// The body is larger than the limit, in bytes.
     #[error("body larger than {0} bytes")]
     BodyTooLarge(usize),
@@ -90,6 +105,8 @@ impl From<KeyError> for ApiError {
 const INVALID: &str = "invalid_request_error";
 const SERVER: &str = "server_error";
 const UPSTREAM: &str = "upstream_error";
+const FORM_OR_JSON: &str =
+    "This API method accepts 'multipart/form-data' and 'application/json' requests.";
 const ONLY_JSON: &str = "This API method only accepts 'application/json' requests.";
 
 /// What a refusal looks like on the wire.
@@ -173,6 +190,41 @@ impl ApiError {
                     None => format!("The request has no 'Content-Type' header. {ONLY_JSON}"),
                 },
             ),
+            Self::UploadContentType(given) => Parts::new(
+                Status::UNSUPPORTED_MEDIA_TYPE,
+                INVALID,
+                "unsupported_content_type",
+                match given {
+                    Some(given) => format!("Unsupported content type: '{given}'. {FORM_OR_JSON}"),
+                    None => format!("The request has no 'Content-Type' header. {FORM_OR_JSON}"),
+                },
+            ),
+            Self::Form(what) => Parts::new(
+                Status::BAD_REQUEST,
+                INVALID,
+                "invalid_form",
+                format!("We could not parse the multipart/form-data body of your request: {what}."),
+            ),
+            Self::UploadTimeout(limit) => Parts::new(
+                Status::REQUEST_TIMEOUT,
+                INVALID,
+                "request_timeout",
+                format!("The request body took longer than {} seconds.", limit.as_secs_f32()),
+            ),
+            Self::UploadsFull => Parts::new(
+                Status::SERVICE_UNAVAILABLE,
+                "service_unavailable_error",
+                "server_is_overloaded",
+                "Too many uploads are in flight. Please try again shortly.",
+            )
+            .come_back(Duration::from_secs(1)),
+            Self::PictureTooLarge(name, limit) => Parts::new(
+                Status::PAYLOAD_TOO_LARGE,
+                INVALID,
+                "file_above_max_size",
+                format!("Invalid file '{name}': it is larger than the {limit} bytes this server accepts."),
+            )
+            .param(name),
             Self::BodyTooLarge(limit) => Parts::new(
                 Status::PAYLOAD_TOO_LARGE,
                 INVALID,

@@ -52,7 +52,7 @@ fn read(body: Result<JsonObject, ApiError>, key: &ApiKey) -> Result<GenerationBo
 
 /// The client's name for the effect, if it gives one that can be kept. Taken out here so that a request
 /// that waits for its picture does not keep all of its headers.
-pub(super) struct IdempotencyKey(Option<String>);
+pub(super) struct IdempotencyKey(pub(super) Option<String>);
 
 impl FromRequestParts<App> for IdempotencyKey {
     type Rejection = Infallible;

@@ -8,24 +8,28 @@ mod auth;
 mod body;
 mod credits;
 mod deliver;
+mod edits;
 mod error;
 mod extract;
 mod files;
+mod form;
 mod generations;
 mod health;
 mod history;
 mod idle;
 mod middleware;
 mod models;
+mod multipart;
 mod params;
 mod pictures;
 mod router;
 pub mod server;
+mod uploads;
 
 use std::{sync::Arc, time::Duration};
 
 pub use self::{error::ApiError, router::router};
-use crate::{clock::Clock, gateway::Gateway, keys::Keys, ledger::Ledger};
+use crate::{clock::Clock, gateway::Gateway, images::Spool, keys::Keys, ledger::Ledger};
 
 /// Everything the endpoints work with.
 #[derive(Debug, Clone)]
@@ -38,6 +42,8 @@ pub struct App {
     pub ledger: Ledger,
     /// What time it is.
     pub clock: Clock,
+    /// Where uploads are while they are worked on.
+    pub spool: Spool,
     /// How much a client may send, and how slowly.
     pub limits: Limits,
 }
@@ -49,4 +55,12 @@ pub struct Limits {
     pub json_body_bytes: usize,
     /// How long a body may pause.
     pub body_idle_timeout: Duration,
+    /// The largest form of an edit, in bytes; its JSON may be as much larger as base64 is.
+    pub upload_bytes: usize,
+    /// The largest picture in it, in bytes.
+    pub upload_picture_bytes: u64,
+    /// How many pictures there may be in it.
+    pub upload_pictures: usize,
+    /// How long it may take to arrive.
+    pub upload_timeout: Duration,
 }

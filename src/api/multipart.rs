@@ -166,7 +166,10 @@ impl Multipart {
             return Ok(None);
         }
         // Spaces may follow a boundary, then the line ends.
-        let line = self.buffer.iter().position(|byte| !matches!(byte, b' ' | b'\t'));
+        let line = self
+            .buffer
+            .iter()
+            .position(|byte| !matches!(byte, b' ' | b'\t'));
         let begins = &self.buffer[line.unwrap_or(self.buffer.len())..];
         if !(b"\r\n".starts_with(&begins[..begins.len().min(2)]) || begins == b"-") {
             return Err(MultipartError::AfterBoundary);

@@ -80,7 +80,7 @@ pub(super) fn parse(
                     body.params.insert(parameter, typed(parameter, value)?);
                 }
                 (None, UnsupportedParameters::Drop) => body.drop_field(&name),
-                (None, UnsupportedParameters::Reject) => return Err(unknown(&name)),
+                (None, UnsupportedParameters::Reject) => return Err(unknown_field(&name)),
             },
         }
     }
@@ -160,11 +160,11 @@ fn svg(value: Json) -> Result<SvgOptions, Violation> {
                             one_of("svg.reasoning.effort", &word, EFFORTS)?;
                             effort = Some(word);
                         }
-                        _ => return Err(unknown(&format!("svg.reasoning.{name}"))),
+                        _ => return Err(unknown_field(&format!("svg.reasoning.{name}"))),
                     }
                 }
             }
-            _ => return Err(unknown(&format!("svg.{name}"))),
+            _ => return Err(unknown_field(&format!("svg.{name}"))),
         }
     }
     let model = model.ok_or_else(|| Violation {
@@ -291,7 +291,7 @@ fn wrong_type(name: &str, expected: &str, value: &Json) -> Violation {
     }
 }
 
-fn unknown(name: &str) -> Violation {
+pub(super) fn unknown_field(name: &str) -> Violation {
     let names = Parameter::ALL.iter().map(|parameter| parameter.as_str());
     let hint = nearest(name, names.chain(["model", "provider"]))
         .map_or_else(String::new, |known| format!(" Did you mean '{known}'?"));

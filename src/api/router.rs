@@ -7,7 +7,9 @@ use axum::{
 };
 use http::{Method, Uri};
 
-use super::{ApiError, App, credits, files, generations, health, history, middleware, models};
+use super::{
+    ApiError, App, credits, edits, files, generations, health, history, middleware, models,
+};
 
 /// Every endpoint, with what every exchange goes through around it.
 pub fn router(app: App) -> Router {
@@ -22,6 +24,10 @@ pub fn router(app: App) -> Router {
             post(generations::create).get(history::list),
         )
         .route("/v1/images/generations/{id}", get(history::show))
+        .route("/v1/images/edits", post(edits::edit))
+        .route("/v1/images/edits/", post(edits::edit))
+        .route("/v1/images/variations", post(edits::vary))
+        .route("/v1/images/variations/", post(edits::vary))
         .route("/v1/models", get(models::list))
         // Ids contain slashes.
         .route("/v1/models/{*id}", get(models::show))

@@ -25,7 +25,7 @@ use crate::{
     },
     config::{Config, OnDisconnect, local_url},
     gateway::{Gateway, GatewaySettings, ProviderSlot, Rooms},
-    images::{ImageStore, Links},
+    images::{ImageStore, Links, Spool},
     keys::Keys,
     ledger::Ledger,
     postgres::{private::ServeLock, secrets},
@@ -101,9 +101,19 @@ async fn serve(context: &Context, files: Option<u64>, signals: &mut Signals) -> 
         keys: keys.clone(),
         ledger: ledger.clone(),
         clock: context.clock.clone(),
+        spool: Spool::open(
+            config.data_dir.join("uploads"),
+            config.limits.upload_spool_bytes,
+        )
+        .await
+        .with_context(|| format!("data_dir: {}", config.data_dir.display()))?,
         limits: Limits {
             json_body_bytes: config.limits.json_body_bytes,
             body_idle_timeout: config.limits.body_idle_timeout,
+            upload_bytes: config.limits.upload_bytes,
+            upload_picture_bytes: config.limits.upload_picture_bytes,
+            upload_pictures: config.limits.upload_pictures,
+            upload_timeout: config.limits.upload_timeout,
         },
     };
     let tasks = Tasks::start(context, &config, &ledger, &store);

@@ -103,6 +103,16 @@ pub struct LimitsConfig {
     pub header_timeout: Duration,
     /// How long a request body may pause.
     pub body_idle_timeout: Duration,
+    /// The largest form of an edit, in bytes.
+    pub upload_bytes: usize,
+    /// The largest picture in it, in bytes.
+    pub upload_picture_bytes: u64,
+    /// How many pictures there may be in it.
+    pub upload_pictures: usize,
+    /// How long it may take to arrive.
+    pub upload_timeout: Duration,
+    /// What all uploads together may take on the disk, in bytes.
+    pub upload_spool_bytes: u64,
     /// Client connections at the same time.
     pub max_connections: usize,
     /// Generations at the same time.
@@ -346,6 +356,11 @@ fn limits(section: &mut Section<'_>) -> LimitsConfig {
         json_body_bytes: section.value("json_body", Size::mebibytes(1)).in_memory(),
         header_timeout: section.duration("header_timeout", Duration::from_secs(15)),
         body_idle_timeout: section.duration("body_idle_timeout", Duration::from_secs(30)),
+        upload_bytes: section.value("upload", Size::mebibytes(64)).in_memory(),
+        upload_picture_bytes: section.value("upload_picture", Size::mebibytes(50)).0,
+        upload_pictures: section.count("upload_pictures", 16),
+        upload_timeout: section.duration("upload_timeout", Duration::from_mins(10)),
+        upload_spool_bytes: section.value("upload_spool", Size::mebibytes(2048)).0,
         max_connections: section.count("max_connections", 16_384),
         max_in_flight: section.count("max_in_flight", 8_192),
     }

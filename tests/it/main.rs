@@ -10,6 +10,7 @@ mod commands;
 mod configuration;
 mod connections;
 mod disconnect;
+mod edits;
 mod failover;
 mod generations;
 mod google;

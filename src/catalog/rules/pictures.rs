@@ -97,7 +97,10 @@ impl InputImages {
             return Err(Violation::missing_named(IMAGE));
         }
         if images.len() > usize::from(self.max.get()) {
-            return Err(too_many(self.max, images.len()));
+            return Err(Violation::too_many_images(
+                usize::from(self.max.get()),
+                images.len(),
+            ));
         }
         for (place, image) in images.iter().enumerate() {
             let name = if images.len() == 1 {
@@ -225,15 +228,6 @@ fn scalars(values: &[MaskScalar]) -> Vec<Scalar> {
     values.iter().map(|value| value.0.clone()).collect()
 }
 
-/// More pictures than are taken (the wording is that of `OpenAI`'s arrays).
-pub(super) fn too_many(max: NonZeroU8, given: usize) -> Violation {
-    let message = format!(
-        "Invalid '{IMAGE}': array too long. Expected an array with maximum length {max}, but got an array \
-         with length {given} instead."
-    );
-    Violation::named(IMAGE, "array_above_max_length", message)
-}
-
 fn check_format(
     name: &str,
     picture: &InputPicture,
@@ -272,6 +266,15 @@ const fn media_type(format: OutputFormat) -> &'static str {
 }
 
 impl Violation {
+    /// More pictures than are taken (the wording is that of `OpenAI`'s arrays).
+    pub fn too_many_images(max: usize, given: usize) -> Self {
+        let message = format!(
+            "Invalid '{IMAGE}': array too long. Expected an array with maximum length {max}, but got an array \
+             with length {given} instead."
+        );
+        Self::named(IMAGE, "array_above_max_length", message)
+    }
+
     /// A file of a type that is not taken (`contracts/openai-images.md`, section 6).
     pub fn unsupported_file(name: &str, given: &str, formats: &[OutputFormat]) -> Self {
         let mut types: Vec<&str> = formats.iter().map(|format| media_type(*format)).collect();

@@ -88,7 +88,7 @@ fn unknown_keys_are_refused_with_line_and_the_nearest_known_one() {
         "upstream_modle =",
         "a.toml:18: unknown key 'upstream_modle', did you mean 'upstream_model'? (known: \
          provider, upstream_model, snapshots, serves, images_per_call, streams, translation, \
-         markup_basis_points, price)",
+         markup_basis_points, price, edits, variations)",
     );
     check(
         "",

@@ -144,6 +144,7 @@ mod tests {
     fn spec(width: u32, height: u32, format: OutputFormat) -> Spec {
         Spec {
             prompt: "a fox reading a newspaper".to_owned(),
+            origin: None,
             model: "openai/gpt-image-1".to_owned(),
             index: 0,
             of: 4,

@@ -29,10 +29,11 @@ use tokio::{
 
 use self::{directive::Directive, scene::Spec};
 use super::{
-    Call, Encoding, ErrorKind, PictureEvent, PictureSink, Provider, ProviderError, Report,
+    Call, Encoding, ErrorKind, PictureEvent, PictureSink, Provider, ProviderError, Report, Task,
 };
-use crate::catalog::{
-    Background, ImageRequest, ImageSize, OutputFormat, Quality, SizeChoice, TokenUsage,
+use crate::{
+    catalog::{Background, ImageRequest, ImageSize, OutputFormat, Quality, SizeChoice, TokenUsage},
+    images::Upload,
 };
 
 /// The longest side we paint, in pixels: the longest that every format can carry (WebP's limit).
@@ -211,14 +212,52 @@ fn usage_of(call: &Call, size: ImageSize, report: &Report) -> Option<TokenUsage>
     if let (Some(setting), Some(quality)) = (&mut painted.quality, report.quality) {
         setting.value = quality;
     }
-    let each = call.route.price.usage_bound(&painted).ok().flatten()?;
+    let inputs = input_sizes(&call.task);
+    let price = &call.route.price;
+    let each = price.usage_bound_from(&painted, &inputs).ok().flatten()?;
     let pictures = u64::try_from(report.announced).ok()?;
     let words = u64::try_from(painted.prompt.chars().count().div_ceil(4)).ok()?;
     Some(TokenUsage {
         input_text: words.saturating_add(pictures.saturating_mul(6)),
+        input_image: each.input_image.saturating_mul(pictures),
         output_image: each.output_image.saturating_mul(pictures),
         ..TokenUsage::default()
     })
+}
+
+/// The sizes of the pictures to edit.
+fn input_sizes(task: &Task) -> Vec<ImageSize> {
+    let size = |upload: &Upload| upload.info().size;
+    match task {
+        Task::Generate => Vec::new(),
+        Task::Edit(inputs) => inputs.images.iter().filter_map(size).collect(),
+        Task::Vary(image) => size(image).into_iter().collect(),
+    }
+}
+
+/// What came in, in words that the picture shows: `edit of 2 images (512x512, 640x480), masked`.
+fn origin(task: &Task) -> Option<String> {
+    let sizes = || {
+        let sizes = input_sizes(task);
+        let words: Vec<String> = sizes.iter().map(ToString::to_string).collect();
+        words.join(", ")
+    };
+    match task {
+        Task::Generate => None,
+        Task::Edit(inputs) => {
+            let images = match inputs.images.len() {
+                1 => "1 image".to_owned(),
+                count => format!("{count} images"),
+            };
+            let masked = if inputs.mask.is_some() {
+                ", masked"
+            } else {
+                ""
+            };
+            Some(format!("edit of {images} ({}){masked}", sizes()))
+        }
+        Task::Vary(_) => Some(format!("variation of an image ({})", sizes())),
+    }
 }
 
 /// Picture `index` of a call. Frames as `contracts/openai-images.md`, section 1.1, has them by default.
@@ -226,6 +265,7 @@ fn spec_of(call: &Call, index: u8, size: ImageSize, report: &Report) -> Spec {
     let request = &call.request;
     Spec {
         prompt: request.prompt.clone(),
+        origin: origin(&call.task),
         model: call.model.id.clone(),
         index,
         of: request.n.get(),

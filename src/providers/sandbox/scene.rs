@@ -23,6 +23,8 @@ use crate::catalog::{ImageSize, OutputFormat, Quality, Style};
 #[derive(Clone)]
 pub(super) struct Spec {
     pub(super) prompt: String,
+    /// What it is made from besides, in words.
+    pub(super) origin: Option<String>,
     /// The model's public id.
     pub(super) model: String,
     /// Which picture of the request, from 0.
@@ -288,7 +290,8 @@ fn title(prompt: &str, width: f32, height: f32, unit: f32, margin: f32) -> TextB
 
 /// The model, and under it what was asked of it, at the bottom of the picture.
 fn footer(spec: &Spec, width: f32, height: f32, unit: f32, margin: f32) -> Vec<TextBlock> {
-    let mut facts = vec![spec.size.to_string()];
+    let mut facts: Vec<String> = spec.origin.iter().cloned().collect();
+    facts.push(spec.size.to_string());
     facts.extend(spec.quality.map(|quality| quality.to_string()));
     facts.extend(spec.style.map(|style| style.to_string()));
     facts.push(format!("{} of {}", u16::from(spec.index) + 1, spec.of));
@@ -352,6 +355,8 @@ impl Dice {
         hash.update((spec.model.len() as u64).to_le_bytes());
         hash.update(&spec.model);
         hash.update([spec.index]);
+        // Nothing where there is nothing: pictures from prompts alone stay as they were.
+        hash.update(spec.origin.as_deref().unwrap_or_default());
         let digest = hash.finalize();
         Self(
             digest

@@ -1,0 +1,122 @@
+//! `POST /v1/images/edits` and `POST /v1/images/variations`.
+
+use std::sync::Arc;
+
+use axum::{
+    Extension,
+    extract::{Request, State},
+    response::Response,
+};
+use http::header;
+use serde_json::{Map, Value as Json};
+
+use super::{
+    ApiError, App,
+    auth::Authenticated,
+    body,
+    deliver::{self, Kind},
+    form,
+    generations::IdempotencyKey,
+    params,
+    uploads::Uploads,
+};
+use crate::{
+    catalog::Violation,
+    gateway::Order,
+    ids::RequestId,
+    keys::ApiKey,
+    providers::{Inputs, Task},
+};
+
+/// `POST /v1/images/edits`
+pub(super) async fn edit(
+    State(app): State<App>,
+    Extension(request): Extension<RequestId>,
+    Authenticated(key): Authenticated,
+    IdempotencyKey(idempotency_key): IdempotencyKey,
+    body: Request,
+) -> Result<Response, ApiError> {
+    let read = read(&app, body).await.and_then(|(object, uploads)| {
+        let (images, mask) = uploads.into_parts();
+        if images.is_empty() {
+            return Err(ApiError::Parameter(Violation::missing_named("image")));
+        }
+        Ok((object, Task::Edit(Arc::new(Inputs { images, mask }))))
+    });
+    perform(&app, request, key, idempotency_key, read).await
+}
+
+/// `POST /v1/images/variations`
+pub(super) async fn vary(
+    State(app): State<App>,
+    Extension(request): Extension<RequestId>,
+    Authenticated(key): Authenticated,
+    IdempotencyKey(idempotency_key): IdempotencyKey,
+    body: Request,
+) -> Result<Response, ApiError> {
+    let read = read(&app, body).await.and_then(|(object, uploads)| {
+        let (images, mask) = uploads.into_parts();
+        if mask.is_some() {
+            let message = "Unknown parameter: 'mask'. A variation has none.".to_owned();
+            return Err(ApiError::Parameter(Violation::named(
+                "mask",
+                "unknown_parameter",
+                message,
+            )));
+        }
+        let count = images.len();
+        let mut images = images.into_iter();
+        match (images.next(), images.next()) {
+            (Some(image), None) => Ok((object, Task::Vary(Arc::new(image)))),
+            (Some(_), Some(_)) => Err(ApiError::Parameter(Violation::too_many_images(1, count))),
+            (None, _) => Err(ApiError::Parameter(Violation::missing_named("image"))),
+        }
+    });
+    perform(&app, request, key, idempotency_key, read).await
+}
+
+/// What both come to.
+async fn perform(
+    app: &App,
+    request: RequestId,
+    key: ApiKey,
+    idempotency_key: Option<String>,
+    read: Result<(Map<String, Json>, Task), ApiError>,
+) -> Result<Response, ApiError> {
+    let parsed = read.and_then(|(object, task)| {
+        let body =
+            params::parse(object, key.unsupported_parameters).map_err(ApiError::Parameter)?;
+        Ok((body, task))
+    });
+    let (body, task) = match parsed {
+        Ok(parsed) => parsed,
+        Err(refusal) => return Err(deliver::refused(app, key.id, key.limits, refusal).await),
+    };
+    let order = Order {
+        request,
+        key,
+        model: body.model,
+        params: body.params,
+        task,
+        preferences: body.preferences,
+        idempotency_key,
+    };
+    deliver::deliver(app, order, Kind::Edit, body.dropped).await
+}
+
+/// The fields and the pictures of a request, from a form or from JSON.
+async fn read(app: &App, request: Request) -> Result<(Map<String, Json>, Uploads), ApiError> {
+    let Some(given) = request.headers().get(header::CONTENT_TYPE) else {
+        return Err(ApiError::UploadContentType(None));
+    };
+    let given = given.to_str().unwrap_or("unreadable").to_owned();
+    let media_type = given.split(';').next().unwrap_or_default().trim();
+    let limits = &app.limits;
+    if media_type.eq_ignore_ascii_case("multipart/form-data") {
+        let work = async |body: &mut body::BodyReader<'_>| form::read(app, &given, body).await;
+        return body::read_upload(request, limits.upload_bytes, limits, work).await;
+    }
+    Err(ApiError::UploadContentType(Some(super::error::excerpt(
+        &given,
+    ))))
+}

@@ -1,0 +1,211 @@
+//! The pictures of an edit on their way in, whichever form they come in.
+
+use super::{ApiError, Limits, error::excerpt};
+use crate::{
+    catalog::{OutputFormat, Violation},
+    images::{Spool, Upload, UploadError, UploadWriter},
+};
+
+/// What a server of uploads says it takes where no model has been asked yet.
+const FORMATS: &[OutputFormat] = &[OutputFormat::Jpeg, OutputFormat::Png, OutputFormat::Webp];
+
+/// What has come so far.
+pub(super) struct Uploads {
+    images: Vec<(usize, Upload)>,
+    mask: Option<Upload>,
+    expected: usize,
+    mask_expected: bool,
+    most: usize,
+}
+
+/// Which of the pictures one is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Slot {
+    /// One to edit, with its place among them.
+    Image(usize),
+    /// Where to edit the first.
+    Mask,
+}
+
+impl Uploads {
+    pub(super) fn new(limits: &Limits) -> Self {
+        Self {
+            images: Vec::new(),
+            mask: None,
+            expected: 0,
+            mask_expected: false,
+            most: limits.upload_pictures,
+        }
+    }
+
+    /// Which picture a form's field of this name is; `None` when it is a field of another kind. A repeated
+    /// `image`, `image[]` and `image[0]` are all the same here.
+    ///
+    /// # Errors
+    /// [`ApiError::Parameter`] for one picture too many.
+    pub(super) fn slot(&mut self, name: &str) -> Result<Option<Slot>, ApiError> {
+        match name {
+            "mask" => self.mask().map(Some),
+            "markup" => Err(no_markup()),
+            "image" | "image[]" => self.image(self.expected).map(Some),
+            _ => {
+                let place = name
+                    .strip_prefix("image[")
+                    .and_then(|rest| rest.strip_suffix(']'))
+                    .and_then(|digits| digits.parse::<u16>().ok());
+                match place {
+                    Some(place) => self.image(usize::from(place)).map(Some),
+                    None => Ok(None),
+                }
+            }
+        }
+    }
+
+    /// A place for one more picture.
+    pub(super) fn image(&mut self, place: usize) -> Result<Slot, ApiError> {
+        self.expected += 1;
+        if self.expected > self.most {
+            return Err(ApiError::Parameter(Violation::too_many_images(
+                self.most,
+                self.expected,
+            )));
+        }
+        Ok(Slot::Image(place))
+    }
+
+    /// A place for the mask.
+    pub(super) fn mask(&mut self) -> Result<Slot, ApiError> {
+        if std::mem::replace(&mut self.mask_expected, true) {
+            let message = "Duplicate parameter: 'mask'. There can be one mask.".to_owned();
+            return Err(ApiError::Parameter(Violation::named(
+                "mask",
+                "duplicate_parameter",
+                message,
+            )));
+        }
+        Ok(Slot::Mask)
+    }
+
+    pub(super) fn add(&mut self, slot: Slot, upload: Upload) {
+        match slot {
+            Slot::Image(place) => self.images.push((place, upload)),
+            Slot::Mask => self.mask = Some(upload),
+        }
+    }
+
+    /// The pictures in the client's order, and the mask.
+    pub(super) fn into_parts(mut self) -> (Vec<Upload>, Option<Upload>) {
+        // Stable, so that what has the same place stays as it came.
+        self.images.sort_by_key(|(place, _)| *place);
+        let images = self.images.into_iter().map(|(_, upload)| upload);
+        (images.collect(), self.mask)
+    }
+}
+
+/// `markup` is refused by name: it lays strokes over a picture that only `OpenAI`'s own models read.
+pub(super) fn no_markup() -> ApiError {
+    let message =
+        "Unsupported parameter: 'markup'. This server edits with 'image' and 'mask'.".to_owned();
+    ApiError::Parameter(Violation::named("markup", "unsupported_parameter", message))
+}
+
+pub(super) fn invalid_type(name: &str, message: String) -> ApiError {
+    ApiError::Parameter(Violation::named(name, "invalid_type", message))
+}
+
+/// One picture on its way in.
+pub(super) struct Incoming {
+    /// The field, as the client wrote it.
+    name: String,
+    slot: Slot,
+    /// What the client says that it is; `None`: it looks like a text.
+    claims: Option<String>,
+    may_be_absent: bool,
+    writer: Option<UploadWriter>,
+    max_bytes: u64,
+}
+
+impl Incoming {
+    pub(super) fn new(
+        name: String,
+        slot: Slot,
+        claims: Option<String>,
+        may_be_absent: bool,
+        limits: &Limits,
+    ) -> Self {
+        Self {
+            name: excerpt(&name),
+            slot,
+            claims,
+            may_be_absent,
+            writer: None,
+            max_bytes: limits.upload_picture_bytes,
+        }
+    }
+
+    /// Takes the next bytes of the file.
+    pub(super) async fn write(&mut self, spool: &Spool, data: &[u8]) -> Result<(), ApiError> {
+        let writer = self
+            .writer
+            .get_or_insert_with(|| spool.begin(self.max_bytes));
+        let written = writer.write(data).await;
+        written.map_err(|error| self.refusal(error))
+    }
+
+    /// The whole picture; `None` when there was none.
+    pub(super) async fn finish(mut self) -> Result<Option<(Slot, Upload)>, ApiError> {
+        let Some(writer) = self.writer.take() else {
+            if self.may_be_absent {
+                return Ok(None);
+            }
+            let message = format!("Invalid file '{}': it is empty.", self.name);
+            return Err(self.invalid(message));
+        };
+        let known = writer.format().is_some();
+        match writer.finish().await {
+            Ok(upload) => Ok(Some((self.slot, upload))),
+            Err(UploadError::NotAPicture(torso)) if known => {
+                let message = format!("Invalid file '{}': {torso}.", self.name);
+                Err(self.invalid(message))
+            }
+            Err(error) => Err(self.refusal(error)),
+        }
+    }
+
+    fn invalid(&self, message: String) -> ApiError {
+        ApiError::Parameter(Violation::named(&self.name, "invalid_image_file", message))
+    }
+
+    fn refusal(&self, error: UploadError) -> ApiError {
+        match error {
+            UploadError::NotAPicture(why) => {
+                let known = self
+                    .writer
+                    .as_ref()
+                    .is_some_and(|writer| writer.format().is_some());
+                if known {
+                    let message = format!("Invalid file '{}': {why}.", self.name);
+                    return self.invalid(message);
+                }
+                let Some(claims) = self.claims.as_deref().filter(|claims| !is_text(claims)) else {
+                    let name = &self.name;
+                    let message = format!(
+                        "Invalid type for '{name}': expected a file, but got a string instead."
+                    );
+                    return invalid_type(name, message);
+                };
+                let claims = excerpt(claims);
+                ApiError::Parameter(Violation::unsupported_file(&self.name, &claims, FORMATS))
+            }
+            UploadError::TooLarge(limit) => ApiError::PictureTooLarge(self.name.clone(), limit),
+            UploadError::Full => ApiError::UploadsFull,
+            UploadError::Storage(error) => ApiError::Internal(Box::new(error)),
+        }
+    }
+}
+
+fn is_text(content_type: &str) -> bool {
+    content_type
+        .get(..5)
+        .is_some_and(|kind| kind.eq_ignore_ascii_case("text/"))
+}

@@ -15,6 +15,7 @@ pub mod openai;
 pub mod registry;
 pub mod replicate;
 pub mod sandbox;
+mod sse;
 pub mod stability;
 #[cfg(test)]
 mod testing;

@@ -247,6 +247,11 @@ impl Attempt<'_> {
         }
     }
 
+    /// What a picture may weigh within an answer, in bytes.
+    pub(super) fn picture_cap(&self) -> u64 {
+        self.client.answer_cap(NonZeroU8::MIN)
+    }
+
     /// When the call ends, whatever happens.
     pub(super) fn ends_at(&self) -> Instant {
         self.deadline.at()
@@ -276,13 +281,22 @@ impl Answer {
 
     /// Whether it says that it is a page for people: a proxy's, or a wrong address.
     pub(super) fn is_html(&self) -> bool {
+        self.is_called("text/html")
+    }
+
+    /// Whether it says that it is a stream of events.
+    pub(super) fn is_event_stream(&self) -> bool {
+        self.is_called("text/event-stream")
+    }
+
+    fn is_called(&self, media_type: &str) -> bool {
         self.headers
             .get(header::CONTENT_TYPE)
             .and_then(|value| value.to_str().ok())
             .is_some_and(|text| {
                 text.trim_start()
                     .to_ascii_lowercase()
-                    .starts_with("text/html")
+                    .starts_with(media_type)
             })
     }
 }

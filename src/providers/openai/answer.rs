@@ -1,34 +1,27 @@
-//! Reads an `ImagesResponse` as it arrives (`contracts/openai-images.md`, section 2).
+//! Reads an `ImagesResponse` as it arrives (`contracts/openai-images.md`, section 2), or the events of a
+//! stream, which are as good as answers with one element (section 3.1).
 //!
 //! Chunks go in, pictures come out as slices of them, and what is left at the end is a [`Report`]. Members
 //! may come in any order, whatever is not known is walked over, and nothing here grows with what a server
-//! sends: see the caps below. No sockets: the adapter feeds it and hands on its events.
+//! sends: see the caps in [`super::fields`]. No sockets: the adapter feeds it and hands on its events.
 
 use std::{collections::VecDeque, num::NonZeroU8};
 
 use bytes::Bytes;
 
-use super::{error::ErrorBody, usage::Counts};
+use super::{
+    error::ErrorBody,
+    fields::{Field, Kind, Place},
+    picture_text::{NotBase64, PictureText, is_data_url},
+    usage::{self, Counts},
+};
 use crate::{
-    catalog::{Background, Quality},
+    catalog::{Background, Quality, TokenUsage},
     providers::{
-        Encoding, PictureEvent, Report,
+        About, Encoding, PictureEvent, Report,
         json::{Container, JsonError, Token, Tokenizer},
     },
 };
-
-/// A longer revised prompt is left out: no model's own prompt limit comes near it.
-const MAX_REVISED_PROMPT_BYTES: usize = 64 * 1024;
-/// A longer link is no link. (Signed ones take one or two KiB.)
-const MAX_LINK_BYTES: usize = 8 * 1024;
-/// Words such as a size, and an error's code.
-const MAX_WORD_BYTES: usize = 256;
-/// An error's message.
-const MAX_MESSAGE_BYTES: usize = 16 * 1024;
-/// What may stand before the comma of a `data:` URL.
-const MAX_DATA_URL_HEAD_BYTES: usize = 256;
-
-const DATA_URL: &[u8] = b"data:";
 
 /// Something that the adapter has to do now, before it feeds more.
 #[derive(Debug)]
@@ -44,8 +37,8 @@ pub(super) enum Event {
 pub(super) struct Outcome {
     /// What it said of its pictures.
     pub(super) report: Report,
-    /// An error instead of pictures, or beside them.
-    pub(super) error: Option<ErrorBody>,
+    /// Errors instead of pictures, or beside them; no more than pictures were asked for.
+    pub(super) errors: Vec<ErrorBody>,
 }
 
 /// Why an answer cannot be read.
@@ -59,105 +52,17 @@ pub(super) enum AnswerError {
     /// A `data:` URL that is not base64.
     #[error("it has a data URL that is not base64")]
     DataUrl,
+    /// An event whose JSON has no end.
+    #[error("it has an event that breaks off")]
+    TornEvent,
+    /// An event that weighs more than a picture may.
+    #[error("it has an event that is larger than a picture may be")]
+    LargeEvent,
 }
 
-/// Where in the document we are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
-    Root,
-    Data,
-    Item,
-    Usage,
-    InputDetails,
-    OutputDetails,
-    Error,
-    /// Somewhere nobody here knows.
-    Elsewhere,
-}
-
-/// A member we know, in the place where we know it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Field {
-    Created,
-    Data,
-    Usage,
-    Size,
-    Quality,
-    Background,
-    OutputFormat,
-    Error,
-    Base64,
-    Link,
-    RevisedPrompt,
-    InputTokens,
-    OutputTokens,
-    InputDetails,
-    OutputDetails,
-    TextTokens,
-    ImageTokens,
-    CachedTokens,
-    Message,
-    Type,
-    Code,
-    Param,
-    Unknown,
-}
-
-impl Field {
-    fn find(place: Place, name: &str) -> Self {
-        match (place, name) {
-            (Place::Root, "created") => Self::Created,
-            (Place::Root, "data") => Self::Data,
-            (Place::Root, "usage") => Self::Usage,
-            (Place::Root, "size") => Self::Size,
-            (Place::Root, "quality") => Self::Quality,
-            (Place::Root, "background") => Self::Background,
-            (Place::Root, "output_format") => Self::OutputFormat,
-            (Place::Root, "error") => Self::Error,
-            (Place::Item, "b64_json") => Self::Base64,
-            (Place::Item, "url") => Self::Link,
-            (Place::Item, "revised_prompt") => Self::RevisedPrompt,
-            (Place::Usage, "input_tokens") => Self::InputTokens,
-            (Place::Usage, "output_tokens") => Self::OutputTokens,
-            (Place::Usage, "input_tokens_details") => Self::InputDetails,
-            (Place::Usage, "output_tokens_details") => Self::OutputDetails,
-            (Place::InputDetails | Place::OutputDetails, "text_tokens") => Self::TextTokens,
-            (Place::InputDetails | Place::OutputDetails, "image_tokens") => Self::ImageTokens,
-            (Place::InputDetails, "cached_tokens") => Self::CachedTokens,
-            (Place::Error, "message") => Self::Message,
-            (Place::Error, "type") => Self::Type,
-            (Place::Error, "code") => Self::Code,
-            (Place::Error, "param") => Self::Param,
-            _ => Self::Unknown,
-        }
-    }
-
-    /// How much of a string value is kept; `None` keeps nothing.
-    fn cap(self) -> Option<usize> {
-        match self {
-            Self::Size
-            | Self::Quality
-            | Self::Background
-            | Self::OutputFormat
-            | Self::Type
-            | Self::Code
-            | Self::Param => Some(MAX_WORD_BYTES),
-            Self::Link => Some(MAX_LINK_BYTES),
-            Self::RevisedPrompt => Some(MAX_REVISED_PROMPT_BYTES),
-            Self::Message | Self::Error => Some(MAX_MESSAGE_BYTES),
-            Self::Created
-            | Self::Data
-            | Self::Usage
-            | Self::Base64
-            | Self::InputTokens
-            | Self::OutputTokens
-            | Self::InputDetails
-            | Self::OutputDetails
-            | Self::TextTokens
-            | Self::ImageTokens
-            | Self::CachedTokens
-            | Self::Unknown => None,
-        }
+impl From<NotBase64> for AnswerError {
+    fn from(_: NotBase64) -> Self {
+        Self::DataUrl
     }
 }
 
@@ -169,20 +74,38 @@ enum Reading {
         kept: Vec<u8>,
         overflowed: bool,
     },
-    /// A picture, of which so much is seen that it could still begin with `data:`.
-    PictureHead(Vec<u8>),
-    /// Inside the head of a `data:` URL.
-    DataUrlHead(Vec<u8>),
-    /// A picture that has begun.
-    Picture,
+    /// A picture, which begins as soon as its base64 does.
+    Picture(PictureText),
+    /// A picture that has begun and is handed on.
+    Taken(PictureText),
 }
 
-/// What is known of the current element of `data`.
+/// What is known of the current element of `data`, or of the event.
 #[derive(Default)]
 struct Item {
     has_picture: bool,
+    /// Its picture was handed on.
+    is_taken: bool,
+    /// Its picture was handed on before it was clear that it is one.
+    is_doubtful: bool,
     link: Option<String>,
     revised_prompt: Option<String>,
+}
+
+/// What is known of the current document.
+#[derive(Default)]
+struct Document {
+    kind: Kind,
+    /// All that follows from it has been done.
+    is_settled: bool,
+    /// It has a `data` array, so that the pictures are in there.
+    has_data: bool,
+    draft_index: Option<u8>,
+    about: About,
+    counts: Counts,
+    error: Option<ErrorBody>,
+    /// An error that stands in the event itself.
+    flat_error: ErrorBody,
 }
 
 /// Reads one answer. Feed it with [`AnswerReader::push`], then take events until there are none.
@@ -192,14 +115,19 @@ pub(super) struct AnswerReader {
     field: Field,
     reading: Reading,
     events: VecDeque<Event>,
+    is_stream: bool,
+    document: Document,
     item: Item,
     report: Report,
-    counts: Counts,
-    error: Option<ErrorBody>,
+    usage: Option<TokenUsage>,
+    errors: Vec<ErrorBody>,
     n: u8,
     /// How many pictures may still be taken: those beyond the ones asked for are counted and left.
     wanted: u8,
-    is_blank: bool,
+    /// The same of drafts.
+    drafts_wanted: u8,
+    /// How many drafts of the next picture there were.
+    drafts_seen: u8,
 }
 
 impl AnswerReader {
@@ -211,30 +139,93 @@ impl AnswerReader {
             field: Field::Unknown,
             reading: Reading::Nothing,
             events: VecDeque::new(),
+            is_stream: false,
+            document: Document::default(),
             item: Item::default(),
             report: Report::default(),
-            counts: Counts::default(),
-            error: None,
+            usage: None,
+            errors: Vec::new(),
             n: n.get(),
             wanted: n.get(),
-            is_blank: true,
+            drafts_wanted: 0,
+            drafts_seen: 0,
+        }
+    }
+
+    /// For the events of a stream with `n` pictures and at most `drafts` drafts in all. Each event is begun
+    /// and ended with [`AnswerReader::begin_event`] and [`AnswerReader::end_event`].
+    pub(super) fn for_stream(n: NonZeroU8, drafts: u8) -> Self {
+        Self {
+            is_stream: true,
+            drafts_wanted: drafts,
+            ..Self::new(n)
         }
     }
 
     /// Gives it the next chunk. The events of the one before must have been taken.
     pub(super) fn push(&mut self, chunk: Bytes) {
-        self.is_blank &= chunk.iter().all(u8::is_ascii_whitespace);
         self.tokens.push(chunk);
     }
 
-    /// Whether nothing but white space came.
-    pub(super) fn is_blank(&self) -> bool {
-        self.is_blank
-    }
-
-    /// Whether the answer is complete; whatever follows does not matter.
+    /// Whether the document is complete; whatever follows in it does not matter.
     pub(super) fn is_done(&self) -> bool {
         self.tokens.is_done()
+    }
+
+    /// Whether there is a picture or an error for each picture asked for.
+    pub(super) fn is_satisfied(&self) -> bool {
+        self.report.announced + self.errors.len() >= usize::from(self.n)
+    }
+
+    /// What the current document is, as far as it has said so.
+    pub(super) fn kind(&self) -> Kind {
+        self.document.kind
+    }
+
+    /// Whether all that the current document says is out.
+    pub(super) fn is_settled(&self) -> bool {
+        self.document.is_settled
+    }
+
+    /// Another event begins, of this kind by its name.
+    pub(super) fn begin_event(&mut self, named: Kind) {
+        self.tokens = Tokenizer::new();
+        self.places.clear();
+        self.field = Field::Unknown;
+        self.reading = Reading::Nothing;
+        self.item = Item::default();
+        self.document = Document {
+            kind: named,
+            ..Document::default()
+        };
+    }
+
+    /// The event ends, whose name has come by now if it has one.
+    ///
+    /// # Errors
+    /// [`AnswerError::TornEvent`] when its JSON has no end, unless nobody cares for it.
+    pub(super) fn end_event(&mut self, named: Kind) -> Result<(), AnswerError> {
+        if self.document.kind == Kind::Unsaid {
+            self.document.kind = named;
+        }
+        if !self.is_done() && self.document.kind != Kind::Other {
+            return Err(AnswerError::TornEvent);
+        }
+        self.settle();
+        Ok(())
+    }
+
+    /// Nobody cares for the rest of the event.
+    pub(super) fn leave_event(&mut self) {
+        self.document.kind = Kind::Other;
+        self.settle();
+    }
+
+    /// An error that came in another way.
+    pub(super) fn add_error(&mut self, error: ErrorBody) {
+        if self.errors.len() < usize::from(self.n) {
+            self.errors.push(error);
+        }
     }
 
     /// The next event, or `None` when the chunk is used up.
@@ -255,13 +246,16 @@ impl AnswerReader {
 
     /// What came, once it is complete (or as far as it is).
     pub(super) fn finish(mut self) -> Outcome {
-        self.report.usage = self.counts.usage();
+        if !self.is_stream {
+            self.settle();
+        }
+        self.report.usage = self.usage;
         while let Some(None) = self.report.revised_prompts.last() {
             self.report.revised_prompts.pop();
         }
         Outcome {
             report: self.report,
-            error: self.error,
+            errors: self.errors,
         }
     }
 
@@ -273,6 +267,11 @@ impl AnswerReader {
                     self.end_item();
                 }
                 self.field = Field::Unknown;
+                // An event that has not said what it is may still say so in its name.
+                let is_over = self.places.is_empty();
+                if is_over && !(self.is_stream && self.document.kind == Kind::Unsaid) {
+                    self.settle();
+                }
             }
             Token::Name => {
                 let place = self.places.last().copied().unwrap_or(Place::Elsewhere);
@@ -297,13 +296,20 @@ impl AnswerReader {
     }
 
     fn begin(&mut self, container: Container) -> Result<(), AnswerError> {
-        let place = match (self.places.last(), container, self.field) {
+        const TOP: [Option<Place>; 2] = [Some(Place::Root), Some(Place::Event)];
+        let outer = self.places.last().copied();
+        let is_top = TOP.contains(&outer);
+        let place = match (outer, container, self.field) {
+            (None, Container::Object, _) if self.is_stream => Place::Event,
             (None, Container::Object, _) => Place::Root,
             (None, Container::Array, _) => return Err(AnswerError::NotAnObject),
-            (Some(Place::Root), Container::Array, Field::Data) => Place::Data,
-            (Some(Place::Root), Container::Object, Field::Usage) => Place::Usage,
-            (Some(Place::Root), Container::Object, Field::Error) => {
-                self.error = Some(ErrorBody::default());
+            (_, Container::Array, Field::Data) if is_top && !self.item.has_picture => {
+                self.document.has_data = true;
+                Place::Data
+            }
+            (_, Container::Object, Field::Usage) if is_top => Place::Usage,
+            (_, Container::Object, Field::Error) if is_top => {
+                self.document.error = Some(ErrorBody::default());
                 Place::Error
             }
             (Some(Place::Data), Container::Object, _) => {
@@ -319,9 +325,13 @@ impl AnswerReader {
         Ok(())
     }
 
+    fn in_event(&self) -> bool {
+        self.places.last() == Some(&Place::Event)
+    }
+
     fn begin_string(&mut self) {
         self.reading = if self.field == Field::Base64 {
-            Reading::PictureHead(Vec::new())
+            Reading::Picture(PictureText::default())
         } else if self.field.cap().is_some() {
             Reading::Text {
                 kept: Vec::new(),
@@ -335,89 +345,85 @@ impl AnswerReader {
     fn piece(&mut self, piece: Bytes) -> Result<(), AnswerError> {
         match &mut self.reading {
             Reading::Nothing => {}
-            Reading::Picture => self.picture_data(piece),
+            Reading::Taken(text) => {
+                if let Some(data) = text.feed(piece)? {
+                    self.picture_data(data);
+                }
+            }
             Reading::Text { kept, overflowed } => {
                 let cap = self.field.cap().unwrap_or(0);
                 let room = cap - kept.len();
                 let fits = piece.len() <= room;
-                let is_data_url = self.field == Field::Link
+                if self.field == Field::Link
                     && !*overflowed
-                    && kept.iter().chain(&piece).take(DATA_URL.len()).eq(DATA_URL);
-                if is_data_url {
+                    && is_data_url(kept.iter().chain(&piece))
+                {
                     // Not a link but the picture itself.
                     let mut whole = std::mem::take(kept);
                     whole.extend_from_slice(&piece);
-                    self.reading = Reading::DataUrlHead(Vec::new());
-                    return self.data_url_head(Bytes::from(whole));
+                    self.reading = Reading::Picture(PictureText::default());
+                    return self.picture_piece(Bytes::from(whole));
                 }
                 *overflowed |= !fits;
                 kept.extend_from_slice(&piece[..piece.len().min(room)]);
             }
-            Reading::PictureHead(head) if head.is_empty() && piece.len() >= DATA_URL.len() => {
-                self.picture_head(piece)?;
-            }
-            Reading::PictureHead(head) => {
-                head.extend_from_slice(&piece);
-                if head.len() >= DATA_URL.len() {
-                    let head = std::mem::take(head);
-                    self.picture_head(Bytes::from(head))?;
-                }
-            }
-            Reading::DataUrlHead(_) => self.data_url_head(piece)?,
+            Reading::Picture(_) => self.picture_piece(piece)?,
         }
         Ok(())
     }
 
-    /// Enough of a picture to tell base64 from a `data:` URL with base64 in it, which some servers send.
-    fn picture_head(&mut self, head: Bytes) -> Result<(), AnswerError> {
-        if head.starts_with(DATA_URL) {
-            self.reading = Reading::DataUrlHead(Vec::new());
-            self.data_url_head(head)
-        } else {
-            self.begin_picture();
-            self.picture_data(head);
-            Ok(())
-        }
-    }
-
-    fn data_url_head(&mut self, mut piece: Bytes) -> Result<(), AnswerError> {
-        let Reading::DataUrlHead(head) = &mut self.reading else {
+    /// A piece of a picture that has not begun.
+    fn picture_piece(&mut self, piece: Bytes) -> Result<(), AnswerError> {
+        let Reading::Picture(text) = &mut self.reading else {
             return Ok(());
         };
-        let comma = memchr::memchr(b',', &piece);
-        let part = piece.split_to(comma.unwrap_or(piece.len()));
-        head.extend_from_slice(&part);
-        if head.len() > MAX_DATA_URL_HEAD_BYTES {
-            return Err(AnswerError::DataUrl);
-        }
-        if comma.is_some() {
-            let is_base64 = head.to_ascii_lowercase().ends_with(b";base64");
-            if !is_base64 {
-                return Err(AnswerError::DataUrl);
-            }
-            let content = piece.slice(1..);
-            self.begin_picture();
-            self.picture_data(content);
+        if let Some(data) = text.feed(piece)? {
+            let text = std::mem::take(text);
+            self.begin_picture(text, data);
         }
         Ok(())
     }
 
-    /// Begins a picture, unless this element already has one or enough have come.
-    fn begin_picture(&mut self) {
+    /// Begins a picture or a draft, unless this element already has one or enough have come.
+    fn begin_picture(&mut self, text: PictureText, data: Bytes) {
         self.reading = Reading::Nothing;
-        if self.item.has_picture {
+        if self.item.has_picture || (self.in_event() && self.document.has_data) {
             return;
         }
         self.item.has_picture = true;
-        if self.wanted > 0 {
-            self.wanted -= 1;
-            self.reading = Reading::Picture;
-            self.emit(PictureEvent::Begin(Encoding::Base64));
-        }
+        let encoding = Encoding::Base64;
+        let begin = match self.document.kind {
+            _ if !self.in_event() => PictureEvent::Begin(encoding),
+            Kind::Finished => PictureEvent::Begin(encoding),
+            Kind::Unsaid => PictureEvent::Perhaps(encoding),
+            Kind::Draft => PictureEvent::Draft {
+                // Often the index comes only behind the picture, which is too large to be held for it; drafts
+                // come in order (section 3.1).
+                index: self.document.draft_index.unwrap_or(self.drafts_seen),
+                encoding,
+            },
+            Kind::Error | Kind::Other => return,
+        };
+        let wanted = match begin {
+            PictureEvent::Draft { .. } => {
+                self.drafts_seen = self.drafts_seen.saturating_add(1);
+                &mut self.drafts_wanted
+            }
+            _ => &mut self.wanted,
+        };
+        let Some(left) = wanted.checked_sub(1) else {
+            return;
+        };
+        *wanted = left;
+        self.item.is_taken = true;
+        self.item.is_doubtful = matches!(begin, PictureEvent::Perhaps(_));
+        self.emit(begin);
+        self.reading = Reading::Taken(text);
+        self.picture_data(data);
     }
 
     fn picture_data(&mut self, data: Bytes) {
-        if matches!(self.reading, Reading::Picture) && !data.is_empty() {
+        if !data.is_empty() {
             self.emit(PictureEvent::Data(data));
         }
     }
@@ -429,18 +435,17 @@ impl AnswerReader {
     fn end_string(&mut self) -> Result<(), AnswerError> {
         match std::mem::replace(&mut self.reading, Reading::Nothing) {
             Reading::Nothing => {}
-            Reading::Picture => self.emit(PictureEvent::End),
-            Reading::PictureHead(head) => {
-                if !head.is_empty() {
-                    self.begin_picture();
-                    self.picture_data(Bytes::from(head));
-                    if matches!(self.reading, Reading::Picture) {
-                        self.emit(PictureEvent::End);
+            Reading::Taken(_) => self.end_picture(),
+            Reading::Picture(text) => {
+                if let Some(data) = text.finish()? {
+                    self.begin_picture(PictureText::Base64, data);
+                    if let Reading::Taken(_) =
+                        std::mem::replace(&mut self.reading, Reading::Nothing)
+                    {
+                        self.end_picture();
                     }
-                    self.reading = Reading::Nothing;
                 }
             }
-            Reading::DataUrlHead(_) => return Err(AnswerError::DataUrl),
             Reading::Text { kept, overflowed } => {
                 let text = String::from_utf8_lossy(&kept).into_owned();
                 self.text(text, overflowed);
@@ -449,41 +454,72 @@ impl AnswerReader {
         Ok(())
     }
 
+    /// The picture's text is complete. A doubtful one ends with its event.
+    fn end_picture(&mut self) {
+        if !self.item.is_doubtful {
+            self.emit(PictureEvent::End);
+        }
+    }
+
     /// A string value, or as much of it as its cap allows.
     fn text(&mut self, text: String, overflowed: bool) {
+        let document = &mut self.document;
+        let about = &mut document.about;
         match self.field {
-            Field::Size => self.report.size = text.parse().ok(),
+            Field::Size => about.size = text.parse().ok(),
             Field::Quality => {
-                self.report.quality = text.parse().ok().filter(|word| *word != Quality::Auto);
+                about.quality = text.parse().ok().filter(|word| *word != Quality::Auto);
             }
             Field::Background => {
-                self.report.background = text.parse().ok().filter(|word| *word != Background::Auto);
+                about.background = text.parse().ok().filter(|word| *word != Background::Auto);
             }
-            Field::OutputFormat => self.report.output_format = text.parse().ok(),
+            Field::OutputFormat => about.output_format = text.parse().ok(),
+            Field::Event => {
+                let kind = Kind::of_event(&text);
+                if kind != Kind::Other || document.kind == Kind::Unsaid {
+                    document.kind = kind;
+                }
+            }
             // Part of a link would be another link: better one that opens nothing.
             Field::Link if overflowed => self.item.link = Some(String::new()),
             Field::Link if !text.is_empty() => self.item.link = Some(text),
             Field::RevisedPrompt if !overflowed => self.item.revised_prompt = Some(text),
-            Field::Error | Field::Message => self.error.get_or_insert_default().message = text,
-            Field::Type => self.error.get_or_insert_default().error_type = Some(text),
-            Field::Code => self.error.get_or_insert_default().code = Some(text),
-            Field::Param => self.error.get_or_insert_default().param = Some(text),
+            Field::Error => document.error.get_or_insert_default().message = text,
+            Field::Message => self.current_error().message = text,
+            Field::Type => self.current_error().error_type = Some(text),
+            Field::Code => self.current_error().code = Some(text),
+            Field::Param => self.current_error().param = Some(text),
             _ => {}
+        }
+    }
+
+    /// The error that the current member belongs to: the one in `error`, or the event itself.
+    fn current_error(&mut self) -> &mut ErrorBody {
+        if self.in_event() {
+            &mut self.document.flat_error
+        } else {
+            self.document.error.get_or_insert_default()
         }
     }
 
     fn scalar(&mut self) {
         let text = self.tokens.text();
         let place = self.places.last();
-        let counts = &mut self.counts;
+        let document = &mut self.document;
+        let counts = &mut document.counts;
         let count = match (self.field, place) {
             (Field::Created, _) => {
-                self.report.created = text.parse().ok();
+                document.about.created_at = text.parse().ok();
+                return;
+            }
+            (Field::DraftIndex, _) => {
+                document.draft_index = text.parse().ok();
                 return;
             }
             (Field::Code, _) if text != "null" => {
                 // Some servers write the status there, as a number.
-                self.error.get_or_insert_default().code = Some(text.to_owned());
+                let code = text.to_owned();
+                self.current_error().code = Some(code);
                 return;
             }
             (Field::InputTokens, _) => &mut counts.input,
@@ -498,8 +534,10 @@ impl AnswerReader {
         *count = text.parse().ok();
     }
 
+    /// An element of `data`, or a whole event with a picture, is complete.
     fn end_item(&mut self) {
         let item = std::mem::take(&mut self.item);
+        let mut is_taken = item.is_taken;
         if !item.has_picture {
             let Some(link) = item.link else {
                 return;
@@ -507,12 +545,75 @@ impl AnswerReader {
             if self.wanted > 0 {
                 self.wanted -= 1;
                 self.events.push_back(Event::Link(link));
+                is_taken = true;
             }
         }
+        let about = About {
+            revised_prompt: item.revised_prompt.clone(),
+            ..self.document.about.clone()
+        };
+        if is_taken && about != About::default() {
+            self.emit(PictureEvent::About(Box::new(about)));
+        }
         self.report.announced += 1;
+        self.drafts_seen = 0;
         // Pictures that are not taken have no place in the list.
         if self.report.revised_prompts.len() < usize::from(self.n) {
             self.report.revised_prompts.push(item.revised_prompt);
         }
+    }
+
+    /// The document is complete: does what follows from all of it.
+    fn settle(&mut self) {
+        if std::mem::replace(&mut self.document.is_settled, true) {
+            return;
+        }
+        if self.document.kind == Kind::Unsaid && self.document.draft_index.is_some() {
+            self.document.kind = Kind::Draft;
+        }
+        let kind = self.document.kind;
+        if self.item.is_doubtful {
+            if matches!(kind, Kind::Finished | Kind::Unsaid) && self.tokens.is_done() {
+                self.emit(PictureEvent::End);
+            } else {
+                self.emit(PictureEvent::Abandon);
+                self.wanted += 1;
+                self.item.is_taken = false;
+            }
+        }
+        match kind {
+            Kind::Finished | Kind::Unsaid => {
+                if self.is_stream && !self.document.has_data {
+                    self.end_item();
+                }
+                self.report_document();
+            }
+            Kind::Draft if self.item.is_taken => {
+                let about = self.document.about.clone();
+                self.emit(PictureEvent::About(Box::new(about)));
+            }
+            Kind::Draft | Kind::Error | Kind::Other => {}
+        }
+        let flat = std::mem::take(&mut self.document.flat_error);
+        let error = self.document.error.take();
+        if let Some(error) = error.or_else(|| (kind == Kind::Error).then_some(flat)) {
+            self.add_error(error);
+        }
+    }
+
+    /// What an answer or a finished picture says goes into the report; later pictures have the last word,
+    /// and each is counted with its own usage, as several are billed like as many calls (section 2).
+    fn report_document(&mut self) {
+        let Document { about, counts, .. } = &self.document;
+        let report = &mut self.report;
+        report.created = about.created_at.or(report.created);
+        report.size = about.size.or(report.size);
+        report.quality = about.quality.or(report.quality);
+        report.background = about.background.or(report.background);
+        report.output_format = about.output_format.or(report.output_format);
+        self.usage = match (self.usage, counts.usage()) {
+            (Some(so_far), Some(more)) => Some(usage::sum(so_far, more)),
+            (so_far, more) => so_far.or(more),
+        };
     }
 }

@@ -50,6 +50,18 @@ impl Counts {
     }
 }
 
+/// The usage of two pictures of one stream, each of which came with its own.
+pub(super) fn sum(one: TokenUsage, other: TokenUsage) -> TokenUsage {
+    TokenUsage {
+        input_text: one.input_text.saturating_add(other.input_text),
+        input_image: one.input_image.saturating_add(other.input_image),
+        cached_text: one.cached_text.saturating_add(other.cached_text),
+        cached_image: one.cached_image.saturating_add(other.cached_image),
+        output_text: one.output_text.saturating_add(other.output_text),
+        output_image: one.output_image.saturating_add(other.output_image),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

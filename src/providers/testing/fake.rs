@@ -107,24 +107,25 @@ async fn serve(
     stream.shutdown().await.ok();
 }
 
-/// Reads one request with its body.
+/// Reads one request with its body, of which what is no text is replaced.
 async fn read(stream: &mut TcpStream) -> Option<String> {
+    const HEAD_END: &[u8] = b"\r\n\r\n";
     let mut bytes = Vec::new();
     loop {
         if stream.read_buf(&mut bytes).await.ok()? == 0 {
             return None;
         }
-        let text = String::from_utf8_lossy(&bytes);
-        let Some((head, body)) = text.split_once("\r\n\r\n") else {
+        let Some(end) = memchr::memmem::find(&bytes, HEAD_END) else {
             continue;
         };
-        let head = head.to_lowercase();
+        let (head, body) = bytes.split_at(end + HEAD_END.len());
+        let head = String::from_utf8_lossy(head).to_lowercase();
         let length = head
             .lines()
             .find_map(|line| line.strip_prefix("content-length: "))
             .map_or(0, |digits| digits.parse().unwrap());
         if body.len() >= length {
-            return Some(format!("{head}\r\n\r\n{body}"));
+            return Some(head + &String::from_utf8_lossy(body));
         }
     }
 }

@@ -9,14 +9,14 @@ use serde_json::Value;
 
 use crate::catalog::{self, Parameter, ParameterKind, Params, SvgOptions};
 
-/// The files `src/providers/ADAPTER/fixtures/KIND/*.json`: name and content, in order.
+/// The files `src/providers/ADAPTER/fixtures/KIND/*.json` (or `.sse`): name and content, in order.
 pub(in crate::providers) fn fixtures(adapter: &str, kind: &str) -> Vec<(String, Vec<u8>)> {
     let mut found = fs::read_dir(directory(adapter).join(kind))
         .unwrap()
         .map(|entry| entry.unwrap().path())
         .filter(|path| {
             path.extension()
-                .is_some_and(|extension| extension == "json")
+                .is_some_and(|extension| extension == "json" || extension == "sse")
         })
         .map(|path| {
             let name = path.file_stem().unwrap().to_str().unwrap().to_owned();

@@ -9,14 +9,19 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
-use super::{Encoding, PictureEvent, PictureSink, ProviderError};
+use super::{About, Encoding, PictureEvent, PictureSink, ProviderError};
 use crate::config::{OnDisconnect, ProviderConfig};
 
 /// Keeps what it is given: per picture its encoding, its content, and whether it is whole.
 #[derive(Default)]
 pub(super) struct Pictures {
     pub(super) taken: Vec<(Encoding, String, bool)>,
+    /// The same of drafts, with their numbers.
+    pub(super) drafts: Vec<(u8, String, bool)>,
+    /// What was said of pictures and drafts, in order.
+    pub(super) abouts: Vec<About>,
     pub(super) slowness: Duration,
+    pub(super) in_draft: bool,
 }
 
 impl PictureSink for Pictures {
@@ -25,15 +30,19 @@ impl PictureSink for Pictures {
             tokio::time::sleep(self.slowness).await;
             match event {
                 PictureEvent::Begin(encoding) | PictureEvent::Perhaps(encoding) => {
+                    self.in_draft = false;
                     self.taken.push((encoding, String::new(), false));
                 }
-                PictureEvent::Data(bytes) => {
-                    let picture = self.taken.last_mut().unwrap();
-                    picture.1.push_str(std::str::from_utf8(&bytes).unwrap());
+                PictureEvent::Draft { index, .. } => {
+                    self.in_draft = true;
+                    self.drafts.push((index, String::new(), false));
                 }
-                PictureEvent::End => self.taken.last_mut().unwrap().2 = true,
-                PictureEvent::Draft { .. } => panic!("nobody asked for drafts"),
-                PictureEvent::About(_) => {}
+                PictureEvent::Data(bytes) => {
+                    let (content, _) = self.current();
+                    content.push_str(std::str::from_utf8(&bytes).unwrap());
+                }
+                PictureEvent::End => *self.current().1 = true,
+                PictureEvent::About(about) => self.abouts.push(*about),
                 PictureEvent::Abandon => drop(self.taken.pop().unwrap()),
             }
             Ok(())
@@ -42,6 +51,17 @@ impl PictureSink for Pictures {
 }
 
 impl Pictures {
+    /// Content and wholeness of what has begun last.
+    fn current(&mut self) -> (&mut String, &mut bool) {
+        if self.in_draft {
+            let (_, content, whole) = self.drafts.last_mut().unwrap();
+            (content, whole)
+        } else {
+            let (_, content, whole) = self.taken.last_mut().unwrap();
+            (content, whole)
+        }
+    }
+
     pub(super) fn whole(&self) -> Vec<&str> {
         let whole = self.taken.iter().filter(|(_, _, whole)| *whole);
         whole.map(|(_, content, _)| content.as_str()).collect()

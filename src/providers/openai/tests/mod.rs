@@ -1,26 +1,29 @@
 //! The adapter and the shared client over real sockets: what arrives, and what becomes of everything that
 //! can go wrong.
 
+mod edits;
 mod links;
+mod streams;
 
 use std::{
-    num::NonZeroU8,
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use serde_json::json;
 use tokio::net::TcpListener;
 
 use super::{OpenAi, Settings};
 use crate::{
-    catalog::{Catalog, Parameter, Params, Unsupported, Value},
+    catalog::{Catalog, Unsupported},
     config::ProviderConfig,
     providers::{
-        Call, Encoding, ErrorKind, Provider as _, ProviderError, Report,
+        Call, Encoding, ErrorKind, Provider as _, ProviderError, Report, Task,
         http::HttpClient,
         testing::{
             Pictures, config,
             fake::{self, Fake, Step, answer, head},
+            goldens,
         },
     },
 };
@@ -30,17 +33,22 @@ const JSON: &str = "content-type: application/json";
 const MAX_PICTURE_BYTES: u64 = 64 * 1024;
 
 fn call(n: u8) -> Call {
+    call_for(
+        &json!({ "model": "dall-e-2", "prompt": "An otter", "n": n }),
+        Task::Generate,
+    )
+}
+
+/// A call for what a client wrote.
+fn call_for(written: &serde_json::Value, task: Task) -> Call {
     let catalog = Catalog::load(None).unwrap();
-    let model = Arc::clone(catalog.find("dall-e-2").unwrap());
-    let params = Params::from([
-        (Parameter::Prompt, Value::Text("An otter".to_owned())),
-        (Parameter::N, Value::Integer(n.into())),
-    ]);
+    let model = Arc::clone(catalog.find(written["model"].as_str().unwrap()).unwrap());
+    let params = goldens::params(written);
     let (request, _) = model.rules.check(&params, Unsupported::Reject).unwrap();
     Call {
-        task: crate::providers::Task::Generate,
+        n: request.n,
         request: Arc::new(request),
-        n: NonZeroU8::new(n).unwrap(),
+        task,
         first: 0,
         route: Arc::clone(&model.routes[0]),
         model,
@@ -48,11 +56,16 @@ fn call(n: u8) -> Call {
     }
 }
 
-async fn generate(config: &ProviderConfig, n: u8) -> (Result<Report, ProviderError>, Pictures) {
+/// Makes a call at a fake.
+async fn make(call: &Call, config: &ProviderConfig) -> (Result<Report, ProviderError>, Pictures) {
     let mut pictures = Pictures::default();
     let provider = OpenAi::new("painter", config, MAX_PICTURE_BYTES).unwrap();
-    let outcome = provider.generate(&call(n), &mut pictures).await;
+    let outcome = provider.generate(call, &mut pictures).await;
     (outcome, pictures)
+}
+
+async fn generate(config: &ProviderConfig, n: u8) -> (Result<Report, ProviderError>, Pictures) {
+    make(&call(n), config).await
 }
 
 /// The outcome of a call for two pictures.

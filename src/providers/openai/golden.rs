@@ -38,7 +38,7 @@ fn read<'a>(chunks: impl IntoIterator<Item = &'a [u8]>, n: u8) -> Value {
         }
     }
     let done = reader.is_done();
-    seen.shown(done, reader.finish())
+    seen.shown(done, &reader.finish())
 }
 
 /// The same of a stream.
@@ -56,7 +56,7 @@ fn read_stream<'a>(chunks: impl IntoIterator<Item = &'a [u8]>, n: u8, drafts: u8
         seen.take(|| reader.next());
     }
     let done = reader.is_done();
-    seen.shown(done, reader.finish())
+    seen.shown(done, &reader.finish())
 }
 
 /// Events in a notation for people.
@@ -114,7 +114,7 @@ impl Seen {
         self.open = Some((name, Vec::new()));
     }
 
-    fn shown(self, done: bool, outcome: Outcome) -> Value {
+    fn shown(self, done: bool, outcome: &Outcome) -> Value {
         json!({
             "pictures": self.pictures,
             "torso": self.open.map(|(name, _)| name),
@@ -502,7 +502,7 @@ prop_compose! {
         let json = if pretty { json.replace("\":", "\":\n ") } else { json };
         let mut frame = format!(": comment\nevent: {name}\nid: 1\n");
         for line in json.lines() {
-            frame.push_str(&format!("data: {line}\n"));
+            writeln!(frame, "data: {line}").unwrap();
         }
         frame.push('\n');
         (frame.replace('\n', &line_end), expected)

@@ -10,8 +10,8 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     catalog::{
-        Background, Complexity, ImageRequest, Moderation, OutputFormat, Parameter, Quality,
-        Setting, SizeChoice, Style, Translation,
+        Background, Complexity, ImageRequest, InputFidelity, Moderation, OutputFormat, Parameter,
+        Quality, Setting, SizeChoice, Style, Translation,
     },
     images::Upload,
     providers::{ErrorKind, Inputs, ProviderError, http::Form},
@@ -51,7 +51,7 @@ impl Endpoint {
     /// Whether its form has a field for it.
     fn takes(self, parameter: Parameter) -> bool {
         match self {
-            Self::Generations => true,
+            Self::Generations => parameter != Parameter::InputFidelity,
             Self::Edits => !matches!(parameter, Parameter::Moderation | Parameter::Style),
             Self::Variations => matches!(
                 parameter,
@@ -100,6 +100,11 @@ impl Saying<'_> {
             Parameter::Moderation,
             request.moderation,
             Moderation::as_str,
+        )?;
+        body.word(
+            Parameter::InputFidelity,
+            request.input_fidelity,
+            InputFidelity::as_str,
         )?;
         body.word(
             Parameter::Complexity,

@@ -149,14 +149,13 @@ impl StreamReader {
         self.left = self.cap;
         let named = Kind::of_event(self.frames.event());
         match std::mem::replace(&mut self.frame, Frame::Empty) {
-            Frame::Empty | Frame::Left => {}
             Frame::Json => self.answer.end_event(named)?,
             Frame::Text(text) if text.trim_ascii() == DONE => self.is_over = true,
             Frame::Text(text) if named == Kind::Error => self.answer.add_error(ErrorBody {
                 message: String::from_utf8_lossy(&text).into_owned(),
                 ..ErrorBody::default()
             }),
-            Frame::Text(_) => {}
+            Frame::Empty | Frame::Left | Frame::Text(_) => {}
         }
         Ok(())
     }

@@ -17,7 +17,7 @@
 //! | [`images`] | the picture store, signed links, sniffing | who asked and what it cost |
 //! | [`catalog`], [`money`], [`ids`] | models, rules, prices, arithmetic, names | I/O, async, anybody |
 //! | [`postgres`] | pool, migrations, the private server | what the tables mean |
-//! | [`telemetry`], [`clock`] | logs and time, usable by all | anybody |
+//! | [`telemetry`], [`clock`] | logs, figures and time, usable by all | anybody |
 
 pub mod api;
 pub mod catalog;

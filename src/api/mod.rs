@@ -17,6 +17,7 @@ mod generations;
 mod health;
 mod history;
 mod idle;
+mod metrics;
 mod middleware;
 mod models;
 mod multipart;
@@ -28,7 +29,10 @@ mod uploads;
 
 use std::{sync::Arc, time::Duration};
 
-pub use self::{error::ApiError, router::router};
+pub use self::{
+    error::ApiError,
+    router::{metrics_router, router},
+};
 use crate::{clock::Clock, gateway::Gateway, images::Spool, keys::Keys, ledger::Ledger};
 
 /// Everything the endpoints work with.

@@ -8,11 +8,30 @@ use axum::{
 use http::{Method, Uri};
 
 use super::{
-    ApiError, App, credits, edits, files, generations, health, history, middleware, models,
+    ApiError, App, credits, edits, files, generations, health, history, metrics, middleware, models,
 };
 
-/// Every endpoint, with what every exchange goes through around it.
-pub fn router(app: App) -> Router {
+/// Every endpoint, with what every exchange goes through around it. `/metrics` is among them unless it has
+/// an address of its own.
+pub fn router(app: App, has_metrics: bool) -> Router {
+    let metrics = if has_metrics {
+        metrics_routes()
+    } else {
+        Router::new()
+    };
+    around(metrics.merge(routes()), app)
+}
+
+/// What an address of its own for `/metrics` serves: that and nothing else.
+pub fn metrics_router(app: App) -> Router {
+    around(metrics_routes(), app)
+}
+
+fn metrics_routes() -> Router<App> {
+    Router::new().route("/metrics", get(metrics::get))
+}
+
+fn routes() -> Router<App> {
     Router::new()
         .route(
             "/v1/images/generations",
@@ -36,6 +55,10 @@ pub fn router(app: App) -> Router {
         .route("/files/{name}", get(files::get))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
+}
+
+fn around(routes: Router<App>, app: App) -> Router {
+    routes
         .fallback(unknown_path)
         .method_not_allowed_fallback(method_not_allowed)
         // Outermost, so that the two fallbacks are named and logged like everything else.

@@ -5,12 +5,13 @@ mod replica;
 mod signals;
 mod tasks;
 
-use std::{collections::BTreeMap, process::ExitCode, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use secrecy::ExposeSecret;
 use tokio::{
     net::{TcpListener, TcpSocket},
+    task::JoinSet,
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
@@ -68,7 +69,7 @@ async fn serve(context: &Context, files: Option<u64>, signals: &mut Signals) -> 
     if let Some(predecessor) = replica.predecessor() {
         ledger.sweep_replica(predecessor).await?;
     }
-    let listener = bind(&context.config)?;
+    let listener = bind("listen", context.config.listen)?;
     let address = listener.local_addr().context("no address to listen on")?;
     let config = context.config.clone().bound_to(address);
     let keys = Keys::new(context.pool.clone(), context.clock.clone());
@@ -128,7 +129,21 @@ async fn serve(context: &Context, files: Option<u64>, signals: &mut Signals) -> 
         stall_timeout: config.limits.body_idle_timeout,
         drain_timeout: config.shutdown.drain_timeout,
     };
-    until_drained(listener, app, settings, &gateway, signals).await;
+    let metrics = match config.metrics.listen {
+        Some(address) => Some(bind("metrics.listen", address)?),
+        None => None,
+    };
+    until_drained(
+        Listeners {
+            main: listener,
+            metrics,
+        },
+        app,
+        settings,
+        &gateway,
+        signals,
+    )
+    .await;
     tasks.stop().await;
     // What is still held, if the drain was cut short, is free for others to release.
     ledger.stop().await?;
@@ -136,19 +151,35 @@ async fn serve(context: &Context, files: Option<u64>, signals: &mut Signals) -> 
     Ok(())
 }
 
+/// Where clients come in.
+struct Listeners {
+    main: TcpListener,
+    /// For `/metrics` alone.
+    metrics: Option<TcpListener>,
+}
+
 /// Serves until the first signal; then lets what is in flight finish, until it has, or the time is over,
 /// or a second signal comes.
 async fn until_drained(
-    listener: TcpListener,
+    listeners: Listeners,
     app: App,
     settings: ServerSettings,
     gateway: &Gateway,
     signals: &mut Signals,
 ) {
     let stop = CancellationToken::new();
+    // Figures are wanted most while things end; that listener closes with the last generation.
+    let measured = CancellationToken::new();
+    let _stop_measuring = measured.clone().drop_guard();
+    let has_metrics = listeners.metrics.is_none();
+    let mut tasks = JoinSet::new();
+    if let Some(listener) = listeners.metrics {
+        let router = api::metrics_router(app.clone());
+        tasks.spawn(server::serve(listener, router, settings, measured));
+    }
     let mut serving = std::pin::pin!(server::serve(
-        listener,
-        api::router(app),
+        listeners.main,
+        api::router(app, has_metrics),
         settings,
         stop.clone()
     ));
@@ -179,8 +210,7 @@ async fn until_drained(
 /// Connections that may wait to be accepted: all of a burst, as far as the system allows.
 const BACKLOG: u32 = 4096;
 
-fn bind(config: &Config) -> anyhow::Result<TcpListener> {
-    let address = config.listen;
+fn bind(key: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
     let bound = || {
         let socket = if address.is_ipv4() {
             TcpSocket::new_v4()?
@@ -192,7 +222,7 @@ fn bind(config: &Config) -> anyhow::Result<TcpListener> {
         socket.bind(address)?;
         socket.listen(BACKLOG)
     };
-    bound().with_context(|| format!("listen: could not listen on {address}"))
+    bound().with_context(|| format!("{key}: could not listen on {address}"))
 }
 
 fn providers(config: &Config) -> anyhow::Result<BTreeMap<String, ProviderSlot>> {

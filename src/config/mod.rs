@@ -64,6 +64,8 @@ pub struct Config {
     pub log: LogConfig,
     /// `[admin]`
     pub admin: AdminConfig,
+    /// `[metrics]`
+    pub metrics: MetricsConfig,
     /// `[providers.NAME]`, by name.
     pub providers: BTreeMap<String, ProviderConfig>,
 }
@@ -151,6 +153,13 @@ pub enum LogFormat {
     Pretty,
     /// One JSON object a line.
     Json,
+}
+
+/// `[metrics]`
+#[derive(Debug, Clone)]
+pub struct MetricsConfig {
+    /// Where `/metrics` listens apart from everything else; `None`: it is on the main listener.
+    pub listen: Option<SocketAddr>,
 }
 
 /// `[admin]`
@@ -322,6 +331,9 @@ fn read(root: &mut Section<'_>, environment: &Environment) -> Config {
                 token,
                 token_missing,
             }
+        }),
+        metrics: root.section("metrics", |section| MetricsConfig {
+            listen: section.optional("listen"),
         }),
         providers: root.section("providers", providers::read),
         data_dir,

@@ -1,5 +1,7 @@
 //! What an account has held right now, and for what: why its balance is short, and whether a hold is stuck.
 
+use std::time::Duration;
+
 use serde::Serialize;
 
 use super::{Instant, Ledger, error::LedgerError, repo::open};
@@ -42,5 +44,18 @@ impl Ledger {
         limit: u32,
     ) -> Result<Vec<OpenHold>, LedgerError> {
         open::list(&self.pool, account, limit).await
+    }
+
+    /// How many holds are open, all accounts and replicas together, and how old the oldest is.
+    ///
+    /// # Errors
+    /// [`LedgerError::Database`].
+    pub async fn count_open_holds(&self) -> Result<(u64, Duration), LedgerError> {
+        open::count(&self.pool).await
+    }
+
+    /// How many connections to the database there are, and how many of them are idle.
+    pub fn pool_size(&self) -> (u32, usize) {
+        (self.pool.size(), self.pool.num_idle())
     }
 }

@@ -156,6 +156,26 @@ impl Health {
         }
     }
 
+    /// Every route that has been called: provider, upstream model, and how it stands.
+    pub fn standings(&self, now: Instant) -> Vec<(String, String, Standing)> {
+        let routes = self.routes.read().unwrap_or_else(PoisonError::into_inner);
+        let mut names: Vec<(String, String)> = routes
+            .iter()
+            .flat_map(|(provider, models)| {
+                models.keys().map(|model| (provider.clone(), model.clone()))
+            })
+            .collect();
+        drop(routes);
+        names.sort_unstable();
+        names
+            .into_iter()
+            .map(|(provider, model)| {
+                let standing = self.condition(&provider, &model, now).standing;
+                (provider, model, standing)
+            })
+            .collect()
+    }
+
     /// A call begins. If it is the probe of a rested route, others go on resting it until it ends.
     pub fn call_begins(&self, provider: &str, upstream_model: &str, now: Instant) -> Ticket {
         let probes = |part| {

@@ -17,6 +17,7 @@ mod google;
 mod history;
 mod keys;
 mod links;
+mod metrics;
 mod models;
 mod newcomer;
 mod readme;

@@ -1,4 +1,6 @@
-//! Listing open holds.
+//! Listing and counting open holds.
+
+use std::time::Duration;
 
 use sqlx::PgPool;
 
@@ -43,4 +45,20 @@ pub(in crate::ledger) async fn list(
         })
     })
     .collect()
+}
+
+/// How many there are, and how old the oldest is, by the database's clock.
+pub(in crate::ledger) async fn count(pool: &PgPool) -> Result<(u64, Duration), LedgerError> {
+    let row = sqlx::query!(
+        r#"select count(*) as "holds!",
+               coalesce(extract(epoch from clock_timestamp() - min(created_at)), 0)::float8 as "seconds!"
+           from holds where status = 'open'"#
+    )
+    .fetch_one(pool)
+    .await
+    .map_err(LedgerError::during("count open holds"))?;
+    Ok((
+        u64::try_from(row.holds).unwrap_or(0),
+        Duration::try_from_secs_f64(row.seconds).unwrap_or_default(),
+    ))
 }

@@ -12,6 +12,8 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
+pub mod metrics;
+
 use crate::config::{LogConfig, LogFormat};
 
 /// Why there are no logs.

@@ -1,0 +1,38 @@
+//! `GET /metrics`: figures for Prometheus.
+
+use axum::{
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use http::header;
+use tokio::time::{Duration, Instant, timeout};
+
+use super::App;
+use crate::{
+    routing::Standing,
+    telemetry::metrics::{self, Sample, metrics},
+};
+
+/// How long the database may take to say what is held. Without it the other figures are told all the same:
+/// an outage is when they are looked at.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// `GET /metrics`
+pub(super) async fn get(State(app): State<App>) -> Response {
+    let open_holds = timeout(PATIENCE, app.ledger.count_open_holds()).await;
+    let routes = app.gateway.rooms().health.standings(Instant::now());
+    let sample = Sample {
+        in_flight: app.gateway.in_flight(),
+        open_holds: open_holds.ok().and_then(Result::ok),
+        pool: app.ledger.pool_size(),
+        routes: routes
+            .into_iter()
+            .map(|(provider, model, standing)| (provider, model, standing == Standing::Resting))
+            .collect(),
+    };
+    (
+        [(header::CONTENT_TYPE, metrics::CONTENT_TYPE)],
+        metrics().exposition(&sample),
+    )
+        .into_response()
+}

@@ -4,6 +4,7 @@
 //! The expected amounts are computed here from `contracts/google-imagen.md`, section 5, in whole nano-USD,
 //! not taken from Easel's catalog.
 
+mod edits;
 mod failures;
 mod painting;
 mod refusals;
@@ -13,7 +14,7 @@ mod vertex;
 use serde_json::{Value, json};
 
 use crate::support::{
-    App, Key,
+    Answer, App, Key,
     fake_google::{API_KEY, Behaviour, FakeGoogle, PROJECT, THOUGHT_TOKENS, input_tokens},
     usd,
 };
@@ -98,8 +99,20 @@ impl Google {
     /// Generates, and proves that the answer, the balance and the books name the same amount.
     async fn paints(&self, request: &Value, expected_nano: i64) -> Value {
         let before = self.app.balance(&self.key).await;
-        let answer = self.app.generate(&self.key, request).await.expect(200);
+        let answer = self.app.generate(&self.key, request).await;
+        self.proves(&answer, &before, expected_nano, request).await
+    }
+
+    /// That this answer, the balance and the books name the same amount.
+    async fn proves(
+        &self,
+        answer: &Answer,
+        before: &Value,
+        expected_nano: i64,
+        request: &Value,
+    ) -> Value {
         let body = answer.json();
+        assert_eq!(answer.status, 200, "{request}: {body}");
         assert_eq!(body["usage"]["cost"], usd(expected_nano), "{request}");
         let id = answer.header("x-generation-id").to_owned();
         for (what, query) in [

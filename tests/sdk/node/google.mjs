@@ -1,7 +1,7 @@
 // Google's models through the Node client.
 
 import assert from "node:assert/strict";
-import OpenAI from "openai";
+import OpenAI, { toFile } from "openai";
 import { client, decode, fetchImage, measure, prompt } from "./easel.mjs";
 
 const api = client();
@@ -47,3 +47,16 @@ for (const [model, word] of [
     return true;
   });
 }
+
+// An edit: pictures go along with the prompt, and what they count as is charged.
+const model = "gemini-nano-banana-2.1";
+const picture = await fetchImage(answer.data[0]);
+const file = (name) => toFile(picture, name, { type: "image/jpeg" });
+const edited = await api.images.edit({ model, prompt, image: [await file("a.jpg"), await file("b.jpg")], response_format: "b64_json" });
+assert.deepEqual(measure(decode(edited.data[0])), ["jpeg"]);
+assert.equal(edited.usage.input_tokens_details.image_tokens, 2 * 1120);
+await assert.rejects(api.images.edit({ model, prompt, image: await file("a.jpg"), mask: await file("b.jpg") }), (error) => {
+  assert.ok(error instanceof OpenAI.BadRequestError);
+  assert.equal(error.param, "mask");
+  return true;
+});

@@ -55,3 +55,17 @@ except openai.RateLimitError as error:
     assert error.response.headers["retry-after"] == "37"
 else:
     raise AssertionError("the rate limit was no error")
+
+# An edit: pictures go along with the prompt, and what they count as is charged.
+picture = decode(answer.data[0]) if answer.data[0].b64_json else fetch(answer.data[0])
+edited = api.images.edit(
+    model="gemini-nano-banana-2.1", prompt=PROMPT, image=[("otter.jpg", picture), picture], response_format="b64_json"
+)
+assert measure(decode(edited.data[0]))[0] == "jpeg"
+assert edited.usage.input_tokens_details.image_tokens == 2 * 1120, edited.usage
+try:
+    api.images.edit(model="gemini-nano-banana-2.1", prompt=PROMPT, image=picture, mask=picture)
+except openai.BadRequestError as error:
+    assert error.param == "mask", error
+else:
+    raise AssertionError("a mask was taken")

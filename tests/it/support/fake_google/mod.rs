@@ -27,7 +27,7 @@ use serde_json::{Value, json};
 use tokio::{net::TcpListener, task::JoinSet};
 
 pub(crate) use self::{
-    answer::{REVISED_PROMPT, THOUGHT_TOKENS, input_tokens},
+    answer::{INPUT_PICTURE_TOKENS, REVISED_PROMPT, THOUGHT_TOKENS, input_tokens},
     behaviour::{Behaviour, Reply, Shape},
 };
 use self::{

@@ -72,7 +72,7 @@ async fn serve(context: &Context, files: Option<u64>, signals: &mut Signals) -> 
     let listener = bind("listen", context.config.listen)?;
     let address = listener.local_addr().context("no address to listen on")?;
     let config = context.config.clone().bound_to(address);
-    let keys = Keys::new(context.pool.clone(), context.clock.clone());
+    let keys = Keys::new(context.pool.clone(), context.clock.clone()).remembered();
     let store = ImageStore::open(config.images.store.clone(), config.images.max_size_bytes)
         .await
         .with_context(|| format!("[images] store: {}", config.images.store.display()))?;
@@ -117,7 +117,7 @@ async fn serve(context: &Context, files: Option<u64>, signals: &mut Signals) -> 
             upload_timeout: config.limits.upload_timeout,
         },
     };
-    let tasks = Tasks::start(context, &config, &ledger, &store);
+    let tasks = Tasks::start(context, &config, &ledger, &keys, &store);
 
     first_key::print_if_there_is_none(&keys, &ledger, address).await?;
     output::line(format!("easel listening on {}", local_url(address)));

@@ -1,23 +1,30 @@
 //! API keys: secrets, lookup, and what a key may do.
 //!
 //! Knows nothing of balances or HTTP. A secret is `ek_live_…` or `ek_test_…` with at least 160 random
-//! bits; it is shown once and stored as SHA-256 only.
+//! bits; it is shown once and stored as SHA-256 only. A server remembers for a moment the keys it looked up;
+//! what is changed or revoked anywhere is so everywhere within a second (`memory.rs`, `changes.rs`).
 
+mod changes;
 mod error;
+mod memory;
 mod repo;
 mod secret;
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, sync::Arc};
 
 use chrono::{DateTime, Utc};
 use secrecy::SecretString;
 use serde::Serialize;
 use sqlx::PgPool;
+use tokio::time::Instant;
 
 pub use self::error::KeyError;
-use self::secret::SecretHash;
+use self::{
+    memory::{Memory, Recall},
+    secret::SecretHash,
+};
 use crate::{
     clock::Clock,
     ids::{AccountId, KeyId},
@@ -208,12 +215,28 @@ pub struct KeyUpdate {
 pub struct Keys {
     pool: PgPool,
     clock: Clock,
+    /// Where keys that were looked up are remembered, if they are.
+    memory: Option<Arc<Memory>>,
 }
 
 impl Keys {
-    /// Keys in this database.
+    /// Keys in this database; every look is a look there.
     pub fn new(pool: PgPool, clock: Clock) -> Self {
-        Self { pool, clock }
+        Self {
+            pool,
+            clock,
+            memory: None,
+        }
+    }
+
+    /// The same, remembering for a moment the keys that it looked up: less than a second, or some seconds
+    /// while [`Keys::follow_changes`] runs. What changes elsewhere is true here within a second either way.
+    #[must_use]
+    pub fn remembered(self) -> Self {
+        Self {
+            memory: Some(Arc::default()),
+            ..self
+        }
     }
 
     /// Makes a key. The secret in the answer is not kept anywhere.
@@ -254,12 +277,42 @@ impl Keys {
             return Ok(None);
         }
         let hash = secret::hash(secret);
-        let found = self.find_by_hash(&hash).await?;
+        let found = match &self.memory {
+            Some(memory) => self.recall(memory, &hash).await?,
+            None => self.look_up(&hash).await?,
+        };
         let now = self.clock.now();
         Ok(found
-            .filter(|(_, stored)| secret::same_hash(stored, &hash))
-            .map(|(key, _)| key)
-            .filter(|key| key.is_active(now)))
+            .filter(|key| key.is_active(now))
+            .map(Arc::unwrap_or_clone))
+    }
+
+    /// Those that ask for the same key at the same time look once.
+    async fn recall(
+        &self,
+        memory: &Memory,
+        hash: &SecretHash,
+    ) -> Result<Option<Arc<ApiKey>>, KeyError> {
+        let look = match memory.recall(hash, Instant::now()) {
+            Recall::Known(key) => return Ok(Some(key)),
+            Recall::Look(look) => look,
+        };
+        let found = look.found().get_or_try_init(|| async {
+            let began = memory.begin(Instant::now());
+            let found = self.look_up(hash).await?;
+            if let Some(key) = &found {
+                memory.remember(*hash, key, began);
+            }
+            Ok(found)
+        });
+        found.await.cloned()
+    }
+
+    async fn look_up(&self, hash: &SecretHash) -> Result<Option<Arc<ApiKey>>, KeyError> {
+        let found = self.find_by_hash(hash).await?;
+        Ok(found
+            .filter(|(_, stored)| secret::same_hash(stored, hash))
+            .map(|(key, _)| Arc::new(key)))
     }
 
     /// Asks again on another connection when the one it got had died while it rested, as all have when the
@@ -302,7 +355,8 @@ impl Keys {
         run_tx(&self.pool, "revoke a key", move |mut tx| {
             Box::pin(async move { repo::revoke(&mut tx, id, now).await })
         })
-        .await?
+        .await
+        .inspect(|_| self.forget(id))?
         .ok_or_else(|| KeyError::NotFound(id.to_string()))
     }
 
@@ -322,6 +376,14 @@ impl Keys {
             })
         })
         .await
+        .inspect(|_| self.forget(id))
+    }
+
+    /// What changes here is true here at once.
+    fn forget(&self, id: KeyId) {
+        if let Some(memory) = &self.memory {
+            memory.forget(&id.to_string());
+        }
     }
 }
 

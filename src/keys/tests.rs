@@ -10,6 +10,8 @@ use crate::{
     postgres::testing::TestDatabase,
 };
 
+mod remembering;
+
 struct Ring {
     /// Dropped last.
     database: TestDatabase,

@@ -18,6 +18,7 @@ use crate::{
     config::{Config, DatabaseConfig},
     gateway::LONGEST_GENERATION,
     images::ImageStore,
+    keys::Keys,
     ledger::{Heartbeat, Ledger},
     postgres::private::PrivateServer,
 };
@@ -47,6 +48,7 @@ impl Tasks {
         context: &Context,
         config: &Config,
         ledger: &Ledger,
+        keys: &Keys,
         store: &ImageStore,
     ) -> Self {
         let mut tasks = JoinSet::new();
@@ -59,6 +61,7 @@ impl Tasks {
         }
         tasks.spawn(beat(ledger.heartbeat()));
         tasks.spawn(sweep_holds(ledger.clone()));
+        tasks.spawn(keys.clone().follow_changes());
         let lifetime = picture_lifetime(config);
         tasks.spawn(sweep_pictures(
             store.clone(),

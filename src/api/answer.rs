@@ -1,7 +1,9 @@
-//! The answer of a generation: `OpenAI`'s JSON with the pictures read from the store as it is sent.
+//! The answer of a finished generation: `OpenAI`'s JSON.
 //!
 //! Everything around the pictures is known and settled before the first byte goes out (I6), so the answer
-//! has a length, and memory holds one chunk of one picture (see [`super::pictures`]).
+//! has a length. Small pictures are at hand, others are read from the store as it is sent (see
+//! [`super::pictures`]). What answers say is the same for those that go through while they arrive
+//! (see [`super::relayed`]).
 
 use axum::{
     body::Body,
@@ -13,11 +15,12 @@ use serde_json::{Map, Value};
 
 use super::{
     App,
+    deliver::Kind,
     pictures::{self, Piece},
 };
 use crate::{
     catalog::{Background, ImageSize, OutputFormat, Parameter, Quality, ResponseFormat},
-    gateway::{FailedPicture, Generation, Usage},
+    gateway::{FailedPicture, Generation, Intro, Usage},
     money::NanoUsd,
 };
 
@@ -33,15 +36,32 @@ pub(super) fn trace(headers: &mut http::HeaderMap, generation: &str, attempts: &
     }
 }
 
-/// The answer of a finished generation. `safety_identifier` is the one that was asked with.
-pub(super) fn generation(
-    app: &App,
-    generation: &Generation,
-    safety_identifier: Option<&str>,
-    dropped: &[String],
-) -> Response {
+/// What an answer says besides what the gateway knows.
+pub(super) struct Frame {
+    /// Which endpoint was asked.
+    pub(super) kind: Kind,
+    /// The one that was asked with.
+    pub(super) safety_identifier: Option<String>,
+    /// Fields that no endpoint knows and that were left out.
+    pub(super) dropped: Vec<String>,
+}
+
+/// Says which parameters were left out, if some were.
+pub(super) fn say_dropped(headers: &mut http::HeaderMap, known: &[&str], unknown: &[String]) {
+    let dropped: Vec<&str> = known
+        .iter()
+        .copied()
+        .chain(unknown.iter().map(String::as_str))
+        .collect();
+    if !dropped.is_empty() {
+        insert_text(headers, X_DROPPED_PARAMETERS, &dropped.join(", "));
+    }
+}
+
+/// The answer of a finished generation.
+pub(super) fn generation(app: &App, generation: &Generation, frame: &Frame) -> Response {
     record(generation);
-    let tail = tail(generation, safety_identifier);
+    let tail = tail(generation, frame.safety_identifier.as_deref());
     let mut response = match generation.response_format {
         ResponseFormat::Url => with_links(generation, &tail),
         ResponseFormat::B64Json => with_pictures(app, generation, tail),
@@ -52,14 +72,14 @@ pub(super) fn generation(
         HeaderValue::from_static("application/json"),
     );
     trace(headers, &generation.id.to_string(), &generation.attempts);
-    let dropped: Vec<&str> = generation
-        .dropped
+    say_dropped(headers, &generation.dropped, &frame.dropped);
+    if generation
+        .pictures
         .iter()
-        .copied()
-        .chain(dropped.iter().map(String::as_str))
-        .collect();
-    if !dropped.is_empty() {
-        insert_text(headers, X_DROPPED_PARAMETERS, &dropped.join(", "));
+        .all(|picture| picture.text.is_some())
+    {
+        // All of it is in the body already.
+        app.gateway.delivered(generation);
     }
     response
 }
@@ -136,47 +156,53 @@ fn with_links(generation: &Generation, tail: &str) -> Response {
         Value::Object(entry).to_string()
     });
     let pictures: Vec<String> = pictures.collect();
-    let body = format!("{}{}{}", head(generation), pictures.join(","), tail);
+    let body = format!("{}{}{}", head(generation.created), pictures.join(","), tail);
     Body::from(body).into_response()
 }
 
 fn with_pictures(app: &App, generation: &Generation, tail: String) -> Response {
-    let mut pieces = vec![Piece::Text(head(generation))];
+    let mut pieces = vec![Piece::Text(head(generation.created).into())];
     for (index, picture) in generation.pictures.iter().enumerate() {
         let comma = if index == 0 { "" } else { "," };
-        pieces.push(Piece::Text(format!("{comma}{{\"b64_json\":\"")));
-        pieces.push(Piece::Picture {
-            id: picture.id,
-            format: picture.format,
-            size_bytes: picture.size_bytes,
+        pieces.push(Piece::Text(format!("{comma}{{\"b64_json\":\"").into()));
+        pieces.push(match &picture.text {
+            Some(text) => Piece::Text(text.clone()),
+            None => Piece::Picture {
+                id: picture.id,
+                format: picture.info.format,
+                size_bytes: picture.size_bytes,
+            },
         });
-        let revised = picture.revised_prompt.as_ref();
-        let revised = revised.map_or_else(String::new, |revised| {
-            format!(",\"revised_prompt\":{}", Value::from(revised.as_str()))
-        });
-        pieces.push(Piece::Text(format!("\"{revised}}}")));
+        let end = end_of_picture(picture.revised_prompt.as_deref());
+        pieces.push(Piece::Text(end.into()));
     }
-    pieces.push(Piece::Text(tail));
+    pieces.push(Piece::Text(tail.into()));
     pictures::body(app, pieces)
 }
 
+/// What stands behind the text of a picture.
+pub(super) fn end_of_picture(revised_prompt: Option<&str>) -> String {
+    let revised = revised_prompt.map_or_else(String::new, |revised| {
+        format!(",\"revised_prompt\":{}", Value::from(revised))
+    });
+    format!("\"{revised}}}")
+}
+
 /// The answer up to the first picture.
-fn head(generation: &Generation) -> String {
-    format!("{{\"created\":{},\"data\":[", generation.created)
+pub(super) fn head(created: i64) -> String {
+    format!("{{\"created\":{created},\"data\":[")
 }
 
 /// The answer behind the last picture.
-fn tail(generation: &Generation, safety_identifier: Option<&str>) -> String {
+pub(super) fn tail(generation: &Generation, safety_identifier: Option<&str>) -> String {
     // These come together or not at all: DALL·E's answers have none of them.
     let told = generation.output_format.is_some();
-    let name = Parameter::SafetyIdentifier.as_str();
     let tail = Tail {
         background: generation.background.filter(|_| told),
         output_format: generation.output_format,
         quality: generation.quality.filter(|word| told && is_tier(*word)),
         size: generation.size.filter(|_| told),
-        safety_identifier: safety_identifier
-            .filter(|_| told && !generation.dropped.contains(&name)),
+        safety_identifier: told_identifier(generation, safety_identifier),
         model: &generation.model,
         provider: &generation.provider,
         failed: &generation.failed,
@@ -187,16 +213,33 @@ fn tail(generation: &Generation, safety_identifier: Option<&str>) -> String {
     format!("],{}", json.trim_start_matches('{'))
 }
 
+/// The identifier, where an answer repeats it.
+pub(super) fn told_identifier<'a>(
+    generation: &Generation,
+    safety_identifier: Option<&'a str>,
+) -> Option<&'a str> {
+    let told = generation.output_format.is_some();
+    let name = Parameter::SafetyIdentifier.as_str();
+    safety_identifier.filter(|_| told && !generation.dropped.contains(&name))
+}
+
 /// Whether an answer may say this quality. Clients that validate refuse other words
 /// (`contracts/openai-images.md`, section 2).
-fn is_tier(quality: Quality) -> bool {
+pub(super) fn is_tier(quality: Quality) -> bool {
     matches!(
         quality,
         Quality::Low | Quality::Medium | Quality::High | Quality::Xhigh | Quality::Max
     )
 }
 
-fn record(generation: &Generation) {
+/// Names a generation that has begun in the exchange's log lines.
+pub(super) fn announce(intro: &Intro) {
+    let span = tracing::Span::current();
+    span.record("generation.id", tracing::field::display(intro.id));
+    span.record("model.id", intro.model.as_str());
+}
+
+pub(super) fn record(generation: &Generation) {
     let span = tracing::Span::current();
     span.record("generation.id", tracing::field::display(generation.id));
     span.record("model.id", generation.model.as_str());

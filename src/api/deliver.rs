@@ -2,10 +2,14 @@
 
 use axum::response::Response;
 
-use super::{ApiError, App, answer};
+use super::{
+    ApiError, App,
+    answer::{self, Frame},
+    relayed, stream,
+};
 use crate::{
-    catalog::{Parameter, Value, Violation},
-    gateway::Order,
+    catalog::{Parameter, Value},
+    gateway::{Delivery, Order},
     ids::KeyId,
     keys::KeyLimits,
     ledger::LedgerError,
@@ -28,24 +32,33 @@ pub(super) enum Kind {
 pub(super) async fn deliver(
     app: &App,
     order: Order,
-    _kind: Kind,
+    kind: Kind,
     dropped: Vec<String>,
 ) -> Result<Response, ApiError> {
     let (key, limits) = (order.key.id, order.key.limits);
-    if let Err(refusal) = refuse_streaming(order.params.get(&Parameter::Stream)) {
-        return Err(refused(app, key, limits, refusal).await);
-    }
     let safety_identifier = match order.params.get(&Parameter::SafetyIdentifier) {
         Some(Value::Text(identifier)) if !identifier.is_empty() => Some(identifier.clone()),
         _ => None,
     };
-    match app.gateway.generate(order).await {
-        Ok(generation) => Ok(answer::generation(
-            app,
-            &generation,
-            safety_identifier.as_deref(),
-            &dropped,
-        )),
+    let frame = Frame {
+        kind,
+        safety_identifier,
+        dropped,
+    };
+    // By the body and not by what it accepts: both SDKs say that they accept JSON.
+    let answered = if order.params.get(&Parameter::Stream) == Some(&Value::Flag(true)) {
+        stream::answer(app, order, frame).await
+    } else {
+        app.gateway
+            .generate(order)
+            .await
+            .map(|delivery| match delivery {
+                Delivery::Whole(generation) => answer::generation(app, &generation, &frame),
+                Delivery::Begun(progress) => relayed::answer(app, progress, frame),
+            })
+    };
+    match answered {
+        Ok(response) => Ok(response),
         Err(error) if error.is_refused_request() => {
             Err(refused(app, key, limits, error.into()).await)
         }
@@ -73,18 +86,4 @@ pub(super) async fn refused(
             refusal
         }
     }
-}
-
-fn refuse_streaming(stream: Option<&Value>) -> Result<(), ApiError> {
-    if stream == Some(&Value::Flag(true)) {
-        return Err(ApiError::Parameter(Violation {
-            parameter: Parameter::Stream.as_str().to_owned(),
-            code: "unsupported_value",
-            message:
-                "Unsupported value for 'stream': true. This server does not stream yet; supported \
-                      values are: false."
-                    .to_owned(),
-        }));
-    }
-    Ok(())
 }

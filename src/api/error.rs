@@ -391,6 +391,12 @@ fn gateway_parts(error: &GatewayError) -> Parts {
             "The server's database cannot be used at the moment. Nothing was charged. Please try again shortly.",
         )
         .come_back(Duration::from_secs(1)),
+        GatewayError::StoreUnavailable => Parts::new(
+            Status::BAD_GATEWAY,
+            SERVER,
+            "storage_error",
+            "Images cannot be stored at the moment. Nothing was charged.",
+        ),
         GatewayError::HoldLost => Parts::new(
             Status::SERVICE_UNAVAILABLE,
             "service_unavailable_error",
@@ -538,13 +544,45 @@ struct EnvelopeError<'a> {
     code: Option<&'a str>,
 }
 
-const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
+/// The same as an event within a stream: the form that both SDKs raise
+/// (`contracts/openai-images.md`, section 3.3).
+#[derive(Serialize)]
+struct EventBody<'a> {
+    #[serde(rename = "type")]
+    event_type: &'static str,
+    #[serde(flatten)]
+    envelope: Envelope<'a>,
+}
 
-impl IntoResponse for ApiError {
-    fn into_response(self) -> Response {
+impl Parts {
+    fn envelope(&self) -> Envelope<'_> {
+        Envelope {
+            error: EnvelopeError {
+                message: &self.message,
+                error_type: &self.error_type,
+                param: self.param.as_deref(),
+                code: self.code.as_deref(),
+            },
+        }
+    }
+}
+
+impl ApiError {
+    /// The error as the last event of a stream that has begun.
+    pub(super) fn event(&self) -> String {
         let parts = self.parts();
-        // Logged once, here, where it is handled: the causes of our own faults are for the log only.
-        match &self {
+        self.log(&parts);
+        let body = EventBody {
+            event_type: "error",
+            envelope: parts.envelope(),
+        };
+        let json = serde_json::to_string(&body).expect("plain fields always serialise");
+        format!("event: error\ndata: {json}\n\n")
+    }
+
+    /// Logged once, where it is handled: the causes of our own faults are for the log only.
+    fn log(&self, parts: &Parts) {
+        match self {
             Self::Internal(cause) | Self::Gateway(GatewayError::Internal(cause)) => {
                 tracing::error!(error = &**cause as &dyn Error, "internal error");
             }
@@ -560,19 +598,20 @@ impl IntoResponse for ApiError {
         if let Some(code) = &parts.code {
             span.record("error.code", code);
         }
-        if let Self::Gateway(GatewayError::Upstream(failure)) = &self {
+        if let Self::Gateway(GatewayError::Upstream(failure)) = self {
             span.record("generation.id", tracing::field::display(failure.generation));
             span.record("provider.name", &failure.provider);
         }
-        let body = Envelope {
-            error: EnvelopeError {
-                message: &parts.message,
-                error_type: &parts.error_type,
-                param: parts.param.as_deref(),
-                code: parts.code.as_deref(),
-            },
-        };
-        let mut response = (parts.status, Json(body)).into_response();
+    }
+}
+
+const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let parts = self.parts();
+        self.log(&parts);
+        let mut response = (parts.status, Json(parts.envelope())).into_response();
         let headers = response.headers_mut();
         if let Some(after) = parts.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds(after)));

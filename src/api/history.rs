@@ -6,6 +6,7 @@ use axum::{
     extract::State,
     response::{IntoResponse, Response},
 };
+use bytes::Bytes;
 use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -228,10 +229,10 @@ fn as_base64(app: &App, shown: &GenerationJson, generation: &Generation) -> Resp
     let text = serde_json::to_string(shown).expect("plain fields always serialise");
     // `data` is the last field and empty: the pictures go between its brackets.
     let head = text.trim_end_matches("]}").to_owned();
-    let mut pieces = vec![Piece::Text(head)];
+    let mut pieces = vec![Piece::Text(head.into())];
     for (index, (image, format)) in kept(app, generation).enumerate() {
         let comma = if index == 0 { "" } else { "," };
-        pieces.push(Piece::Text(format!("{comma}{{\"b64_json\":\"")));
+        pieces.push(Piece::Text(format!("{comma}{{\"b64_json\":\"").into()));
         pieces.push(Piece::Picture {
             id: image.id,
             format,
@@ -242,9 +243,10 @@ fn as_base64(app: &App, shown: &GenerationJson, generation: &Generation) -> Resp
             rest["revised_prompt"] = Value::from(revised.as_str());
         }
         let rest = rest.to_string();
-        pieces.push(Piece::Text(format!("\",{}", rest.trim_start_matches('{'))));
+        let rest = format!("\",{}", rest.trim_start_matches('{'));
+        pieces.push(Piece::Text(rest.into()));
     }
-    pieces.push(Piece::Text("]}".to_owned()));
+    pieces.push(Piece::Text(Bytes::from_static(b"]}")));
     pictures::body(app, pieces)
 }
 

@@ -23,8 +23,11 @@ mod models;
 mod multipart;
 mod params;
 mod pictures;
+mod relayed;
 mod router;
 pub mod server;
+mod source;
+mod stream;
 mod uploads;
 
 use std::{sync::Arc, time::Duration};
@@ -52,7 +55,7 @@ pub struct App {
     pub limits: Limits,
 }
 
-/// How much a client may send, and how slowly.
+/// How much a client may send, and how slowly; and how long it is left without a word.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// The largest JSON body, in bytes.
@@ -67,4 +70,6 @@ pub struct Limits {
     pub upload_pictures: usize,
     /// How long it may take to arrive.
     pub upload_timeout: Duration,
+    /// How long a stream may be silent before a comment says that it lives.
+    pub keepalive: Duration,
 }

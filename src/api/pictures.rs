@@ -17,7 +17,7 @@ use crate::{
 /// A piece of a body: text that is ready, or a picture that is read, as base64, when its turn comes.
 pub(super) enum Piece {
     /// Goes out as it is.
-    Text(String),
+    Text(Bytes),
     /// Goes out as base64.
     Picture {
         /// Its name in the store.
@@ -54,7 +54,7 @@ pub(super) fn body(app: &App, pieces: Vec<Piece>) -> Response {
 
 async fn open(store: ImageStore, piece: Piece) -> std::io::Result<PictureStream> {
     let (id, format) = match piece {
-        Piece::Text(text) => return Ok(stream::once(async { Ok(Bytes::from(text)) }).boxed()),
+        Piece::Text(text) => return Ok(stream::once(async { Ok(text) }).boxed()),
         Piece::Picture { id, format, .. } => (id, format),
     };
     // A picture that cannot be read breaks the connection: no client takes a torso for an answer, and

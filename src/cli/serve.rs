@@ -95,6 +95,8 @@ async fn serve(context: &Context, files: Option<u64>, signals: &mut Signals) -> 
             url_ttl: config.images.url_ttl,
             replay_ttl: config.images.replay_ttl,
             max_in_flight: config.limits.max_in_flight,
+            relay_copies: config.images.relay_copies,
+            replay_budget_bytes: config.images.replay_budget_bytes,
         },
     );
     let app = App {
@@ -115,6 +117,7 @@ async fn serve(context: &Context, files: Option<u64>, signals: &mut Signals) -> 
             upload_picture_bytes: config.limits.upload_picture_bytes,
             upload_pictures: config.limits.upload_pictures,
             upload_timeout: config.limits.upload_timeout,
+            keepalive: config.limits.keepalive,
         },
     };
     let tasks = Tasks::start(context, &config, &ledger, &keys, &store);

@@ -94,6 +94,10 @@ pub struct ImagesConfig {
     pub replay_ttl: Duration,
     /// The largest picture taken from a provider, in bytes.
     pub max_size_bytes: u64,
+    /// Whether pictures that go through while they arrive are also kept.
+    pub relay_copies: bool,
+    /// How many bytes of such copies stay once their answers were delivered.
+    pub replay_budget_bytes: u64,
 }
 
 /// `[limits]`: what one client, and all of them together, can make us hold.
@@ -119,6 +123,8 @@ pub struct LimitsConfig {
     pub max_connections: usize,
     /// Generations at the same time.
     pub max_in_flight: usize,
+    /// How long a stream may be silent before a comment says that it lives.
+    pub keepalive: Duration,
 }
 
 /// `[routing]`
@@ -360,6 +366,8 @@ fn images(section: &mut Section<'_>, data_dir: &Path) -> ImagesConfig {
         url_ttl: section.duration("url_ttl", Duration::from_hours(1)),
         replay_ttl: section.duration("replay_ttl", Duration::from_hours(1)),
         max_size_bytes: section.value("max_size", Size::mebibytes(64)).0,
+        relay_copies: section.value("relay_copies", true),
+        replay_budget_bytes: section.value("replay_budget", Size::mebibytes(1024)).0,
     }
 }
 
@@ -375,6 +383,7 @@ fn limits(section: &mut Section<'_>) -> LimitsConfig {
         upload_spool_bytes: section.value("upload_spool", Size::mebibytes(2048)).0,
         max_connections: section.count("max_connections", 16_384),
         max_in_flight: section.count("max_in_flight", 8_192),
+        keepalive: section.duration("keepalive", Duration::from_secs(15)),
     }
 }
 

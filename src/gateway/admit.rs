@@ -4,10 +4,13 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use tokio::time::{Duration, Instant};
 
-use super::{Gateway, GatewayError, GatewaySettings, Order, ProviderSlot, Rooms, inputs};
+use super::{
+    Gateway, GatewayError, GatewaySettings, Order, ProviderSlot, Rooms, inputs, relay::Shows,
+};
 use crate::{
     catalog::{
-        Catalog, ImageRequest, ImageSize, Model, Parameter, Params, Route, Unsupported, Violation,
+        Catalog, ImageRequest, ImageSize, Model, Parameter, Params, ResponseFormat, Route,
+        Unsupported, Value, Violation,
     },
     ids::GenerationId,
     keys::{ApiKey, Mode, UnsupportedParameters},
@@ -34,6 +37,8 @@ pub(super) struct Admission {
     pub(super) input_images: Vec<ImageSize>,
     /// Parameters left out because the model does not take them.
     pub(super) dropped: Vec<&'static str>,
+    /// What the caller wants to see before the end.
+    pub(super) shows: Shows,
     /// In the order in which they are tried; never empty.
     pub(super) routes: Vec<Candidacy>,
     pub(super) deadline: Instant,
@@ -63,6 +68,13 @@ impl Admission {
         prices.sort_unstable_by(|one, other| other.cmp(one));
         prices.dedup();
         prices
+    }
+
+    /// Whether the pictures have to be in the store: for links, or because they come from several calls.
+    pub(super) fn needs_store(&self) -> bool {
+        let n = self.request.n;
+        self.request.response_format == ResponseFormat::Url
+            || (self.routes.iter()).any(|candidacy| candidacy.route.images_per_call < n)
     }
 
     /// Leaves only the routes that a hold of this much pays for.
@@ -100,6 +112,13 @@ pub(super) fn admit(
     inputs::check(&order.task, rules, &request).map_err(GatewayError::Violation)?;
     check_priced(order.key.mode, &model, &request)?;
     let routes = find_routes(rooms, &order, &model, &request)?;
+    // The client says how it reads the answer; what a model makes of the word does not change that.
+    let streams = order.params.get(&Parameter::Stream) == Some(&Value::Flag(true));
+    let shows = match (streams, request.response_format) {
+        (true, _) => Shows::Stream,
+        (false, ResponseFormat::B64Json) => Shows::Answer,
+        (false, ResponseFormat::Url) => Shows::Nothing,
+    };
     // All that is needed of them is in the request: no prompt is kept twice while a provider paints.
     order.params = Params::new();
     let task = std::mem::replace(&mut order.task, Task::Generate);
@@ -110,7 +129,12 @@ pub(super) fn admit(
         request: Arc::new(request),
         input_images: inputs::image_sizes(&task),
         task,
-        dropped: dropped.into_iter().map(Parameter::as_str).collect(),
+        dropped: dropped
+            .into_iter()
+            .filter(|parameter| *parameter != Parameter::Stream || !streams)
+            .map(Parameter::as_str)
+            .collect(),
+        shows,
         routes,
         deadline: Instant::now() + LONGEST_GENERATION,
     })

@@ -2,7 +2,8 @@
 //!
 //! A route that brings fewer pictures per call than were asked for is called several times at once,
 //! bounded. As soon as one picture has arrived the route has served: what is missing then is a failed
-//! picture of the answer, not a reason to go elsewhere.
+//! picture of the answer, not a reason to go elsewhere. The same holds as soon as the caller has seen
+//! anything of one.
 
 use std::{num::NonZeroU8, time::Duration};
 
@@ -14,10 +15,11 @@ use tracing::{Instrument, info_span};
 use super::{
     Rooms,
     admit::{Admission, Candidacy},
-    collect::{Collected, Collector},
+    collect::{Collected, Collector, Exposure},
+    relay::{Outlet, Shows},
 };
 use crate::{
-    images::StoredImage,
+    images::{Keep, StoredImage},
     keys::Mode,
     ledger,
     providers::{Call, ErrorKind, ProviderError, Report},
@@ -70,6 +72,8 @@ pub(super) struct ServedCall {
     pub(super) asked: NonZeroU8,
     /// The whole ones, with what the provider made of the prompt.
     pub(super) pictures: Vec<(StoredImage, Option<String>)>,
+    /// Whether they are kept only as copies of what was shown.
+    pub(super) are_copies: bool,
     /// What the answer said besides.
     pub(super) report: Report,
     /// Why pictures are missing, if some are.
@@ -88,12 +92,12 @@ impl ServedCall {
 pub(super) async fn attempt<'a>(
     rooms: &Rooms,
     admission: &'a Admission,
-    client_left: &CancellationToken,
+    outlet: &Outlet,
 ) -> Work<'a> {
     let mut attempts = Vec::new();
     let mut worst: Option<(&'a str, ProviderError)> = None;
     for candidacy in &admission.routes {
-        let calls = call_route(rooms, admission, candidacy, client_left).await;
+        let calls = call_route(rooms, admission, candidacy, outlet).await;
         let (records, calls): (Vec<_>, Vec<_>) = calls.into_iter().unzip();
         attempts.extend(records.into_iter().flatten());
         if calls.iter().any(|call| !call.pictures.is_empty()) {
@@ -107,7 +111,12 @@ pub(super) async fn attempt<'a>(
         let Some(error) = failures.max_by_key(|error| weight(error.kind)) else {
             continue;
         };
-        let next = routing::after_failure(error.kind, candidacy.retry_after_send);
+        let next = if outlet.has_begun() {
+            Next::Stop
+        } else {
+            outlet.forget();
+            routing::after_failure(error.kind, candidacy.retry_after_send)
+        };
         log_failure(candidacy, &error, next);
         worst = Some(match worst {
             Some(before) if weight(before.1.kind) > weight(error.kind) => before,
@@ -133,27 +142,29 @@ async fn call_route(
     rooms: &Rooms,
     admission: &Admission,
     candidacy: &Candidacy,
-    client_left: &CancellationToken,
+    outlet: &Outlet,
 ) -> Vec<(Vec<ledger::Attempt>, ServedCall)> {
-    let calls = split(admission.request.n, candidacy.route.images_per_call)
-        .into_iter()
-        .map(|(first, n)| Call {
-            request: admission.request.clone(),
-            task: admission.task.clone(),
-            n,
-            first,
-            model: admission.model.clone(),
-            route: candidacy.route.clone(),
-            deadline: admission.deadline,
-        });
+    let calls = split(admission.request.n, candidacy.route.images_per_call);
+    let exposure = exposure(outlet, calls.len());
+    let calls = calls.into_iter().map(|(first, n)| Call {
+        request: admission.request.clone(),
+        task: admission.task.clone(),
+        n,
+        first,
+        model: admission.model.clone(),
+        route: candidacy.route.clone(),
+        deadline: admission.deadline,
+    });
     stream::iter(calls)
         .map(|call| {
             let span = info_span!("attempt", provider.name = candidacy.provider_name);
             let mode = admission.order.key.mode;
             async move {
-                let once = || call_once(rooms, mode, candidacy, call.clone(), client_left);
+                let left = outlet.client_left();
+                let once = || call_once(rooms, mode, candidacy, call.clone(), exposure, left);
                 let (attempt, served) = once().await;
-                if !served.may_repeat() || Instant::now() >= call.deadline {
+                let has_shown = outlet.has_begun() && matches!(exposure, Exposure::Flowing(_));
+                if has_shown || !served.may_repeat() || Instant::now() >= call.deadline {
                     return (vec![attempt], served);
                 }
                 let (second, served) = once().await;
@@ -166,11 +177,22 @@ async fn call_route(
         .await
 }
 
+/// Who sees what so many calls bring.
+fn exposure(outlet: &Outlet, calls: usize) -> Exposure<'_> {
+    match (outlet.shows, calls) {
+        (Shows::Answer | Shows::Stream, 0 | 1) => Exposure::Flowing(outlet),
+        (Shows::Stream, _) => Exposure::Whole(outlet),
+        // The pictures of one answer stand in their order.
+        (Shows::Answer, _) | (Shows::Nothing, _) => Exposure::Stored,
+    }
+}
+
 async fn call_once(
     rooms: &Rooms,
     mode: Mode,
     candidacy: &Candidacy,
     call: Call,
+    exposure: Exposure<'_>,
     client_left: &CancellationToken,
 ) -> (ledger::Attempt, ServedCall) {
     let started_at = rooms.clock.now();
@@ -182,7 +204,7 @@ async fn call_once(
         call: &call,
     };
     let ticket = health.call_begins(clock);
-    let mut collector = Collector::new(&rooms.store, usize::from(call.n.get()));
+    let mut collector = Collector::new(&rooms.store, usize::from(call.n.get()), exposure);
     let result = {
         let work = candidacy.provider.generate(&call, &mut collector);
         tokio::select! {
@@ -236,6 +258,7 @@ async fn call_once(
     let served = ServedCall {
         asked: call.n,
         pictures,
+        are_copies: matches!(exposure, Exposure::Flowing(outlet) if outlet.keep != Keep::Always),
         report,
         failure,
     };

@@ -1,4 +1,5 @@
-//! Where an upstream call's pictures go: chunk by chunk into the store, never whole in memory.
+//! Where an upstream call's pictures go: chunk by chunk into the store and, where somebody waits for them,
+//! to the caller; never whole in memory.
 //!
 //! One bad picture does not spoil the others: it is counted as failed, the rest of its bytes are passed
 //! over, and the next one is taken. Only our own store's failure ends the call.
@@ -6,9 +7,10 @@
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
+use super::relay::{Flow, Opening, Outlet, Shows};
 use crate::{
-    images::{Base64Writer, ImageStore, ImageWriter, StoreError, StoredImage},
-    providers::{Encoding, ErrorKind, PictureEvent, PictureSink, ProviderError},
+    images::{Base64Writer, ImageStore, ImageWriter, Keep, StoreError, StoredImage},
+    providers::{About, Encoding, ErrorKind, PictureEvent, PictureSink, ProviderError},
 };
 
 /// What became of one picture of a call.
@@ -20,40 +22,68 @@ pub(super) enum Collected {
     Broken(String),
 }
 
+/// Who sees the pictures of a call.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Exposure<'a> {
+    /// Nobody before the end.
+    Stored,
+    /// The caller, each when it is whole: several calls are made at a time.
+    Whole(&'a Outlet),
+    /// The caller, while they arrive.
+    Flowing(&'a Outlet),
+}
+
 /// Takes the pictures of one call.
 pub(super) struct Collector<'a> {
     store: &'a ImageStore,
     wanted: usize,
+    exposure: Exposure<'a>,
     /// Bounded by `wanted`, whatever a provider sends.
     collected: Vec<Collected>,
-    current: Current,
+    current: Current<'a>,
+    /// Whether what ended last was shown.
+    has_shown: bool,
 }
 
-enum Current {
+enum Current<'a> {
     /// Between pictures.
     Idle,
-    Raw(ImageWriter),
-    Base64(Base64Writer),
+    Taking(Box<Taking<'a>>),
     /// The rest of a picture that is broken.
     PassingOver(Collected),
-    /// A picture more than was asked for: not kept, not charged.
+    /// A picture more than was asked for: not kept, not charged. Or a draft that nobody sees.
     Surplus,
+}
+
+/// A picture or draft that is good so far.
+struct Taking<'a> {
+    writer: Writer,
+    flow: Option<Flow<'a>>,
+    is_draft: bool,
+}
+
+enum Writer {
+    Raw(ImageWriter),
+    Base64(Base64Writer),
 }
 
 impl<'a> Collector<'a> {
     /// A collector for up to `wanted` pictures.
-    pub(super) fn new(store: &'a ImageStore, wanted: usize) -> Self {
+    pub(super) fn new(store: &'a ImageStore, wanted: usize, exposure: Exposure<'a>) -> Self {
         Self {
             store,
             wanted,
+            exposure,
             collected: Vec::new(),
             current: Current::Idle,
+            has_shown: false,
         }
     }
 
     /// What came, in the order of the answer. A picture that had begun and did not end, or was
     /// abandoned, is not in it: dropping its writer removed it.
-    pub(super) fn into_collected(self) -> Vec<Collected> {
+    pub(super) fn into_collected(mut self) -> Vec<Collected> {
+        self.give_up();
         self.collected
     }
 
@@ -68,53 +98,178 @@ impl<'a> Collector<'a> {
         whole >= self.wanted || self.collected.len() >= self.wanted.saturating_mul(2)
     }
 
-    async fn begin(&mut self, encoding: Encoding) -> Result<(), ProviderError> {
-        if self.has_enough() {
-            self.current = Current::Surplus;
-            return Ok(());
+    /// What is being taken will not be whole.
+    fn give_up(&mut self) {
+        if let Current::Taking(taking) = std::mem::replace(&mut self.current, Current::Idle)
+            && let Some(flow) = taking.flow
+        {
+            flow.tear();
         }
-        let writer = self
-            .store
-            .create()
-            .await
-            .map_err(|error| cannot_store(&error))?;
-        self.current = match encoding {
-            Encoding::Raw => Current::Raw(writer),
-            Encoding::Base64 => Current::Base64(Base64Writer::new(writer)),
+    }
+
+    fn begin(&mut self, opening: Opening, encoding: Encoding, is_certain: bool) {
+        self.give_up();
+        self.has_shown = false;
+        let is_draft = matches!(opening, Opening::Draft(_));
+        let is_seen = match self.exposure {
+            Exposure::Flowing(outlet) => outlet.shows == Shows::Stream,
+            Exposure::Stored | Exposure::Whole(_) => false,
         };
-        Ok(())
+        if (is_draft && !is_seen) || (!is_draft && self.has_enough()) {
+            self.current = Current::Surplus;
+            return;
+        }
+        let (keep, flow) = match self.exposure {
+            Exposure::Stored | Exposure::Whole(_) => (Keep::Always, None),
+            Exposure::Flowing(outlet) => {
+                let keep = match (is_draft, is_certain) {
+                    // Shown at its end, so it has to be somewhere until then.
+                    (false, false) => Keep::Always,
+                    (false, true) => outlet.keep,
+                    // For a caller that is slow; nobody asks for it again.
+                    (true, _) if outlet.keep == Keep::Always => Keep::IfPossible,
+                    (true, _) => outlet.keep,
+                };
+                let flow = Flow::new(outlet, opening, encoding, is_certain);
+                (keep, Some(flow))
+            }
+        };
+        let writer = self.store.tee(keep);
+        self.current = Current::Taking(Box::new(Taking {
+            writer: match encoding {
+                Encoding::Raw => Writer::Raw(writer),
+                Encoding::Base64 => Writer::Base64(Base64Writer::new(writer)),
+            },
+            flow,
+            is_draft,
+        }));
     }
 
     async fn data(&mut self, bytes: &Bytes) -> Result<(), ProviderError> {
-        let written = match &mut self.current {
-            Current::Raw(writer) => writer.write(bytes).await,
-            Current::Base64(writer) => writer.write(bytes).await,
-            Current::Idle | Current::PassingOver(_) | Current::Surplus => return Ok(()),
+        let Current::Taking(taking) = &mut self.current else {
+            return Ok(());
         };
-        match written {
-            Ok(()) => Ok(()),
-            Err(error) => {
-                self.current = Current::PassingOver(broken(&error)?);
-                Ok(())
-            }
-        }
+        let Err(error) = taking.data(bytes).await else {
+            return Ok(());
+        };
+        let is_draft = taking.is_draft;
+        self.give_up();
+        let broken = broken(&error)?;
+        self.current = if is_draft {
+            Current::Surplus
+        } else {
+            Current::PassingOver(broken)
+        };
+        Ok(())
     }
 
     async fn end(&mut self) -> Result<(), ProviderError> {
-        let finished = match std::mem::replace(&mut self.current, Current::Idle) {
-            Current::Raw(writer) => writer.finish().await,
-            Current::Base64(writer) => writer.finish().await,
-            Current::PassingOver(collected) => {
-                self.collected.push(collected);
-                return Ok(());
+        match std::mem::replace(&mut self.current, Current::Idle) {
+            Current::Taking(taking) => {
+                let is_draft = taking.is_draft;
+                let ended = taking.end(self.exposure).await;
+                self.has_shown = ended.is_ok();
+                let collected = match ended {
+                    Ok(stored) => Collected::Whole(stored),
+                    Err(error) => broken(&error)?,
+                };
+                if !is_draft {
+                    self.collected.push(collected);
+                }
             }
-            Current::Idle | Current::Surplus => return Ok(()),
-        };
-        self.collected.push(match finished {
-            Ok(stored) => Collected::Whole(stored),
-            Err(error) => broken(&error)?,
-        });
+            Current::PassingOver(collected) => self.collected.push(collected),
+            Current::Idle | Current::Surplus => {}
+        }
         Ok(())
+    }
+
+    fn about(&self, about: Box<About>) {
+        // Of several calls nobody could tell which picture it is about.
+        if let Exposure::Flowing(outlet) = self.exposure
+            && self.has_shown
+        {
+            outlet.show_about(about);
+        }
+    }
+}
+
+impl Taking<'_> {
+    async fn data(&mut self, bytes: &Bytes) -> Result<(), StoreError> {
+        self.writer.write(bytes).await?;
+        if let Some(flow) = &mut self.flow {
+            flow.data(bytes, self.writer.is_kept()).await;
+            if flow.needs_copy() {
+                self.writer.must_be_kept();
+            }
+        }
+        Ok(())
+    }
+
+    async fn end(self, exposure: Exposure<'_>) -> Result<StoredImage, StoreError> {
+        let Self {
+            writer,
+            flow,
+            is_draft,
+        } = self;
+        let needs_copy = flow.as_ref().is_some_and(Flow::needs_copy);
+        let finished = async {
+            let writer = match writer {
+                Writer::Raw(writer) => writer,
+                Writer::Base64(writer) => writer.end().await?,
+            };
+            match exposure {
+                Exposure::Flowing(_) if is_draft && !needs_copy => writer.finish_unkept(),
+                // Who listens has it, or gets it at once; what nobody listens to must outlive a crash.
+                Exposure::Flowing(outlet)
+                    if outlet.keep != Keep::Always && outlet.is_listening() =>
+                {
+                    writer.finish_unsynced().await
+                }
+                Exposure::Flowing(_) | Exposure::Stored | Exposure::Whole(_) => {
+                    writer.finish().await
+                }
+            }
+        };
+        match (finished.await, flow, exposure) {
+            (Ok(stored), Some(flow), _) => {
+                flow.end(&stored);
+                Ok(stored)
+            }
+            (Ok(stored), None, Exposure::Whole(outlet)) => {
+                outlet.show_stored(&stored);
+                Ok(stored)
+            }
+            (Ok(stored), None, Exposure::Stored | Exposure::Flowing(_)) => Ok(stored),
+            (Err(error), flow, _) => {
+                if let Some(flow) = flow {
+                    flow.tear();
+                }
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Writer {
+    async fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        match self {
+            Self::Raw(writer) => writer.write(bytes).await,
+            Self::Base64(writer) => writer.write(bytes).await,
+        }
+    }
+
+    fn is_kept(&self) -> bool {
+        match self {
+            Self::Raw(writer) => writer.is_kept(),
+            Self::Base64(writer) => writer.is_kept(),
+        }
+    }
+
+    fn must_be_kept(&mut self) {
+        match self {
+            Self::Raw(writer) => writer.must_be_kept(),
+            Self::Base64(writer) => writer.must_be_kept(),
+        }
     }
 }
 
@@ -122,21 +277,17 @@ impl PictureSink for Collector<'_> {
     fn accept(&mut self, event: PictureEvent) -> BoxFuture<'_, Result<(), ProviderError>> {
         Box::pin(async move {
             match event {
-                PictureEvent::Begin(encoding) | PictureEvent::Perhaps(encoding) => {
-                    self.begin(encoding).await
+                PictureEvent::Begin(encoding) => self.begin(Opening::Picture, encoding, true),
+                PictureEvent::Perhaps(encoding) => self.begin(Opening::Picture, encoding, false),
+                PictureEvent::Draft { index, encoding } => {
+                    self.begin(Opening::Draft(index), encoding, true);
                 }
-                PictureEvent::Draft { .. } => {
-                    self.current = Current::Surplus;
-                    Ok(())
-                }
-                PictureEvent::Data(bytes) => self.data(&bytes).await,
-                PictureEvent::End => self.end().await,
-                PictureEvent::About(_) => Ok(()),
-                PictureEvent::Abandon => {
-                    self.current = Current::Idle;
-                    Ok(())
-                }
+                PictureEvent::Data(bytes) => return self.data(&bytes).await,
+                PictureEvent::End => return self.end().await,
+                PictureEvent::About(about) => self.about(about),
+                PictureEvent::Abandon => self.give_up(),
             }
+            Ok(())
         })
     }
 }

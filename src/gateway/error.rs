@@ -89,6 +89,9 @@ pub enum GatewayError {
     /// The books or the keys cannot be reached, and nothing has happened yet.
     #[error("the database cannot be used at the moment")]
     DatabaseUnavailable(#[source] Box<dyn Error + Send + Sync>),
+    /// Pictures cannot be kept at the moment, and nothing has happened yet.
+    #[error("the image store cannot be written at the moment")]
+    StoreUnavailable,
     /// The books cannot be reached, so the answer cannot be given yet; the generation settles later.
     #[error("the settlement is not committed yet")]
     Unsettled,
@@ -122,6 +125,7 @@ impl GatewayError {
             | Self::Saturated
             | Self::Draining
             | Self::DatabaseUnavailable(_)
+            | Self::StoreUnavailable
             | Self::Unsettled
             | Self::HoldLost
             | Self::Panicked

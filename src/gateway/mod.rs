@@ -13,27 +13,36 @@ mod error;
 mod inputs;
 mod offers;
 mod order;
+mod relay;
 mod settle;
 
 use std::{collections::BTreeMap, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, future::join_all};
-use tokio::sync::{Semaphore, TryAcquireError, oneshot};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, oneshot};
+use tokio_util::{
+    sync::CancellationToken,
+    task::{TaskTracker, task_tracker::TaskTrackerToken},
+};
 use tracing::{Instrument, info_span};
 
-use self::{admit::Admission, attempt::Work, settle::Reply};
+use self::{
+    admit::Admission,
+    attempt::Work,
+    relay::{Outlet, Pipe, Word},
+};
 pub use self::{
     admit::LONGEST_GENERATION,
     error::{GatewayError, UpstreamFailure, upstream_code},
     offers::Offer,
     order::{DeliveredPicture, FailedPicture, Generation, Order, Usage},
+    relay::{Delivery, Intro, Piece, Progress},
 };
 use crate::{
-    catalog::Catalog,
+    catalog::{Catalog, ResponseFormat},
     clock::Clock,
     ids::{GenerationId, HoldId},
-    images::{ImageStore, Links},
+    images::{Copies, ImageStore, Keep, Links},
     ledger::{Hold, Ledger, LedgerError, NewHold},
     money::NanoUsd,
     providers::registry::Switch,
@@ -64,6 +73,10 @@ pub struct GatewaySettings {
     pub replay_ttl: Duration,
     /// Generations at the same time; beyond it requests are refused at once.
     pub max_in_flight: usize,
+    /// Whether answers that go through while they arrive are also kept.
+    pub relay_copies: bool,
+    /// How many bytes of such copies stay once their answers were delivered.
+    pub replay_budget_bytes: u64,
 }
 
 /// The rooms the gateway works with.
@@ -92,6 +105,17 @@ pub struct Gateway {
     settings: GatewaySettings,
     slots: Arc<Semaphore>,
     tasks: TaskTracker,
+    copies: Copies,
+}
+
+/// An order that was admitted: it has a name and a slot, and nothing has moved yet.
+#[must_use]
+pub struct Accepted {
+    gateway: Arc<Gateway>,
+    admission: Admission,
+    intro: Arc<Intro>,
+    slot: OwnedSemaphorePermit,
+    _counted: TaskTrackerToken,
 }
 
 /// Why there is no hold to work on.
@@ -115,21 +139,30 @@ impl Gateway {
     pub fn new(rooms: Rooms, settings: GatewaySettings) -> Arc<Self> {
         Arc::new(Self {
             slots: Arc::new(Semaphore::new(settings.max_in_flight)),
+            copies: Copies::new(rooms.store.clone(), settings.replay_budget_bytes),
             rooms,
             settings,
             tasks: TaskTracker::new(),
         })
     }
 
-    /// Serves one request, from the typed body to the settled generation.
+    /// Serves one request, from the typed body to its delivery: the settled generation, or one whose first
+    /// picture is on its way.
     ///
     /// # Errors
     /// [`GatewayError`]; when it is returned nothing is held and nothing was charged.
     ///
     /// # Cancel safety
-    /// Dropped before the hold, nothing has happened; after it, the generation goes on without a
-    /// listener.
-    pub async fn generate(self: &Arc<Self>, order: Order) -> Result<Generation, GatewayError> {
+    /// As [`Accepted::deliver`].
+    pub async fn generate(self: &Arc<Self>, order: Order) -> Result<Delivery, GatewayError> {
+        self.accept(order)?.deliver().await
+    }
+
+    /// The first half of [`Gateway::generate`]: everything that can be decided before money moves.
+    ///
+    /// # Errors
+    /// [`GatewayError`]; nothing has happened.
+    pub fn accept(self: &Arc<Self>, order: Order) -> Result<Accepted, GatewayError> {
         // Before the slot: a drain that still gave us one must find us among the tasks.
         let counted = self.tasks.token();
         let slot =
@@ -140,39 +173,26 @@ impl Gateway {
                     TryAcquireError::NoPermits => GatewayError::Saturated,
                 })?;
         let admission = admit::admit(&self.rooms, &self.settings, order)?;
-
-        let (reply, answer) = oneshot::channel();
-        // Dropped with this future: that is how the task learns that the client has left.
-        let client_left = CancellationToken::new();
-        let _listening = client_left.clone().drop_guard();
-        let span = info_span!(
-            "generation",
-            generation.id = %admission.generation,
-            model.id = admission.model.id,
+        let intro = Intro::new(
+            admission.generation,
+            &admission.model.id,
+            &admission.request,
+            &admission.dropped,
         );
-        let gateway = Arc::clone(self);
-        let work = async move {
-            gateway
-                .run(admission, Reply::new(reply), &client_left)
-                .await;
-            drop(slot);
-        };
-        self.tasks.spawn(work.instrument(span));
-        drop(counted);
-        // The sender is dropped unsent only by a panic in the task.
-        answer.await.unwrap_or(Err(GatewayError::Panicked))
+        Ok(Accepted {
+            gateway: Arc::clone(self),
+            admission,
+            intro: Arc::new(intro),
+            slot,
+            _counted: counted,
+        })
     }
 
-    async fn run(
-        &self,
-        mut admission: Admission,
-        mut reply: Reply,
-        client_left: &CancellationToken,
-    ) {
+    async fn run(&self, mut admission: Admission, outlet: &Outlet) {
         let hold = match self.hold(&mut admission).await {
             Ok(hold) => hold,
             Err(NotHeld { error, unconfirmed }) => {
-                reply.send(Err(error));
+                outlet.conclude(Err(error));
                 if let Some(new) = unconfirmed {
                     settle::take_back(&self.rooms.ledger, &new).await;
                 }
@@ -180,13 +200,34 @@ impl Gateway {
             }
         };
         // A panic in an adapter must not leave the caller's money held.
-        let work = AssertUnwindSafe(attempt::attempt(&self.rooms, &admission, client_left))
+        let work = AssertUnwindSafe(attempt::attempt(&self.rooms, &admission, outlet))
             .catch_unwind()
             .await
             .unwrap_or_else(|_| Work::panicked());
+        settle::secure(&self.rooms, &work, outlet).await;
         let (settlement, outcome) =
             settle::close(&self.rooms, &self.settings, &admission, hold, work);
-        settle::settle(&self.rooms.ledger, settlement, outcome, &mut reply).await;
+        settle::settle(&self.rooms.ledger, settlement, outcome, outlet).await;
+    }
+
+    /// Whether answers that are shown while they arrive are kept as well.
+    fn keep(&self, admission: &Admission) -> Keep {
+        match admission.request.response_format {
+            ResponseFormat::Url => Keep::Always,
+            ResponseFormat::B64Json if self.settings.relay_copies && self.rooms.store.is_well() => {
+                Keep::IfPossible
+            }
+            ResponseFormat::B64Json => Keep::Never,
+        }
+    }
+
+    /// Takes note that an answer was delivered, as far as anybody can know: its copies make room for newer
+    /// ones from now on.
+    pub fn delivered(&self, generation: &Generation) {
+        for picture in generation.pictures.iter().filter(|picture| picture.is_copy) {
+            self.copies
+                .delivered(picture.id, picture.info.format, picture.size_bytes);
+        }
     }
 
     /// Reserves the largest possible price; committed before any provider is called (I1). A balance that
@@ -272,5 +313,67 @@ impl Gateway {
     /// A name for a generation that begins now.
     fn new_generation() -> GenerationId {
         GenerationId::new()
+    }
+}
+
+impl Accepted {
+    /// What was known before anything began.
+    pub fn intro(&self) -> &Intro {
+        &self.intro
+    }
+
+    /// The second half of [`Gateway::generate`].
+    ///
+    /// # Errors
+    /// [`GatewayError`]; when it is returned nothing is held and nothing was charged.
+    ///
+    /// # Cancel safety
+    /// Dropped before the hold, nothing has happened; after it, the generation goes on without a
+    /// listener.
+    pub async fn deliver(self) -> Result<Delivery, GatewayError> {
+        let Self {
+            gateway,
+            admission,
+            intro,
+            slot,
+            _counted,
+        } = self;
+        let store = &gateway.rooms.store;
+        if admission.needs_store() && !store.is_well() && store.probe().await.is_err() {
+            // Found out before a provider is paid for what cannot be kept.
+            return Err(GatewayError::StoreUnavailable);
+        }
+
+        let (first_word, heard) = oneshot::channel();
+        // Dropped with this future, or with the progress that comes of it: that is how the task learns that
+        // the client has left.
+        let client_left = CancellationToken::new();
+        let listening = client_left.clone().drop_guard();
+        let pipe = Arc::new(Pipe::default());
+        let outlet = Outlet::new(
+            admission.shows,
+            gateway.keep(&admission),
+            Arc::clone(&pipe),
+            first_word,
+            client_left,
+        );
+        let span = info_span!(
+            "generation",
+            generation.id = %admission.generation,
+            model.id = admission.model.id,
+        );
+        let tasks = gateway.tasks.clone();
+        let work = async move {
+            gateway.run(admission, &outlet).await;
+            drop(slot);
+        };
+        tasks.spawn(work.instrument(span));
+        drop(_counted);
+        match heard.await {
+            Ok(Word::Last(outcome)) => outcome.map(Delivery::Whole),
+            Ok(Word::Begun) => Ok(Delivery::Begun(Progress::new(intro, pipe, listening))),
+            // The sender is dropped unsent only by a panic in the task.
+            Err(_) => Err(GatewayError::Panicked),
+        }
     }
 }

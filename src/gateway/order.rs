@@ -1,9 +1,11 @@
 //! What goes in and what comes out: an [`Order`] from the surface, a settled [`Generation`] back to it.
 
+use bytes::Bytes;
+
 use crate::{
     catalog::{Background, ImageSize, OutputFormat, Params, Quality, ResponseFormat},
     ids::{GenerationId, ImageId, RequestId},
-    images::PictureFormat,
+    images::PictureInfo,
     keys::ApiKey,
     money::NanoUsd,
     providers::Task,
@@ -68,9 +70,13 @@ pub struct DeliveredPicture {
     /// Its name in the store.
     pub id: ImageId,
     /// What its bytes are.
-    pub format: PictureFormat,
+    pub info: PictureInfo,
     /// How many they are.
     pub size_bytes: u64,
+    /// Its base64, where all of it is at hand; otherwise it is in the store.
+    pub text: Option<Bytes>,
+    /// Whether it is kept only until its answer was delivered and others need the room.
+    pub is_copy: bool,
     /// A signed link, when links were asked for.
     pub url: Option<String>,
     /// What the provider made of the prompt.

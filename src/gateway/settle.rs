@@ -3,16 +3,14 @@
 
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
-use tokio::{
-    sync::oneshot,
-    time::{Instant, sleep},
-};
+use tokio::time::{Instant, sleep};
 
 use super::{
     GatewayError, GatewaySettings, Rooms, UpstreamFailure,
     admit::{Admission, Candidacy},
     attempt::{ServedCall, Work, WorkEnd},
     order::{DeliveredPicture, FailedPicture, Generation, Usage},
+    relay::Outlet,
     upstream_code,
 };
 use crate::{
@@ -33,25 +31,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// What the caller will be told once the settlement is committed.
 pub(super) type Outcome = Result<Generation, GatewayError>;
-
-/// The caller's end of a generation; may have gone away, and is answered at most once.
-pub(super) struct Reply(Option<oneshot::Sender<Outcome>>);
-
-impl Reply {
-    pub(super) fn new(sender: oneshot::Sender<Outcome>) -> Self {
-        Self(Some(sender))
-    }
-
-    /// Answers, if nobody has answered yet. A caller that has left misses nothing: the generation is
-    /// kept for its next request.
-    pub(super) fn send(&mut self, outcome: Outcome) {
-        if let Some(sender) = self.0.take()
-            && sender.send(outcome).is_err()
-        {
-            tracing::info!("the client left before the answer");
-        }
-    }
-}
 
 /// Turns what the attempts brought into a settlement and the answer that goes with it.
 pub(super) fn close(
@@ -97,12 +76,36 @@ pub(super) fn close(
     (settlement, outcome)
 }
 
+/// Makes the pictures outlive a crash of the machine when their caller has left without them: what is charged
+/// must be there to be fetched (I7).
+pub(super) async fn secure(rooms: &Rooms, work: &Work<'_>, outlet: &Outlet) {
+    let WorkEnd::Served { calls, .. } = &work.end else {
+        return;
+    };
+    if outlet.is_listening() {
+        return;
+    }
+    let copies = calls.iter().filter(|call| call.are_copies);
+    for (stored, _) in copies.flat_map(|call| &call.pictures) {
+        if !stored.is_kept {
+            continue;
+        }
+        let done = rooms.store.make_durable(stored.id, stored.info.format);
+        if let Err(error) = done.await {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "a picture whose client had left could not be made durable"
+            );
+        }
+    }
+}
+
 /// Writes the settlement, however long it takes, and answers once it is committed.
 pub(super) async fn settle(
     ledger: &Ledger,
     settlement: Settlement,
     outcome: Outcome,
-    reply: &mut Reply,
+    outlet: &Outlet,
 ) {
     let settlement = Arc::new(settlement);
     let started = Instant::now();
@@ -117,7 +120,7 @@ pub(super) async fn settle(
                     tracing::info!(hold.id = %settlement.hold.id, tries, "a repeated settlement got through");
                 }
                 if let Some(outcome) = outcome.take() {
-                    reply.send(outcome);
+                    outlet.conclude(outcome);
                 }
                 return;
             }
@@ -125,7 +128,7 @@ pub(super) async fn settle(
             // client's luck, but without a charge there is no answer (I6).
             Err(error @ LedgerError::HoldEnded(_)) => {
                 tracing::error!(hold.id = %settlement.hold.id, "the hold was swept before its settlement");
-                return reply.send(Err(error.into()));
+                return outlet.conclude(Err(error.into()));
             }
             Err(error @ (LedgerError::Database { .. } | LedgerError::Unconfirmed { .. })) => error,
             Err(error) => {
@@ -134,7 +137,7 @@ pub(super) async fn settle(
                     hold.id = %settlement.hold.id,
                     "a settlement was refused; its hold stays open for the operator to look at"
                 );
-                return reply.send(Err(error.into()));
+                return outlet.conclude(Err(error.into()));
             }
         };
         // Once at a level that somebody reads: in an outage every generation in flight comes by here.
@@ -153,7 +156,7 @@ pub(super) async fn settle(
             );
         }
         if started.elapsed() >= PATIENCE {
-            reply.send(Err(GatewayError::Unsettled));
+            outlet.conclude(Err(GatewayError::Unsettled));
         }
         sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
@@ -221,6 +224,8 @@ fn capture(
         .find(|call| !call.pictures.is_empty())
         .map(|call| call.report.clone())
         .unwrap_or_default();
+    // The pictures of one route are all copies, or none is.
+    let are_copies = calls.iter().any(|call| call.are_copies);
     let arrived: Vec<(StoredImage, Option<String>)> =
         calls.into_iter().flat_map(|call| call.pictures).collect();
 
@@ -244,7 +249,11 @@ fn capture(
             upstream_cost: charge.upstream_cost,
             cost: charge.cost,
             revised_prompt: revised_prompt.clone(),
-            kept_for,
+            kept_for: if stored.is_kept {
+                kept_for
+            } else {
+                Duration::ZERO
+            },
         })
         .collect();
     let generation = Generation {
@@ -266,8 +275,10 @@ fn capture(
             .into_iter()
             .map(|(stored, revised_prompt)| DeliveredPicture {
                 id: stored.id,
-                format: stored.info.format,
+                info: stored.info,
                 size_bytes: stored.size_bytes,
+                text: None,
+                is_copy: are_copies && stored.is_kept,
                 url: with_links
                     .then(|| rooms.links.sign(stored.id, stored.info.format, expires_at)),
                 revised_prompt,

@@ -115,6 +115,7 @@ impl Base64Decoder {
         }
         if self.filled > 0 {
             let taken = run.len().min(4 - self.filled);
+            are_symbols(&run[..taken])?;
             self.symbols[self.filled..self.filled + taken].copy_from_slice(&run[..taken]);
             self.filled += taken;
             run = &run[taken..];
@@ -126,6 +127,7 @@ impl Base64Decoder {
         }
         let (whole, rest) = run.split_at(run.len() / 4 * 4);
         groups(whole, bytes)?;
+        are_symbols(rest)?;
         self.symbols[..rest.len()].copy_from_slice(rest);
         self.filled = rest.len();
         Ok(())
@@ -174,6 +176,15 @@ impl Base64Encoder {
     }
 }
 
+/// Looks at symbols that wait for the rest of their group: text is relayed as soon as it was decoded, so
+/// nothing may pass that is none.
+fn are_symbols(few: &[u8]) -> Result<(), NotAPicture> {
+    few.iter()
+        .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/'))
+        .then_some(())
+        .ok_or_else(not_base64)
+}
+
 fn groups(symbols: &[u8], bytes: &mut Vec<u8>) -> Result<(), NotAPicture> {
     let before = bytes.len();
     bytes.resize(before + symbols.len().div_ceil(4) * 3, 0);
@@ -220,6 +231,23 @@ mod tests {
             .map(String::from_utf8_lossy)
             .collect();
         lines.join("\r\n")
+    }
+
+    /// What was taken may be on its way to a client already.
+    #[test]
+    fn nothing_passes_that_is_no_symbol_even_in_a_group_that_never_ends() {
+        for text in ["Zm9v\"", "Zm9vZ\"", "Zm9vZm\"", "\"", "Zm9v\n\""] {
+            for chunk in 1..text.len() {
+                let mut decoder = Base64Decoder::default();
+                let mut bytes = Vec::new();
+                let refused = text
+                    .as_bytes()
+                    .chunks(chunk)
+                    .any(|chunk| decoder.decode(chunk, &mut bytes).is_err());
+                assert!(refused, "{text} in chunks of {chunk}");
+            }
+        }
+        assert!(decode([&b"Zm8"[..]]).is_ok());
     }
 
     fn decode<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Result<Vec<u8>, NotAPicture> {

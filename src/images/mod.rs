@@ -5,6 +5,7 @@
 //! needs the database, and a crash leaves nothing that the sweeper does not find.
 
 mod base64;
+mod copies;
 mod links;
 mod sniff;
 mod store;
@@ -14,9 +15,10 @@ mod writer;
 
 pub use self::{
     base64::{Base64Decoder, Base64Encoder, encode_base64, encoded_len},
+    copies::Copies,
     links::{LinkError, Links},
     sniff::{NotAPicture, PictureFormat, PictureInfo, Sniffer},
     store::{ImageStore, PictureStream, StoreError, StoredImage},
     upload::{Spool, Upload, UploadError, UploadWriter},
-    writer::{Base64Writer, ImageWriter},
+    writer::{Base64Writer, ImageWriter, Keep},
 };

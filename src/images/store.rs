@@ -5,10 +5,13 @@
 
 use std::{
     fs,
-    io::{self, Read as _},
+    io::{self, Read as _, Seek as _},
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use bytes::Bytes;
@@ -17,7 +20,7 @@ use futures_util::stream::{self, BoxStream, StreamExt as _};
 
 use super::{
     sniff::{NotAPicture, PictureFormat, PictureInfo},
-    writer::ImageWriter,
+    writer::{ImageWriter, Keep},
 };
 use crate::ids::ImageId;
 
@@ -50,6 +53,8 @@ pub struct StoredImage {
     pub info: PictureInfo,
     /// How many they are.
     pub size_bytes: u64,
+    /// Whether they can be read again.
+    pub is_kept: bool,
 }
 
 /// The bytes of a picture, in chunks.
@@ -63,6 +68,8 @@ pub struct ImageStore(Arc<Place>);
 struct Place {
     directory: PathBuf,
     max_size_bytes: u64,
+    /// Whether the last write did what it should.
+    is_well: AtomicBool,
 }
 
 /// How much is read at once. A multiple of three, so that base64 of it needs no copying together.
@@ -83,6 +90,7 @@ impl ImageStore {
         let place = Place {
             directory,
             max_size_bytes,
+            is_well: AtomicBool::new(true),
         };
         let store = Self(Arc::new(place));
         let directory = store.directory().to_owned();
@@ -98,12 +106,24 @@ impl ImageStore {
     /// [`StoreError::Io`] when it cannot.
     pub async fn probe(&self) -> Result<(), StoreError> {
         let probe = self.directory().join(part_name(ImageId::new()));
-        blocking("make room for", move || {
+        let probed = blocking("make room for", move || {
             let written = fs::write(&probe, vec![0; PROBE]);
             let removed = fs::remove_file(&probe);
             written.and(removed)
         })
-        .await
+        .await;
+        self.note(probed.is_ok());
+        probed
+    }
+
+    /// Whether the last write or probe did what it should. When not, a [`Self::probe`] tells whether that is
+    /// still so.
+    pub fn is_well(&self) -> bool {
+        self.0.is_well.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn note(&self, is_well: bool) {
+        self.0.is_well.store(is_well, Ordering::Relaxed);
     }
 
     /// Begins a picture. Touches the disk only when [`ImageWriter`] has something to write.
@@ -115,7 +135,12 @@ impl ImageStore {
         reason = "beginning an upload is a call in other stores"
     )]
     pub async fn create(&self) -> Result<ImageWriter, StoreError> {
-        Ok(ImageWriter::new(self.clone(), ImageId::new()))
+        Ok(ImageWriter::new(self.clone(), ImageId::new(), Keep::Always))
+    }
+
+    /// Begins a picture that goes elsewhere as well, and need not be kept.
+    pub fn tee(&self, keep: Keep) -> ImageWriter {
+        ImageWriter::new(self.clone(), ImageId::new(), keep)
     }
 
     /// The bytes of a picture in chunks of at most 192 KiB, with their total; `None` when it is gone.
@@ -128,6 +153,19 @@ impl ImageStore {
         id: ImageId,
         format: PictureFormat,
     ) -> Result<Option<(u64, PictureStream)>, StoreError> {
+        self.read_from(id, format, 0).await
+    }
+
+    /// The same from the byte `offset` on; the total is what is left from there.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`], also when the picture is shorter than that.
+    pub async fn read_from(
+        &self,
+        id: ImageId,
+        format: PictureFormat,
+        offset: u64,
+    ) -> Result<Option<(u64, PictureStream)>, StoreError> {
         let path = self.path(id, format);
         // The first chunk comes with the opening: most small pictures are one trip to the disk.
         let opened = blocking("read", move || {
@@ -137,6 +175,12 @@ impl ImageStore {
                 Err(error) => return Err(error),
             };
             let size_bytes = file.metadata()?.len();
+            let size_bytes = size_bytes
+                .checked_sub(offset)
+                .ok_or(io::ErrorKind::UnexpectedEof)?;
+            if offset > 0 {
+                file.seek(io::SeekFrom::Start(offset))?;
+            }
             let first = read_chunk(&mut file, size_bytes)?;
             Ok(Some((size_bytes, file, first)))
         })
@@ -153,6 +197,37 @@ impl ImageStore {
         blocking("delete", move || gone(fs::remove_file(path)).map(drop)).await
     }
 
+    /// Makes a picture outlive a crash of the machine, which [`ImageWriter::finish_unsynced`] did not.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`], also when it is gone.
+    pub async fn make_durable(&self, id: ImageId, format: PictureFormat) -> Result<(), StoreError> {
+        let (path, directory) = (self.path(id, format), self.hour_directory(id));
+        blocking("keep", move || {
+            fs::File::open(path)?.sync_data()?;
+            fs::File::open(directory)?.sync_all()
+        })
+        .await
+    }
+
+    /// Which of these pictures are here, in their order.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub async fn find(
+        &self,
+        pictures: impl IntoIterator<Item = (ImageId, PictureFormat)>,
+    ) -> Result<Vec<bool>, StoreError> {
+        let paths = pictures
+            .into_iter()
+            .map(|(id, format)| self.path(id, format));
+        let paths: Vec<PathBuf> = paths.collect();
+        blocking("look for", move || {
+            paths.iter().map(|path| path.try_exists()).collect()
+        })
+        .await
+    }
+
     pub(super) fn directory(&self) -> &Path {
         &self.0.directory
     }
@@ -166,7 +241,7 @@ impl ImageStore {
         self.directory().join(hour_name(id.created_at()))
     }
 
-    fn path(&self, id: ImageId, format: PictureFormat) -> PathBuf {
+    pub(super) fn path(&self, id: ImageId, format: PictureFormat) -> PathBuf {
         self.hour_directory(id).join(picture_name(id, format))
     }
 }

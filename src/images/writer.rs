@@ -31,7 +31,19 @@ pub struct ImageWriter {
     /// Looked at, but not on the disk yet.
     buffer: Vec<u8>,
     file: PartFile,
+    keep: Keep,
     size_bytes: u64,
+}
+
+/// Whether a picture that is written is also kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keep {
+    /// It is: without its copy it is worth nothing.
+    Always,
+    /// It is if that can be done: when the disk says no, it is checked to its end all the same.
+    IfPossible,
+    /// It is only checked.
+    Never,
 }
 
 /// The same for a picture that comes as standard base64: decoded straight into the buffer that goes to
@@ -49,6 +61,8 @@ enum PartFile {
     Open(Part),
     /// A write failed or was dropped halfway: the picture has a hole and can never be finished.
     Lost,
+    /// It is checked, and not kept.
+    Nowhere,
 }
 
 /// A temporary file, removed when dropped: also when the task that wrote it is gone, because it
@@ -66,14 +80,31 @@ const BUFFER: usize = 256 * 1024;
 const TEXT: usize = 64 * 1024;
 
 impl ImageWriter {
-    pub(super) fn new(store: ImageStore, id: ImageId) -> Self {
+    pub(super) fn new(store: ImageStore, id: ImageId, keep: Keep) -> Self {
+        let file = match keep {
+            Keep::Always | Keep::IfPossible => PartFile::Absent,
+            Keep::Never => PartFile::Nowhere,
+        };
         Self {
             store,
             id,
             sniffer: Sniffer::default(),
             buffer: Vec::new(),
-            file: PartFile::Absent,
+            file,
+            keep,
             size_bytes: 0,
+        }
+    }
+
+    /// Whether there is a copy so far.
+    pub fn is_kept(&self) -> bool {
+        !matches!(self.file, PartFile::Nowhere)
+    }
+
+    /// From now on the copy is needed. Of no use when there is none any more (see [`Self::is_kept`]).
+    pub fn must_be_kept(&mut self) {
+        if self.keep == Keep::IfPossible {
+            self.keep = Keep::Always;
         }
     }
 
@@ -109,15 +140,49 @@ impl ImageWriter {
     ///
     /// # Cancel safety
     /// Dropped, the picture may be kept or not; nobody knows its name, and the sweeper removes it.
-    pub async fn finish(mut self) -> Result<StoredImage, StoreError> {
+    pub async fn finish(self) -> Result<StoredImage, StoreError> {
+        self.finish_as(true).await
+    }
+
+    /// Ends a picture whose reader has it already, or is about to: visible, but not yet durable (see
+    /// [`ImageStore::make_durable`]).
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    ///
+    /// # Cancel safety
+    /// As [`ImageWriter::finish`].
+    pub async fn finish_unsynced(self) -> Result<StoredImage, StoreError> {
+        self.finish_as(false).await
+    }
+
+    /// Ends a picture of which nobody needs the copy: only checks that it ends like one.
+    ///
+    /// # Errors
+    /// [`StoreError::NotAPicture`].
+    pub fn finish_unkept(self) -> Result<StoredImage, StoreError> {
+        let info = self.sniffer.finish()?;
+        Ok(StoredImage {
+            id: self.id,
+            info,
+            size_bytes: self.size_bytes,
+            is_kept: false,
+        })
+    }
+
+    async fn finish_as(mut self, is_durable: bool) -> Result<StoredImage, StoreError> {
         let info = self.sniffer.finish()?;
         let directory = self.store.hour_directory(self.id);
         let path = directory.join(picture_name(self.id, info.format));
         self.trip("keep", move |mut part| {
-            part.file.sync_data()?;
+            if is_durable {
+                part.file.sync_data()?;
+            }
             fs::rename(&part.path, path)?;
             part.is_kept = true;
-            fs::File::open(directory)?.sync_all()?;
+            if is_durable {
+                fs::File::open(directory)?.sync_all()?;
+            }
             Ok(part)
         })
         .await?;
@@ -125,6 +190,7 @@ impl ImageWriter {
             id: self.id,
             info,
             size_bytes: self.size_bytes,
+            is_kept: self.is_kept(),
         })
     }
 
@@ -135,7 +201,9 @@ impl ImageWriter {
     ) -> Result<(), StoreError> {
         self.append(append)
             .inspect_err(|_| self.file = PartFile::Lost)?;
-        if self.buffer.len() >= BUFFER {
+        if !self.is_kept() {
+            self.buffer.clear();
+        } else if self.buffer.len() >= BUFFER {
             self.trip("write", Ok).await?;
         }
         Ok(())
@@ -147,7 +215,8 @@ impl ImageWriter {
     ) -> Result<(), StoreError> {
         if self.buffer.capacity() == 0 {
             // All at once, so that it never grows by copying; untouched memory costs nothing.
-            self.buffer.reserve_exact(BUFFER + TEXT);
+            let room = if self.is_kept() { BUFFER + TEXT } else { TEXT };
+            self.buffer.reserve_exact(room);
         }
         let before = self.buffer.len();
         append(&mut self.buffer)?;
@@ -167,23 +236,42 @@ impl ImageWriter {
         action: &'static str,
         then: impl FnOnce(Part) -> io::Result<Part> + Send + 'static,
     ) -> Result<(), StoreError> {
+        if !self.is_kept() {
+            return Ok(());
+        }
         let file = mem::replace(&mut self.file, PartFile::Lost);
         let mut buffer = mem::take(&mut self.buffer);
         let (store, id) = (self.store.clone(), self.id);
-        let (part, buffer) = blocking(action, move || {
+        let written = blocking(action, move || {
             let mut part = match file {
                 PartFile::Absent => Part::create(&store, id)?,
                 PartFile::Open(part) => part,
-                PartFile::Lost => return Err(io::Error::other("an earlier write failed")),
+                PartFile::Lost | PartFile::Nowhere => {
+                    return Err(io::Error::other("an earlier write failed"));
+                }
             };
             part.file.write_all(&buffer)?;
             buffer.clear();
             Ok((then(part)?, buffer))
         })
-        .await?;
-        self.file = PartFile::Open(part);
-        self.buffer = buffer;
-        Ok(())
+        .await;
+        self.store.note(written.is_ok());
+        match written {
+            Ok((part, buffer)) => {
+                self.file = PartFile::Open(part);
+                self.buffer = buffer;
+                Ok(())
+            }
+            Err(error) if self.keep == Keep::IfPossible => {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "the image store failed; the answer goes on without a copy"
+                );
+                self.file = PartFile::Nowhere;
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
     }
 }
 
@@ -213,6 +301,19 @@ impl Base64Writer {
         Ok(())
     }
 
+    /// The end of the text: the picture as a writer that is ready to be finished.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    ///
+    /// # Cancel safety
+    /// Not cancel safe: the picture is lost.
+    pub async fn end(mut self) -> Result<ImageWriter, StoreError> {
+        let decoder = &mut self.decoder;
+        self.writer.fill(|buffer| decoder.finish(buffer)).await?;
+        Ok(self.writer)
+    }
+
     /// As [`ImageWriter::finish`].
     ///
     /// # Errors
@@ -220,11 +321,18 @@ impl Base64Writer {
     ///
     /// # Cancel safety
     /// As [`ImageWriter::finish`].
-    pub async fn finish(mut self) -> Result<StoredImage, StoreError> {
-        self.writer
-            .fill(|buffer| self.decoder.finish(buffer))
-            .await?;
-        self.writer.finish().await
+    pub async fn finish(self) -> Result<StoredImage, StoreError> {
+        self.end().await?.finish().await
+    }
+
+    /// As [`ImageWriter::is_kept`].
+    pub fn is_kept(&self) -> bool {
+        self.writer.is_kept()
+    }
+
+    /// As [`ImageWriter::must_be_kept`].
+    pub fn must_be_kept(&mut self) {
+        self.writer.must_be_kept();
     }
 }
 

@@ -438,13 +438,13 @@ async fn a_model_that_nobody_serves_here_says_who_would() {
     app.finish().await;
 }
 
-/// Until answers can be streamed, that is said; a JSON answer to `stream=true` would be lost on the SDKs.
+/// A JSON answer to `stream=true` would be lost on the SDKs: a model that does not stream says so.
 #[tokio::test(flavor = "multi_thread")]
-async fn streaming_is_refused_rather_than_ignored() {
+async fn streaming_is_refused_where_the_model_has_no_such_parameter() {
     let app = App::start().await;
-    let key = app.live_key("5");
+    let key = app.live_key("1");
     let problem = app
-        .refuse(&key, 400, &with("gpt-image-1", json!({"stream": true})))
+        .refuse(&key, 400, &with("dall-e-3", json!({"stream": true})))
         .await;
     assert_eq!(problem.param(), "stream", "{problem:?}");
     let request = with("gpt-image-1", json!({"stream": false, "quality": "low"}));

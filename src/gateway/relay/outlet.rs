@@ -1,0 +1,289 @@
+//! The task's end of a delivery: what is shown goes through here, and so does the last word.
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::{
+    sync::oneshot,
+    time::{Instant, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{HELD_BACK, PATIENCE, Piece, flow::Opening, pipe::Pipe};
+use crate::{
+    gateway::{GatewayError, Generation},
+    images::{Keep, StoredImage},
+    providers::About,
+};
+
+/// What a caller wants to see before the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::gateway) enum Shows {
+    /// Nothing: links are made at the end.
+    Nothing,
+    /// The pictures of one answer, in their order.
+    Answer,
+    /// Pictures and drafts, each as soon as there is one.
+    Stream,
+}
+
+/// The first word to a caller.
+#[derive(Debug)]
+pub(in crate::gateway) enum Word {
+    /// Everything is settled, or nothing came.
+    Last(Result<Box<Generation>, GatewayError>),
+    /// There is something to see.
+    Begun,
+}
+
+/// What became of text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Written {
+    /// It is on its way.
+    Taken,
+    /// The caller does not keep up.
+    Behind,
+    /// Nobody listens.
+    Unheard,
+}
+
+/// The task's end of a delivery.
+#[derive(Debug)]
+pub(in crate::gateway) struct Outlet {
+    pub(in crate::gateway) shows: Shows,
+    /// Whether pictures that are shown while they arrive are also kept.
+    pub(in crate::gateway) keep: Keep,
+    pipe: Arc<Pipe>,
+    line: Mutex<Line>,
+    client_left: CancellationToken,
+    is_torn: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Line {
+    /// Who waits for the first word.
+    waiting: Option<oneshot::Sender<Word>>,
+    has_begun: bool,
+    patience: Duration,
+}
+
+impl Line {
+    /// Tells the caller that there is something to see.
+    fn begin(&mut self) {
+        self.has_begun = true;
+        if let Some(waiting) = self.waiting.take()
+            && waiting.send(Word::Begun).is_err()
+        {
+            log_leaving();
+        }
+    }
+}
+
+impl Outlet {
+    pub(in crate::gateway) fn new(
+        shows: Shows,
+        keep: Keep,
+        pipe: Arc<Pipe>,
+        waiting: oneshot::Sender<Word>,
+        client_left: CancellationToken,
+    ) -> Self {
+        Self {
+            shows,
+            keep,
+            pipe,
+            line: Mutex::new(Line {
+                waiting: Some(waiting),
+                has_begun: false,
+                patience: PATIENCE,
+            }),
+            client_left,
+            is_torn: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether something has been shown: then there is no way back, and no other route.
+    pub(in crate::gateway) fn has_begun(&self) -> bool {
+        self.line().has_begun
+    }
+
+    /// Whether somebody still waits for what is shown.
+    pub(in crate::gateway) fn is_listening(&self) -> bool {
+        !self.client_left.is_cancelled() && !self.is_torn.load(Ordering::Relaxed)
+    }
+
+    /// When nobody does any more.
+    pub(in crate::gateway) fn client_left(&self) -> &CancellationToken {
+        &self.client_left
+    }
+
+    /// Drops what was held back for a route that failed.
+    pub(in crate::gateway) fn forget(&self) {
+        if !self.has_begun() {
+            self.pipe.clear();
+        }
+    }
+
+    /// Shows a picture that is whole and in the store.
+    pub(in crate::gateway) fn show_stored(&self, stored: &StoredImage) {
+        if self.is_torn.load(Ordering::Relaxed) {
+            return;
+        }
+        // Nothing may come between; several calls may show at a time.
+        let mut line = self.line();
+        self.pipe.push(Piece::Picture);
+        self.push_rest(stored, 0);
+        self.push_end(stored);
+        if self.shows == Shows::Stream {
+            line.begin();
+        }
+    }
+
+    /// Shows what the provider says of what was shown last.
+    pub(in crate::gateway) fn show_about(&self, about: Box<About>) {
+        self.push(Piece::About(about));
+    }
+
+    /// The last word. Whatever comes after one is not heard: a settlement that gets through after its
+    /// caller was told that it did not is one for the books.
+    pub(in crate::gateway) fn conclude(&self, outcome: Result<Generation, GatewayError>) {
+        let mut line = self.line();
+        if let Some(waiting) = line.waiting.take() {
+            let outcome = outcome.map(|mut generation| {
+                self.give_texts(&mut generation);
+                Box::new(generation)
+            });
+            if waiting.send(Word::Last(outcome)).is_err() {
+                log_leaving();
+            }
+        } else {
+            self.pipe.push(match outcome {
+                Ok(generation) => Piece::Settled(Box::new(generation)),
+                Err(error) => Piece::Failed(error),
+            });
+        }
+        self.pipe.close();
+    }
+
+    /// A picture or draft begins to be shown.
+    pub(super) fn open(&self, opening: Opening) {
+        self.line().begin();
+        self.push(opening.piece());
+    }
+
+    /// Shows one that is whole and was held back so far.
+    pub(super) fn show_held(&self, opening: Opening, text: Bytes, stored: &StoredImage) {
+        if self.is_torn.load(Ordering::Relaxed) {
+            return;
+        }
+        self.pipe.push(opening.piece());
+        self.pipe.push(Piece::Text(text));
+        self.push_end(stored);
+        // Small answers stay here until they are settled: they go out whole, with their length.
+        if self.shows == Shows::Stream || self.pipe.waiting() > HELD_BACK {
+            self.line().begin();
+        }
+    }
+
+    /// Hands on text of what was opened. Waits for the caller while there is patience left, or, when there is
+    /// no copy that it could read later, for as long as it takes.
+    pub(super) async fn write(&self, mut text: Bytes, has_copy: bool) -> Written {
+        loop {
+            if !self.is_listening() {
+                return Written::Unheard;
+            }
+            text = match self.pipe.try_write(text) {
+                Ok(()) => return Written::Taken,
+                Err(text) => text,
+            };
+            let room = async {
+                tokio::select! {
+                    () = self.pipe.has_room() => {}
+                    () = self.client_left.cancelled() => {}
+                }
+            };
+            if !has_copy {
+                room.await;
+                continue;
+            }
+            let patience = self.line().patience;
+            let began_at = Instant::now();
+            if timeout(patience, room).await.is_err() {
+                self.line().patience = Duration::ZERO;
+                return Written::Behind;
+            }
+            let left = patience.saturating_sub(began_at.elapsed());
+            self.line().patience = left;
+        }
+    }
+
+    pub(super) fn push_text(&self, text: Bytes) {
+        if !text.is_empty() {
+            self.push(Piece::Text(text));
+        }
+    }
+
+    pub(super) fn push_rest(&self, stored: &StoredImage, text_offset: u64) {
+        self.push(Piece::Rest {
+            id: stored.id,
+            format: stored.info.format,
+            text_offset,
+        });
+    }
+
+    pub(super) fn push_end(&self, stored: &StoredImage) {
+        self.push(Piece::End {
+            id: stored.id,
+            info: stored.info,
+        });
+    }
+
+    /// What was opened will never be complete.
+    pub(super) fn tear(&self) {
+        self.push(Piece::Torn);
+        self.is_torn.store(true, Ordering::Relaxed);
+    }
+
+    fn push(&self, piece: Piece) {
+        if !self.is_torn.load(Ordering::Relaxed) {
+            self.pipe.push(piece);
+        }
+    }
+
+    /// What was held back goes with the pictures it belongs to.
+    fn give_texts(&self, generation: &mut Generation) {
+        let mut pictures = generation.pictures.iter_mut();
+        let mut current = None;
+        for piece in self.pipe.clear() {
+            match piece {
+                Piece::Picture => current = pictures.next(),
+                Piece::Text(text) => {
+                    if let Some(picture) = &mut current {
+                        picture.text = Some(text);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn line(&self) -> MutexGuard<'_, Line> {
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Outlet {
+    fn drop(&mut self) {
+        // After a panic nobody has said the last word.
+        self.pipe.close();
+    }
+}
+
+fn log_leaving() {
+    tracing::info!("the client left before the answer");
+}

@@ -104,6 +104,20 @@ struct RouteEditsFile {
     translation: Option<Translation>,
     /// What an edited picture costs, if not as above.
     price: Option<PriceFile>,
+    /// How it edits with a mask, where that is another thing to this provider.
+    masked: Option<MaskedEditsFile>,
+}
+
+/// `[model.routes.edits.masked]`
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MaskedEditsFile {
+    /// What the provider calls what edits with a mask.
+    upstream_model: String,
+    /// How parameters change on the way, if not as without a mask.
+    translation: Option<Translation>,
+    /// What a picture costs that is edited so.
+    price: PriceFile,
 }
 
 const fn yes() -> bool {
@@ -276,10 +290,26 @@ impl RouteEditsFile {
             translation,
             ..generation.clone()
         };
+        let takes_mask = self.mask.unwrap_or(mask);
+        let masked = match self.masked {
+            Some(_) if !takes_mask => return Err("'masked', but it takes no mask".to_owned()),
+            Some(own) => {
+                let translation = own.translation.unwrap_or_else(|| route.translation.clone());
+                translation.size.validate(rules.size())?;
+                Some(Arc::new(Route {
+                    price: Price::new(own.price, rules)?,
+                    upstream_model: own.upstream_model,
+                    translation,
+                    ..route.clone()
+                }))
+            }
+            None => None,
+        };
         Ok(Some(RouteEdits {
             max_images: own_max,
-            mask: self.mask.unwrap_or(mask),
+            mask: takes_mask,
             route: Arc::new(route),
+            masked,
         }))
     }
 }

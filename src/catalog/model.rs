@@ -147,4 +147,6 @@ pub struct RouteEdits {
     /// The route as an edit goes it: with the upstream name, translation and price of edits, where they
     /// differ. Edits nothing itself.
     pub route: Arc<Route>,
+    /// The route as an edit with a mask goes it, where that is another.
+    pub masked: Option<Arc<Route>>,
 }

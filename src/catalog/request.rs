@@ -62,6 +62,10 @@ pub enum Parameter {
     StylePreset,
     /// How closely the picture follows the prompt.
     CfgScale,
+    /// How far an edit may go from the picture it is made from, 0 to 1.
+    Strength,
+    /// By how many pixels the edges of a mask are moved outwards.
+    GrowMask,
     /// A stable name of the end user, for the provider's safety team.
     SafetyIdentifier,
     /// The older form of `safety_identifier`.
@@ -108,6 +112,8 @@ impl Parameter {
         Self::Seed,
         Self::StylePreset,
         Self::CfgScale,
+        Self::Strength,
+        Self::GrowMask,
         Self::SafetyIdentifier,
         Self::User,
     ];
@@ -137,6 +143,8 @@ impl Parameter {
             Self::Seed => "seed",
             Self::StylePreset => "style_preset",
             Self::CfgScale => "cfg_scale",
+            Self::Strength => "strength",
+            Self::GrowMask => "grow_mask",
             Self::SafetyIdentifier => "safety_identifier",
             Self::User => "user",
         }
@@ -173,8 +181,9 @@ impl Parameter {
             | Self::PartialImages
             | Self::FrameCount
             | Self::FrameDurationMs
-            | Self::Seed => ParameterKind::Integer,
-            Self::CfgScale => ParameterKind::Decimal,
+            | Self::Seed
+            | Self::GrowMask => ParameterKind::Integer,
+            Self::CfgScale | Self::Strength => ParameterKind::Decimal,
             Self::Stream => ParameterKind::Flag,
             Self::Svg => ParameterKind::Svg,
         }
@@ -274,6 +283,10 @@ pub struct ImageRequest {
     pub style_preset: Option<Setting<StylePreset>>,
     /// How closely the picture follows the prompt.
     pub cfg_scale: Option<Setting<Decimal>>,
+    /// How far an edit may go from the picture it is made from, 0 to 1.
+    pub strength: Option<Setting<Decimal>>,
+    /// By how many pixels the edges of a mask are moved outwards.
+    pub grow_mask: Option<Setting<u8>>,
     /// The end user's stable name.
     pub safety_identifier: Option<String>,
     /// The older form of it.

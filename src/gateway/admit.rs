@@ -109,7 +109,7 @@ pub(super) fn admit(
     let (request, dropped) = rules
         .check(&order.params, unsupported)
         .map_err(GatewayError::Violation)?;
-    inputs::check(&order.task, rules, &request).map_err(GatewayError::Violation)?;
+    inputs::check(&order.task, rules, &order.params, &request).map_err(GatewayError::Violation)?;
     check_priced(order.key.mode, &model, &request)?;
     let routes = find_routes(rooms, &order, &model, &request)?;
     // The client says how it reads the answer; what a model makes of the word does not change that.

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use super::{Order, Rooms, admit};
 use crate::{
     catalog::{
-        ImageRequest, ImageSize, InputPicture, InputPictures, Model, Route, Rules, Violation,
+        ImageRequest, ImageSize, InputPicture, InputPictures, Model, Params, Route, Rules,
+        Violation,
     },
     images::Upload,
     providers::Task,
@@ -27,7 +28,12 @@ pub(super) fn rules_for<'a>(task: &Task, model: &'a Model) -> Option<&'a Rules> 
 }
 
 /// Checks the pictures against the rules that hold.
-pub(super) fn check(task: &Task, rules: &Rules, request: &ImageRequest) -> Result<(), Violation> {
+pub(super) fn check(
+    task: &Task,
+    rules: &Rules,
+    params: &Params,
+    request: &ImageRequest,
+) -> Result<(), Violation> {
     let (images, mask) = match task {
         Task::Generate => return Ok(()),
         Task::Edit(inputs) => (
@@ -40,7 +46,7 @@ pub(super) fn check(task: &Task, rules: &Rules, request: &ImageRequest) -> Resul
         images: &images,
         mask: mask.as_ref(),
     };
-    rules.check_pictures(&pictures, request)
+    rules.check_pictures(&pictures, params, request)
 }
 
 fn describe(upload: &Upload) -> InputPicture {
@@ -65,7 +71,11 @@ pub(super) fn route_for(task: &Task, route: &Arc<Route>) -> Result<Arc<Route>, S
             if inputs.mask.is_some() && !edits.mask {
                 return Err("it takes no mask".to_owned());
             }
-            Ok(Arc::clone(&edits.route))
+            let route = match &edits.masked {
+                Some(masked) if inputs.mask.is_some() => masked,
+                Some(_) | None => &edits.route,
+            };
+            Ok(Arc::clone(route))
         }
         Task::Vary(_) if route.varies => Ok(Arc::clone(route)),
         Task::Vary(_) => Err("it makes no variations".to_owned()),

@@ -185,6 +185,12 @@ pub(super) fn resolved(request: &ImageRequest, parameter: Parameter) -> Option<S
         Parameter::CfgScale => request
             .cfg_scale
             .map(|set| Scalar::Text(set.value.to_string())),
+        Parameter::Strength => request
+            .strength
+            .map(|set| Scalar::Text(set.value.to_string())),
+        Parameter::GrowMask => request
+            .grow_mask
+            .map(|set| Scalar::Integer(set.value.into())),
         Parameter::Prompt
         | Parameter::NegativePrompt
         | Parameter::Svg

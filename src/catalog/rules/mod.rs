@@ -66,6 +66,10 @@ pub struct Rules {
     moderation: Option<WordRule<Moderation>>,
     #[serde(skip)]
     input_fidelity: Option<WordRule<InputFidelity>>,
+    #[serde(skip)]
+    strength: Option<DecimalRule>,
+    #[serde(skip)]
+    grow_mask: Option<IntegerRule<u8>>,
     stream: Option<FlagRule>,
     partial_images: Option<IntegerRule<u8>>,
     complexity: Option<WordRule<Complexity>>,
@@ -179,6 +183,12 @@ impl Rules {
             cfg_scale: check
                 .optional(Parameter::CfgScale, self.cfg_scale.as_ref())?
                 .flatten(),
+            strength: check
+                .optional(Parameter::Strength, self.strength.as_ref())?
+                .flatten(),
+            grow_mask: check
+                .optional(Parameter::GrowMask, self.grow_mask.as_ref())?
+                .flatten(),
             safety_identifier: check
                 .optional(Parameter::SafetyIdentifier, self.safety_identifier.as_ref())?
                 .flatten(),
@@ -200,14 +210,17 @@ impl Rules {
     pub fn check_pictures(
         &self,
         pictures: &InputPictures<'_>,
+        params: &Params,
         request: &ImageRequest,
     ) -> Result<(), Violation> {
         if let Some(images) = &self.images {
             images.check(pictures.images)?;
+            images.check_asked(pictures.images, request.size.value)?;
         }
         match (&self.mask, pictures.mask) {
-            (_, None) => Ok(()),
-            (Some(rule), Some(mask)) => rule.check(mask, pictures.images.first(), request),
+            (None, None) => Ok(()),
+            (Some(rule), None) => rule.check_absence(pictures.images.first(), params),
+            (Some(rule), Some(mask)) => rule.check(mask, pictures.images.first(), params, request),
             (None, Some(_)) => Err(Violation::named(
                 "mask",
                 "unsupported_parameter",
@@ -373,6 +386,14 @@ impl Rules {
                 "rule 'aspect_ratio': '{ratio}' is not among the sizes"
             ));
         }
+        if let Some(mask) = &self.mask
+            && let Some(stranger) = mask.parameters().find(|other| !self.takes(*other))
+        {
+            return Err(format!(
+                "the mask's rule speaks of '{}', for which there is no rule",
+                stranger.as_str()
+            ));
+        }
         for cross in &self.cross {
             if let Some(stranger) = cross.parameters().find(|other| !self.takes(*other)) {
                 return Err(format!(
@@ -418,6 +439,8 @@ impl Rules {
             Parameter::Seed => describe(self.seed.as_ref()),
             Parameter::StylePreset => describe(self.style_preset.as_ref()),
             Parameter::CfgScale => describe(self.cfg_scale.as_ref()),
+            Parameter::Strength => describe(self.strength.as_ref()),
+            Parameter::GrowMask => describe(self.grow_mask.as_ref()),
             Parameter::SafetyIdentifier => describe(self.safety_identifier.as_ref()),
             Parameter::User => describe(self.user.as_ref()),
         }

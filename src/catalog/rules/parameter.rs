@@ -315,6 +315,7 @@ impl<T: Whole> Describe for IntegerRule<T> {
 pub(super) struct DecimalRule {
     min: Decimal,
     max: Decimal,
+    default: Option<Decimal>,
 }
 
 impl Rule for DecimalRule {
@@ -326,7 +327,12 @@ impl Rule for DecimalRule {
         given: Option<&Value>,
     ) -> Result<Self::Checked, Violation> {
         let value = match given {
-            None => return Ok(None),
+            None => {
+                return Ok(self.default.map(|value| Setting {
+                    value,
+                    given: false,
+                }));
+            }
             Some(Value::Decimal(value)) => *value,
             Some(other) => return Err(Violation::wrong_type(parameter, "a number", other)),
         };
@@ -342,14 +348,24 @@ impl Rule for DecimalRule {
 
 impl Describe for DecimalRule {
     fn describe(&self) -> Json {
-        json!({ "type": "number", "minimum": self.min, "maximum": self.max })
+        let mut described = json!({ "type": "number", "minimum": self.min, "maximum": self.max });
+        if let Some(default) = self.default {
+            described["default"] = json!(default);
+        }
+        described
     }
 
     fn validate(&self) -> Result<(), String> {
         if self.min > self.max {
             return Err(format!("min {} is above max {}", self.min, self.max));
         }
-        Ok(())
+        match self.default {
+            Some(default) if !(self.min..=self.max).contains(&default) => Err(format!(
+                "the default {default} is not between {} and {}",
+                self.min, self.max
+            )),
+            _ => Ok(()),
+        }
     }
 }
 

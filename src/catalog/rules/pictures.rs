@@ -2,7 +2,10 @@
 //!
 //! Judges descriptions of pictures, never their bytes.
 
-use std::{collections::BTreeMap, num::NonZeroU8};
+use std::{
+    collections::BTreeMap,
+    num::{NonZeroU8, NonZeroU32},
+};
 
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
@@ -12,8 +15,8 @@ use super::{
     violation::{Violation, quoted_list},
 };
 use crate::catalog::{
-    request::{ImageRequest, Parameter},
-    vocabulary::{ImageSize, OutputFormat},
+    request::{ImageRequest, Parameter, Params},
+    vocabulary::{ImageSize, OutputFormat, SizeChoice},
 };
 
 /// The name of the pictures in a request.
@@ -57,6 +60,13 @@ pub struct InputImages {
     /// Whether they must be square.
     #[serde(default)]
     pub square: bool,
+    /// The shortest side one may have; absent: any.
+    pub min_edge: Option<NonZeroU32>,
+    /// The longest side one may have; absent: any.
+    pub max_edge: Option<NonZeroU32>,
+    /// Whether what comes out cannot be asked to have another size than what goes in.
+    #[serde(default)]
+    pub own_size: bool,
 }
 
 /// What a mask must be, beside a PNG with an alpha channel of the first picture's size.
@@ -65,9 +75,20 @@ pub struct InputImages {
 pub(super) struct MaskRule {
     /// The most bytes it may have.
     max_bytes: Option<u64>,
+    /// The most pixels it, and so the picture below it, may have.
+    max_pixels: Option<u64>,
+    /// Whether there must be one, unless the picture's own transparency says where to edit.
+    #[serde(default)]
+    required: bool,
     /// Parameters that must have one of these values beside a mask.
     #[serde(default)]
     needs: BTreeMap<Parameter, Vec<MaskScalar>>,
+    /// Parameters that cannot be given beside a mask.
+    #[serde(default)]
+    without: Vec<Parameter>,
+    /// Parameters that can be given beside a mask only.
+    #[serde(default)]
+    enables: Vec<Parameter>,
 }
 
 /// A value beside a mask.
@@ -119,8 +140,46 @@ impl InputImages {
                 );
                 return Err(Violation::named(&name, "invalid_image_size", message));
             }
+            self.check_edges(&name, image)?;
         }
         Ok(())
+    }
+
+    fn check_edges(&self, name: &str, image: &InputPicture) -> Result<(), Violation> {
+        let Some(size) = image.size else {
+            return Ok(());
+        };
+        let (short, long) = (size.width.min(size.height), size.width.max(size.height));
+        let limit = match (self.min_edge, self.max_edge) {
+            (Some(least), _) if short < least => format!("no side below {least}"),
+            (_, Some(most)) if long > most => format!("no side above {most}"),
+            _ => return Ok(()),
+        };
+        let message = format!(
+            "Invalid file '{name}': it is {size}. This model takes images with {limit} pixels."
+        );
+        Err(Violation::named(name, "invalid_image_size", message))
+    }
+
+    /// Checks the size that was asked for against that of the picture.
+    pub(super) fn check_asked(
+        &self,
+        images: &[InputPicture],
+        asked: SizeChoice,
+    ) -> Result<(), Violation> {
+        let own = images.first().and_then(|image| image.size);
+        match (asked, own) {
+            (SizeChoice::Exact(asked), Some(own)) if self.own_size && asked != own => {
+                Err(Violation::combination(
+                    Parameter::Size,
+                    &format!("'{asked}'"),
+                    &format!(
+                        "This model edits a picture of {own} in its own size: leave 'size' out."
+                    ),
+                ))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// As it stands in `/v1/models`.
@@ -137,6 +196,14 @@ impl InputImages {
         if self.square {
             described["square"] = json!(true);
         }
+        for (name, edge) in [("min_edge", self.min_edge), ("max_edge", self.max_edge)] {
+            if let Some(edge) = edge {
+                described[name] = json!(edge);
+            }
+        }
+        if self.own_size {
+            described["own_size"] = json!(true);
+        }
         described
     }
 
@@ -152,8 +219,19 @@ impl MaskRule {
         &self,
         mask: &InputPicture,
         image: Option<&InputPicture>,
+        params: &Params,
         request: &ImageRequest,
     ) -> Result<(), Violation> {
+        if let Some(refused) = self.without.iter().find(|each| params.contains_key(each)) {
+            let name = refused.as_str();
+            return Err(Violation::named(
+                name,
+                "unsupported_parameter",
+                format!(
+                    "Unsupported parameter: '{name}'. This model does not take it beside a 'mask'."
+                ),
+            ));
+        }
         check_format(MASK, mask, &[OutputFormat::Png])?;
         check_bytes(MASK, mask, self.max_bytes)?;
         let bad = |message: String| Violation::named(MASK, "invalid_mask_image_format", message);
@@ -171,6 +249,14 @@ impl MaskRule {
                 "Invalid file 'mask': it has no alpha channel. Fully transparent pixels say where to edit."
                     .to_owned(),
             ));
+        }
+        if let (Some(most), Some(size)) = (self.max_pixels, mask.size)
+            && size.pixels() > most
+        {
+            let message = format!(
+                "Invalid file 'mask': it is {size}. This model takes at most {most} pixels beside a mask."
+            );
+            return Err(Violation::named(MASK, "invalid_image_size", message));
         }
         for (&parameter, allowed) in &self.needs {
             let allowed = scalars(allowed);
@@ -190,6 +276,35 @@ impl MaskRule {
         Ok(())
     }
 
+    /// Checks a request without a mask, of which this is the first picture.
+    pub(super) fn check_absence(
+        &self,
+        image: Option<&InputPicture>,
+        params: &Params,
+    ) -> Result<(), Violation> {
+        if let Some(alone) = self.enables.iter().find(|each| params.contains_key(each)) {
+            let name = alone.as_str();
+            return Err(Violation::named(
+                name,
+                "unsupported_parameter",
+                format!(
+                    "Unsupported parameter: '{name}'. This model takes it beside a 'mask' only."
+                ),
+            ));
+        }
+        let says_where = image.is_some_and(|image| image.has_alpha == Some(true));
+        if self.required && !says_where {
+            return Err(Violation::named(
+                MASK,
+                "missing_required_parameter",
+                "Missing required parameter: 'mask'. This model edits where a mask says, or where the \
+                 image itself, a PNG, is transparent."
+                    .to_owned(),
+            ));
+        }
+        Ok(())
+    }
+
     /// As it stands in `/v1/models`.
     pub(super) fn describe(&self) -> Json {
         let mut described = json!({
@@ -198,10 +313,16 @@ impl MaskRule {
             "alpha": true,
             "size": "of the first image",
         });
+        if self.required {
+            described["required"] = json!("unless the image is transparent where to edit");
+        }
+        if let Some(max_pixels) = self.max_pixels {
+            described["max_pixels"] = json!(max_pixels);
+        }
         if let Some(max_bytes) = self.max_bytes {
             described["max_bytes"] = json!(max_bytes);
         }
-        let conditions: Vec<String> = self
+        let mut conditions: Vec<String> = self
             .needs
             .iter()
             .map(|(parameter, allowed)| {
@@ -212,6 +333,16 @@ impl MaskRule {
                 )
             })
             .collect();
+        for (parameters, how) in [
+            (&self.without, "when it is given"),
+            (&self.enables, "when it is left out"),
+        ] {
+            conditions.extend(
+                parameters
+                    .iter()
+                    .map(|parameter| format!("{how}, '{}' must be left out", parameter.as_str())),
+            );
+        }
         if !conditions.is_empty() {
             described["conditions"] = json!(conditions);
         }
@@ -220,7 +351,8 @@ impl MaskRule {
 
     /// The parameters it speaks of.
     pub(super) fn parameters(&self) -> impl Iterator<Item = Parameter> {
-        self.needs.keys().copied()
+        let lists = self.without.iter().chain(&self.enables);
+        self.needs.keys().chain(lists).copied()
     }
 }
 

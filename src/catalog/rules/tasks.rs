@@ -54,6 +54,8 @@ pub(super) struct TaskRules {
     seed: Option<IntegerRule<u32>>,
     style_preset: Option<WordRule<StylePreset>>,
     cfg_scale: Option<DecimalRule>,
+    strength: Option<DecimalRule>,
+    grow_mask: Option<IntegerRule<u8>>,
     safety_identifier: Option<TextRule>,
     user: Option<TextRule>,
     /// Rules across parameters, beside those of generations.
@@ -104,6 +106,8 @@ impl TaskRules {
         or_before(self.seed, &mut rules.seed);
         or_before(self.style_preset, &mut rules.style_preset);
         or_before(self.cfg_scale, &mut rules.cfg_scale);
+        or_before(self.strength, &mut rules.strength);
+        or_before(self.grow_mask, &mut rules.grow_mask);
         or_before(self.safety_identifier, &mut rules.safety_identifier);
         or_before(self.user, &mut rules.user);
         rules.images = Some(self.images);
@@ -144,6 +148,8 @@ impl Rules {
             Parameter::Seed => self.seed = None,
             Parameter::StylePreset => self.style_preset = None,
             Parameter::CfgScale => self.cfg_scale = None,
+            Parameter::Strength => self.strength = None,
+            Parameter::GrowMask => self.grow_mask = None,
             Parameter::SafetyIdentifier => self.safety_identifier = None,
             Parameter::User => self.user = None,
         }

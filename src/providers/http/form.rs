@@ -50,6 +50,13 @@ impl Form {
         &self.fields
     }
 
+    /// The files so far: the field of each, and what it is called.
+    #[cfg(test)]
+    pub(in crate::providers) fn files(&self) -> impl Iterator<Item = (&str, &str)> {
+        let files = self.files.iter();
+        files.map(|file| (file.name, file.file_name.as_str()))
+    }
+
     /// The content type and the body.
     pub(in crate::providers) fn encode(&self) -> (String, Payload) {
         let boundary = if self.files.is_empty() {

@@ -158,7 +158,7 @@ impl ErrorBody {
         let parameter = match self.blamed()? {
             "aspect_ratio" => "size",
             field @ ("prompt" | "negative_prompt" | "output_format" | "seed" | "style_preset"
-            | "cfg_scale") => field,
+            | "cfg_scale" | "image" | "mask" | "strength" | "grow_mask") => field,
             _ => return None,
         };
         Some(parameter.to_owned())

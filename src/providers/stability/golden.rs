@@ -6,13 +6,17 @@ use serde_json::{Value, json};
 use super::{
     answer::{Head, read_head},
     error::ErrorBody,
-    request::{self, FormRequest},
+    request::{self, FormRequest, Source},
 };
 use crate::{
     catalog::{Catalog, ImageRequest, Translation, Unsupported},
+    images::Upload,
     providers::{
-        ProviderError,
-        testing::goldens::{fixtures, params, snapshot},
+        ErrorKind, ProviderError,
+        testing::{
+            goldens::{fixtures, params, snapshot},
+            png,
+        },
     },
 };
 
@@ -31,7 +35,12 @@ fn shown(request: &FormRequest) -> Value {
     let fields = request.form.fields().iter();
     let headers = request.headers.iter();
     json!({
-        "endpoint": request.endpoint,
+        "endpoint": format!("{}/{}", request.family, request.endpoint),
+        "files": request
+            .form
+            .files()
+            .map(|(name, file_name)| format!("{name} = {file_name}"))
+            .collect::<Vec<_>>(),
         "fields": fields.map(|(name, value)| format!("{name} = {value}")).collect::<Vec<_>>(),
         "headers": headers
             .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
@@ -49,11 +58,100 @@ fn requests_become_forms() {
             let model = catalog.find(written["model"].as_str().unwrap()).unwrap();
             let route = &model.routes[0];
             let request = checked(&catalog, &written);
-            let request = request::write(&request, 2, &route.upstream_model, &route.translation);
+            let request = request::write(
+                &request,
+                2,
+                &Source::Words,
+                &route.upstream_model,
+                &route.translation,
+            );
             (name, shown(&request.unwrap()))
         })
         .collect();
     snapshot("stability", "requests", &Value::Object(requests));
+}
+
+/// A fixture's `image` names a format, and `mask` says whether there is one.
+#[test]
+fn edits_become_forms() {
+    let catalog = Catalog::load(None).unwrap();
+    let requests = fixtures("stability", "edits")
+        .into_iter()
+        .map(|(name, written)| {
+            let mut written = serde_json::from_slice::<Value>(&written).unwrap();
+            let model = catalog.find(written["model"].as_str().unwrap()).unwrap();
+            let fields = written.as_object_mut().unwrap();
+            let format = fields.remove("image").unwrap();
+            let has_mask = fields.remove("mask").is_some();
+            let rules = model.rules.edits().unwrap();
+            let (request, _) = rules
+                .check(&params(&written), Unsupported::Reject)
+                .unwrap_or_else(|violation| panic!("{name}: {violation:?}"));
+            let image = Upload::from_bytes(painted(format.as_str().unwrap())).unwrap();
+            let source = if has_mask {
+                let white = Upload::from_bytes(png(64, 64)).unwrap();
+                Source::Part { image, white }
+            } else {
+                Source::Picture(image)
+            };
+            let edits = model.routes[0].edits.as_ref().unwrap();
+            let masked = edits.masked.as_ref().filter(|_| has_mask);
+            let route = masked.unwrap_or(&edits.route);
+            let request = request::write(
+                &request,
+                0,
+                &source,
+                &route.upstream_model,
+                &route.translation,
+            );
+            (name, shown(&request.unwrap()))
+        })
+        .collect();
+    snapshot("stability", "edits", &Value::Object(requests));
+}
+
+fn painted(format: &str) -> bytes::Bytes {
+    let picture = image::RgbImage::new(64, 64);
+    let mut file = std::io::Cursor::new(Vec::new());
+    match format {
+        "png" => return png(64, 64),
+        "jpeg" => picture
+            .write_to(&mut file, image::ImageFormat::Jpeg)
+            .unwrap(),
+        "webp" => {
+            let encoded = webp::Encoder::from_rgb(picture.as_raw(), 64, 64).encode(50.0);
+            file.get_mut().extend_from_slice(&encoded);
+        }
+        other => panic!("cannot paint {other}"),
+    }
+    file.into_inner().into()
+}
+
+/// What a models_dir may ask for, and no endpoint can.
+#[test]
+fn what_an_endpoint_cannot_do_is_not_sent() {
+    let catalog = Catalog::load(None).unwrap();
+    let request = checked(
+        &catalog,
+        &json!({"model": "stable-image-core", "prompt": "x"}),
+    );
+    let upload = || Upload::from_bytes(png(64, 64)).unwrap();
+    let part = || Source::Part {
+        image: upload(),
+        white: upload(),
+    };
+    for (source, model, param) in [
+        (Source::Words, "inpaint", "image"),
+        (Source::Picture(upload()), "core", "image"),
+        (part(), "core", "mask"),
+        (part(), "ultra", "mask"),
+        (part(), "sd3.5-large", "mask"),
+    ] {
+        let written = request::write(&request, 0, &source, model, &Translation::default());
+        let error = written.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::InvalidRequest, "{model}");
+        assert_eq!(error.param.as_deref(), Some(param), "{model}");
+    }
 }
 
 #[test]
@@ -84,7 +182,8 @@ fn a_translation_changes_names_words_and_sizes() {
         }),
     );
     let translation = |toml: &str| toml::from_str::<Translation>(toml).unwrap();
-    let says = |toml: &str| request::write(&request, 0, "sd4-huge", &translation(toml));
+    let says =
+        |toml: &str| request::write(&request, 0, &Source::Words, "sd4-huge", &translation(toml));
     let written = says(
         r#"
         names = { prompt = "text", output_format = "format", quality = "style_preset" }

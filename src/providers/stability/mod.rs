@@ -1,4 +1,4 @@
-//! The Stability adapter: v2beta's ultra, core and sd3 (`contracts/stability.md`).
+//! The Stability adapter: v2beta's ultra, core, sd3 and inpaint (`contracts/stability.md`).
 //!
 //! A form goes out, the bytes of one picture come back and stream straight into the sink. Three pure parts
 //! around that: [`request`] writes the form, [`answer`] judges the head before a byte is passed on,
@@ -17,10 +17,16 @@ use std::{fmt, num::NonZeroU8};
 
 use futures_util::future::BoxFuture;
 
-use self::{answer::Head, error::ErrorBody, settings::Settings};
+use self::{
+    answer::Head,
+    error::ErrorBody,
+    request::{Source, unsayable},
+    settings::Settings,
+};
 use super::{
-    Call, Encoding, ErrorKind, PictureEvent, PictureSink, Provider, ProviderError, Report,
+    Call, Encoding, ErrorKind, PictureEvent, PictureSink, Provider, ProviderError, Report, Task,
     http::{self, Answer, Attempt, HttpClient},
+    mask,
 };
 use crate::{clock::Clock, config::ProviderConfig};
 
@@ -51,16 +57,18 @@ impl Stability {
         sink: &mut dyn PictureSink,
     ) -> Result<Report, ProviderError> {
         let mut attempt = self.http.begin(call.deadline)?;
+        let source = Source::of(&call.task).await?;
         let request = request::write(
             &call.request,
             call.first,
+            &source,
             &call.route.upstream_model,
             &call.route.translation,
         )?;
         let (content_type, body) = request.form.encode();
         let answer = attempt
             .post(
-                &["v2beta", "stable-image", "generate", request.endpoint],
+                &["v2beta", "stable-image", request.family, request.endpoint],
                 &content_type,
                 request.headers,
                 body,
@@ -84,6 +92,31 @@ impl Stability {
                 ))
             }
             Head::Nothing(why) => Err(why),
+        }
+    }
+}
+
+impl Source {
+    /// What a task is painted from, its mask turned over.
+    async fn of(task: &Task) -> Result<Self, ProviderError> {
+        match task {
+            Task::Generate => Ok(Self::Words),
+            Task::Edit(inputs) => {
+                let [image] = inputs.images.as_slice() else {
+                    return Err(unsayable(
+                        "image",
+                        "this provider edits one picture at a time",
+                    ));
+                };
+                Ok(match &inputs.mask {
+                    Some(mask) => Self::Part {
+                        image: image.clone(),
+                        white: mask::white_where_transparent(mask).await?,
+                    },
+                    None => Self::Picture(image.clone()),
+                })
+            }
+            Task::Vary(_) => Err(unsayable("model", "this provider makes no variations")),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A neutral request becomes a form (`contracts/stability.md`, sections 2.1 to 2.3 and 7.2).
+//! A neutral request becomes a form (`contracts/stability.md`, sections 2.1 to 2.4 and 7.2).
 //!
 //! What the catalog's rules let through and Stability has no word for (`quality`, `style`, …) goes out only
 //! under a name that the route's translation gives it. Pure.
@@ -13,6 +13,7 @@ use crate::{
         Background, Complexity, ImageRequest, Moderation, OutputFormat, Parameter, Quality,
         Setting, SizeChoice, Style, StylePreset, Translation,
     },
+    images::Upload,
     providers::{ErrorKind, ProviderError, http::Form},
 };
 
@@ -22,19 +23,37 @@ const END_USER: HeaderName = HeaderName::from_static("stability-client-user-id")
 /// What goes out for one picture.
 #[derive(Debug)]
 pub(super) struct FormRequest {
-    /// The last part of the path: `ultra`, `core` or `sd3`.
+    /// The part of the path before it: `generate` or `edit`.
+    pub(super) family: &'static str,
+    /// The last part of the path: `ultra`, `core`, `sd3` or `inpaint`.
     pub(super) endpoint: &'static str,
     pub(super) form: Form,
     pub(super) headers: HeaderMap,
 }
 
+/// What a picture is painted from.
+pub(super) enum Source {
+    /// From the prompt alone.
+    Words,
+    /// From the whole of a picture.
+    Picture(Upload),
+    /// From a picture, and only where the other is white (section 2.4).
+    Part {
+        /// What stays elsewhere.
+        image: Upload,
+        /// In shades of grey.
+        white: Upload,
+    },
+}
+
 /// The request for the picture with this index among those asked for; there is no `n`.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidRequest`] for a size that this provider has no way to say.
+/// [`ErrorKind::InvalidRequest`] for a size, a picture or a mask that this endpoint has no way to say.
 pub(super) fn write(
     request: &ImageRequest,
     index: u8,
+    source: &Source,
     upstream_model: &str,
     translation: &Translation,
 ) -> Result<FormRequest, ProviderError> {
@@ -42,19 +61,39 @@ pub(super) fn write(
         translation,
         form: Form::default(),
     };
-    // Two models have paths of their own; the names of the others are values of a field (section 8, trap 7).
-    let endpoint = match upstream_model {
-        "ultra" => "ultra",
-        "core" => "core",
+    // Three models have paths of their own; the names of the others are values of a field (section 8, trap 7).
+    let (family, endpoint) = match upstream_model {
+        "ultra" => ("generate", "ultra"),
+        "core" => ("generate", "core"),
+        "inpaint" => ("edit", "inpaint"),
         _ => {
             writer.form.text("model", upstream_model);
-            "sd3"
+            ("generate", "sd3")
         }
     };
     writer
         .form
         .text(translation.name(Parameter::Prompt), request.prompt.as_str());
-    writer.size(request.size)?;
+    match (source, endpoint) {
+        (Source::Words, "ultra" | "core" | "sd3") => writer.size(request.size)?,
+        (Source::Picture(image), "ultra" | "sd3") => {
+            if endpoint == "sd3" {
+                writer.form.text("mode", "image-to-image");
+            }
+            writer.form.file("image", "image", image);
+            // The default goes out too: upstream there is none.
+            writer.text(Parameter::Strength, request.strength.map(|set| set.value));
+        }
+        // Without a mask the picture's own transparency says where.
+        (Source::Picture(image), "inpaint") => writer.form.file("image", "image", image),
+        (Source::Part { image, white }, "inpaint") => {
+            writer.form.file("image", "image", image);
+            writer.form.file("mask", "mask", white);
+        }
+        (Source::Words, _) => return Err(unsayable("image", "this endpoint only edits")),
+        (Source::Picture(_), _) => return Err(unsayable("image", "this endpoint edits nothing")),
+        (Source::Part { .. }, _) => return Err(unsayable("mask", "this endpoint takes no mask")),
+    }
     writer.word(
         Parameter::OutputFormat,
         request.output_format,
@@ -88,15 +127,25 @@ pub(super) fn write(
     );
     let seed = request.seed.and_then(|seed| nth_seed(seed.value, index));
     writer.text(Parameter::Seed, seed);
+    writer.text(Parameter::GrowMask, request.grow_mask.map(|set| set.value));
     writer.text(Parameter::CfgScale, request.cfg_scale.map(|set| set.value));
     for (name, value) in &translation.fixed {
         writer.form.text(name, field_text(value));
     }
     Ok(FormRequest {
+        family,
         endpoint,
         form: writer.form,
         headers: headers(request),
     })
+}
+
+/// What a route of the catalog asks of this provider that it cannot do.
+pub(super) fn unsayable(parameter: &str, why: &str) -> ProviderError {
+    ProviderError {
+        param: Some(parameter.to_owned()),
+        ..ProviderError::new(ErrorKind::InvalidRequest, why)
+    }
 }
 
 struct Writer<'a> {
@@ -142,10 +191,7 @@ impl Writer<'_> {
         };
         let fields = self.translation.size.fields(choice).ok_or_else(|| {
             let message = format!("size {choice} cannot be asked of this provider");
-            ProviderError {
-                param: Some(Parameter::Size.as_str().to_owned()),
-                ..ProviderError::new(ErrorKind::InvalidRequest, message)
-            }
+            unsayable(Parameter::Size.as_str(), &message)
         })?;
         for (name, value) in fields.as_ref() {
             self.form.text(name, field_text(value));

@@ -1,4 +1,4 @@
-//! A strict fake of Stability's v2beta text-to-image endpoints, on a real socket.
+//! A strict fake of Stability's v2beta image endpoints, on a real socket: ultra, core, sd3 and inpaint.
 //!
 //! It refuses what the real one refuses, answers in its exact shapes, records every request, and
 //! misbehaves when told to. Written from `contracts/stability.md` alone; it knows nothing of Easel.
@@ -24,6 +24,7 @@ use axum::{
     response::Response,
     routing::post,
 };
+use bytes::Bytes;
 use tokio::{net::TcpListener, task::JoinSet};
 
 pub(crate) use self::behaviour::{Behaviour, Reply};
@@ -46,8 +47,11 @@ pub(crate) struct FakeStability {
 pub(crate) struct Call {
     /// The last part of the path.
     pub(crate) endpoint: String,
+    /// The part before it: `generate` or `edit`.
+    pub(crate) family: String,
     pub(crate) headers: HeaderMap,
     pub(crate) fields: BTreeMap<String, String>,
+    pub(crate) files: BTreeMap<String, Bytes>,
     /// The status of the refusal, when the request itself was wrong.
     pub(crate) refused: Option<u16>,
 }
@@ -69,7 +73,7 @@ impl FakeStability {
         let address = listener.local_addr().unwrap();
         let state = Arc::new(Shared::default());
         let router = Router::new()
-            .route("/v2beta/stable-image/generate/{endpoint}", post(generate))
+            .route("/v2beta/stable-image/{family}/{endpoint}", post(generate))
             .fallback(unknown_path)
             .with_state(Arc::clone(&state));
         let mut server = JoinSet::new();
@@ -119,25 +123,36 @@ impl FakeStability {
 
 async fn generate(
     State(shared): State<Arc<Shared>>,
-    Path(endpoint): Path<String>,
+    Path((family, endpoint)): Path<(String, String)>,
     request: Request,
 ) -> Response {
     let now = shared.in_flight.fetch_add(1, Ordering::SeqCst) + 1;
     shared.most_in_flight.fetch_max(now, Ordering::SeqCst);
-    let response = answer(&shared, endpoint, request).await;
+    let response = answer(&shared, family, endpoint, request).await;
     shared.in_flight.fetch_sub(1, Ordering::SeqCst);
     response
 }
 
-async fn answer(shared: &Shared, endpoint: String, request: Request) -> Response {
+async fn answer(shared: &Shared, family: String, endpoint: String, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let bytes = to_bytes(body, 64 * 1024 * 1024).await.unwrap_or_default();
-    let fields = form::read(&parts.headers, &bytes);
-    let checked = rules::check(&endpoint, &parts.headers, &bytes, fields.as_deref());
+    let form = form::read(&parts.headers, &bytes);
+    let path = (family.as_str(), endpoint.as_str());
+    let checked = rules::check(path, &parts.headers, &bytes, form.as_deref());
+    let (texts, files): (Vec<_>, Vec<_>) = form
+        .unwrap_or_default()
+        .into_iter()
+        .partition(|part| part.content_type.is_none());
+    let text = |part: form::Part| (part.name.clone(), part.text().unwrap_or("?").to_owned());
     shared.calls.lock().unwrap().push(Call {
         endpoint,
+        family,
         headers: parts.headers,
-        fields: fields.unwrap_or_default().into_iter().collect(),
+        fields: texts.into_iter().map(text).collect(),
+        files: files
+            .into_iter()
+            .map(|part| (part.name, part.content))
+            .collect(),
         refused: checked.as_ref().err().map(|refusal| refusal.status),
     });
     let number = shared.answers.fetch_add(1, Ordering::SeqCst);
@@ -184,8 +199,10 @@ async fn unknown_path(State(shared): State<Arc<Shared>>, request: Request) -> Re
         .unwrap_or_else(Reply::not_found);
     shared.calls.lock().unwrap().push(Call {
         endpoint: request.uri().path().to_owned(),
+        family: String::new(),
         headers: request.headers().clone(),
         fields: BTreeMap::new(),
+        files: BTreeMap::new(),
         refused: Some(refusal.status),
     });
     let (status, headers, body) = refusal.into_parts();

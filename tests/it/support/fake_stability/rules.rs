@@ -2,7 +2,7 @@
 
 use axum::http::HeaderMap;
 
-use super::{API_KEY, BROKE_KEY, Reply};
+use super::{API_KEY, BROKE_KEY, Reply, form::Part};
 
 const RATIOS: [&str; 9] = [
     "21:9", "16:9", "3:2", "5:4", "1:1", "4:5", "2:3", "9:16", "9:21",
@@ -63,19 +63,26 @@ pub(super) fn authorize(headers: &HeaderMap) -> Result<(), Reply> {
 
 /// Checks a request as strictly as the real endpoint does, and fields that no document names as well.
 pub(super) fn check(
-    endpoint: &str,
+    (family, endpoint): (&str, &str),
     headers: &HeaderMap,
     body: &[u8],
-    fields: Option<&[(String, String)]>,
+    parts: Option<&[Part]>,
 ) -> Result<Accepted, Reply> {
     authorize(headers)?;
-    if !["ultra", "core", "sd3"].contains(&endpoint) {
+    if ![
+        ("generate", "ultra"),
+        ("generate", "core"),
+        ("generate", "sd3"),
+        ("edit", "inpaint"),
+    ]
+    .contains(&(family, endpoint))
+    {
         return Err(Reply::not_found());
     }
     if body.len() > MAX_BODY_BYTES {
         return Err(Reply::payload_too_large());
     }
-    let fields = fields
+    let parts = parts
         .ok_or_else(|| Reply::bad_request(&["content-type: must be multipart/form-data".into()]))?;
     let mut problems = Vec::new();
     for (name, value) in headers {
@@ -90,16 +97,24 @@ pub(super) fn check(
     if !["image/*", "application/json"].contains(&accept) {
         problems.push("accept: must be image/* or application/json".to_owned());
     }
-    for (index, (name, value)) in fields.iter().enumerate() {
-        if fields[..index].iter().any(|(earlier, _)| earlier == name) {
+    for (index, part) in parts.iter().enumerate() {
+        let name = &part.name;
+        if parts[..index].iter().any(|earlier| earlier.name == *name) {
             problems.push(format!("{name}: is given twice"));
         }
-        problems.extend(problem(endpoint, name, value).map(|what| format!("{name}: {what}")));
+        let problem = match (part.text(), &part.content_type) {
+            (Some(text), _) => problem(endpoint, name, text),
+            (None, Some(content_type)) => file_problem(endpoint, name, content_type, &part.content),
+            (None, None) => Some("must be a string".to_owned()),
+        };
+        problems.extend(problem.map(|what| format!("{name}: {what}")));
     }
     let find = |name: &str| {
-        let found = fields.iter().find(|(field, _)| field == name);
-        found.map(|(_, value)| value.as_str())
+        let found = parts.iter().find(|part| part.name == name);
+        found.and_then(Part::text)
     };
+    let image = parts.iter().find(|part| part.name == "image");
+    problems.extend(image_problems(endpoint, image.is_some(), &find));
     let Some(prompt) = find("prompt") else {
         problems.push("prompt: is required".to_owned());
         return Err(Reply::bad_request(&problems));
@@ -121,7 +136,10 @@ pub(super) fn check(
             .into_iter()
             .find(|known| *known == format)
             .expect("checked"),
-        size: size(endpoint, find("aspect_ratio").unwrap_or("1:1")),
+        size: match image.and_then(|image| sides(&image.content)) {
+            Some(size) if endpoint == "inpaint" => size,
+            _ => size(endpoint, find("aspect_ratio").unwrap_or("1:1")),
+        },
         as_json: accept == "application/json",
     })
 }
@@ -145,15 +163,86 @@ fn problem(endpoint: &str, name: &str, value: &str) -> Option<String> {
     match (name, endpoint) {
         ("prompt", _) => text(1),
         ("negative_prompt", _) => text(0),
-        ("aspect_ratio", _) => one_of(&RATIOS),
+        ("aspect_ratio", "ultra" | "core" | "sd3") => one_of(&RATIOS),
         ("seed", _) => number(0.0, 4_294_967_294.0),
         ("output_format", _) => one_of(&FORMATS),
         ("style_preset", _) => one_of(&STYLES),
         ("cfg_scale", "sd3") => number(1.0, 10.0),
         ("model", "sd3") => one_of(&MODELS),
-        ("mode", "sd3") => one_of(&["text-to-image"]),
+        ("mode", "sd3") => one_of(&["text-to-image", "image-to-image"]),
+        ("strength", "sd3" | "ultra") => number(0.0, 1.0),
+        ("grow_mask", "inpaint") => number(0.0, 100.0),
+        ("image" | "mask", _) => Some("must be a file".to_owned()),
         _ => Some("is not a field of this endpoint".to_owned()),
     }
+}
+
+/// What is wrong with a file (sections 2.2 and 2.4).
+fn file_problem(endpoint: &str, name: &str, content_type: &str, bytes: &[u8]) -> Option<String> {
+    match (name, endpoint) {
+        ("image", "sd3" | "ultra" | "inpaint") | ("mask", "inpaint") => {}
+        _ => return Some("is not a field of this endpoint".to_owned()),
+    }
+    let format = match imagesize::image_type(bytes) {
+        Ok(imagesize::ImageType::Png) => "image/png",
+        Ok(imagesize::ImageType::Jpeg) => "image/jpeg",
+        Ok(imagesize::ImageType::Webp) => "image/webp",
+        _ => return Some("must be a valid image of type jpeg, png or webp".to_owned()),
+    };
+    if content_type != format {
+        return Some(format!("is {format}, not {content_type}"));
+    }
+    let Some((width, height)) = sides(bytes) else {
+        return Some("has no size".to_owned());
+    };
+    let pixels = u64::from(width) * u64::from(height);
+    if width.min(height) < 64 || endpoint == "ultra" && width.max(height) > 16_384 {
+        return Some("every side must be between 64 and 16384 pixels".to_owned());
+    }
+    (endpoint == "inpaint" && !(4096..=9_437_184).contains(&pixels))
+        .then(|| "must have 4096 to 9437184 pixels".to_owned())
+}
+
+fn sides(bytes: &[u8]) -> Option<(u32, u32)> {
+    let size = imagesize::blob_size(bytes).ok()?;
+    Some((size.width.try_into().ok()?, size.height.try_into().ok()?))
+}
+
+/// What goes only together with a picture, or not at all (sections 2.2 and 2.4).
+fn image_problems<'a>(
+    endpoint: &str,
+    has_image: bool,
+    find: &impl Fn(&str) -> Option<&'a str>,
+) -> Vec<String> {
+    let from_image = find("mode") == Some("image-to-image");
+    let is = |name: &str| find(name).is_some();
+    [
+        (endpoint == "inpaint" && !has_image, "image: is required"),
+        (
+            endpoint == "sd3" && from_image && !has_image,
+            "image: is required when mode is image-to-image",
+        ),
+        (
+            endpoint == "sd3" && !from_image && has_image,
+            "image: is only for image-to-image",
+        ),
+        (
+            has_image && endpoint != "inpaint" && !is("strength"),
+            "strength: is required with an image",
+        ),
+        (
+            !has_image && is("strength"),
+            "strength: is only for an image",
+        ),
+        (
+            from_image && is("aspect_ratio"),
+            "aspect_ratio: is only for text-to-image",
+        ),
+    ]
+    .into_iter()
+    .filter(|(wrong, _)| *wrong)
+    .map(|(_, what)| what.to_owned())
+    .collect()
 }
 
 /// Which sizes come is not published; these have the ratio, and 1 MP, or 1.5 MP for core.

@@ -3,6 +3,8 @@
 //!
 //! Prices and fields are those of `contracts/stability.md`, not of Easel's catalog.
 
+mod edits;
+
 use std::{
     collections::BTreeSet,
     sync::Arc,
@@ -13,7 +15,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::support::{
-    App, Client, Key, Secrets,
+    Answer, App, Client, Key, Secrets,
     fake_stability::{API_KEY, BROKE_KEY, Behaviour, Call, FakeStability, Reply},
     pictures::measure,
     usd,
@@ -99,8 +101,14 @@ impl Studio {
     async fn paint(&self, request: &Value, expected_nano: i64) -> Value {
         let before = self.app.balance(&self.key).await;
         let answer = self.app.generate(&self.key, request).await.expect(200);
+        self.prove_charge(&before, &answer, expected_nano).await;
+        answer.json()
+    }
+
+    /// The answer, the balance and the books name the same amount.
+    async fn prove_charge(&self, before: &Value, answer: &Answer, expected_nano: i64) {
         let body = answer.json();
-        assert_eq!(body["usage"]["cost"], usd(expected_nano), "{request}");
+        assert_eq!(body["usage"]["cost"], usd(expected_nano), "{body}");
         let id = answer.header("x-generation-id").to_owned();
         for (what, sql) in [
             ("the capture", "select captured_nano_usd from holds where"),
@@ -115,13 +123,12 @@ impl Studio {
         ] {
             let sql = format!("{sql} generation_id = '{id}'");
             let booked = self.app.database.number(&sql).await;
-            assert_eq!(booked, expected_nano, "{what}: {request}");
+            assert_eq!(booked, expected_nano, "{what}: {body}");
         }
         let after = self.app.balance(&self.key).await;
         let spent = before.as_f64().unwrap() - after.as_f64().unwrap();
         let expected = usd(expected_nano).as_f64().unwrap();
         assert!((spent - expected).abs() < 1e-9, "{before} - {after}");
-        body
     }
 
     /// One call that ends so: what the caller sees is `STATUS CODE TYPE`; nothing is charged or held.
@@ -811,7 +818,7 @@ async fn the_fake_is_strict() {
         ("seed", "4294967295"),
         ("style_preset", "vivid"),
         ("cfg_scale", "0.9"),
-        ("mode", "image-to-image"),
+        ("mode", "image-to-picture"),
         ("strength", "0.5"),
         ("output_format", "gif"),
         ("negative_prompt", &"x".repeat(10_001)),

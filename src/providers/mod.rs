@@ -184,6 +184,11 @@ pub trait Provider: Send + Sync + std::fmt::Debug {
         sink: &'a mut dyn PictureSink,
     ) -> BoxFuture<'a, Result<Report, ProviderError>>;
 
+    /// Calls that are being made now.
+    fn in_flight(&self) -> usize {
+        0
+    }
+
     /// Waits for what goes on behind calls that have ended, such as telling the provider to stop a job.
     /// Bounded to seconds; for the end of the process, when no call is made any more.
     fn drain(&self) -> BoxFuture<'_, ()> {

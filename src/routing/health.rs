@@ -26,6 +26,8 @@ pub struct BreakerSettings {
 
 /// The longest rest, whatever doubling or a provider's `Retry-After` says.
 const LONGEST_REST: Duration = Duration::from_mins(5);
+/// The longest rest that can be ordered: a year. Who wants a provider gone switches it off.
+const LONGEST_ORDERED_REST: Duration = Duration::from_hours(365 * 24);
 /// A rate limit that does not say for how long.
 const UNSAID_RETRY_AFTER: Duration = Duration::from_secs(5);
 /// How long our own account's trouble (key, credit) keeps a route at rest: only a person mends it.
@@ -114,6 +116,30 @@ pub struct Health {
     routes: RwLock<HashMap<String, HashMap<String, Arc<RouteHealth>>>>,
 }
 
+/// How a provider looks to an operator.
+#[derive(Debug, Clone, Default)]
+pub struct ProviderHealth {
+    /// How long all of its routes still rest; `None` when only single ones do, or none.
+    pub rests_for: Option<Duration>,
+    /// Whether an operator ordered that.
+    pub by_order: bool,
+    /// Its routes that have been called, by upstream model.
+    pub routes: Vec<RouteReport>,
+}
+
+/// How one route looks to an operator.
+#[derive(Debug, Clone)]
+pub struct RouteReport {
+    /// The provider's name of the model.
+    pub upstream_model: String,
+    /// How it looks.
+    pub condition: Condition,
+    /// Calls that failed since the last that did not.
+    pub failures_in_a_row: u32,
+    /// How long it still rests; zero when its next call is a probe that is under way.
+    pub rests_for: Option<Duration>,
+}
+
 /// The health of one route.
 #[derive(Debug, Default)]
 struct RouteHealth(Mutex<State>);
@@ -124,6 +150,8 @@ struct State {
     failed_probes: u32,
     rests_until: Option<Instant>,
     rests_since: Option<Instant>,
+    /// What an operator ordered; no success ends it.
+    ordered_rest_until: Option<Instant>,
     probing_since: Option<Instant>,
     failure_rate: f64,
     latency_seconds: Option<f64>,
@@ -226,6 +254,50 @@ impl Health {
         }
     }
 
+    /// Rests all routes of a provider for this long, whatever their calls bring: others go before them.
+    pub fn rest(&self, provider: &str, time: Duration, now: Instant) {
+        let until = now + time.min(LONGEST_ORDERED_REST);
+        self.route(provider, ACCOUNT).lock().ordered_rest_until = Some(until);
+    }
+
+    /// Ends every rest of a provider, ordered or earned, and forgets the failures in a row that led to it.
+    pub fn resume(&self, provider: &str) {
+        let routes = self.routes.read().unwrap_or_else(PoisonError::into_inner);
+        for route in routes.get(provider).into_iter().flat_map(HashMap::values) {
+            let mut state = route.lock();
+            state.ordered_rest_until = None;
+            state.rests_until = None;
+            state.rests_since = None;
+            state.probing_since = None;
+            state.failures_in_a_row = 0;
+            state.failed_probes = 0;
+        }
+    }
+
+    /// How a provider and those of its routes that have been called look now, for an operator.
+    pub fn of_provider(&self, provider: &str, now: Instant) -> ProviderHealth {
+        let routes = self.routes.read().unwrap_or_else(PoisonError::into_inner);
+        let mut health = ProviderHealth::default();
+        for (upstream_model, route) in routes.get(provider).into_iter().flatten() {
+            let state = route.lock();
+            if upstream_model == ACCOUNT {
+                health.rests_for = state.rests_for(now);
+                health.by_order = state.is_ordered_to_rest(now);
+            } else {
+                health.routes.push(RouteReport {
+                    upstream_model: upstream_model.clone(),
+                    condition: state.condition(now),
+                    failures_in_a_row: state.failures_in_a_row,
+                    rests_for: state.rests_for(now),
+                });
+            }
+        }
+        health
+            .routes
+            .sort_by(|one, other| one.upstream_model.cmp(&other.upstream_model));
+        health
+    }
+
     fn known(&self, provider: &str, upstream_model: &str) -> Option<Arc<RouteHealth>> {
         let routes = self.routes.read().unwrap_or_else(PoisonError::into_inner);
         routes.get(provider)?.get(upstream_model).cloned()
@@ -270,7 +342,21 @@ impl State {
         }
     }
 
+    fn is_ordered_to_rest(&self, now: Instant) -> bool {
+        self.ordered_rest_until.is_some_and(|until| now < until)
+    }
+
+    /// What is left of its rest, if it rests.
+    fn rests_for(&self, now: Instant) -> Option<Duration> {
+        let until = self.rests_until.max(self.ordered_rest_until);
+        self.is_resting(now)
+            .then(|| until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now)))
+    }
+
     fn is_resting(&self, now: Instant) -> bool {
+        if self.is_ordered_to_rest(now) {
+            return true;
+        }
         match (self.rests_until, self.probing_since) {
             (Some(until), _) if now < until => true,
             // A probe that never reports (its process side was dropped) does not rest the route for good.
@@ -541,6 +627,37 @@ mod tests {
             route.health.condition("p", "other", route.now).standing,
             Standing::Healthy
         );
+    }
+
+    #[test]
+    fn an_ordered_rest_outlasts_successes_and_ends_by_order() {
+        let mut route = Route::new();
+        let now = route.now;
+        route.calls(&[SUCCESS]);
+        route.health.rest("p", Duration::from_hours(2), now);
+        route.calls(&[SUCCESS]).expect(Standing::Resting);
+        let report = route.health.of_provider("p", now);
+        assert!(report.by_order);
+        assert_eq!(report.rests_for, Some(Duration::from_hours(2)));
+        assert_eq!(report.routes.len(), 1);
+        assert_eq!(report.routes[0].rests_for, None, "the route itself is well");
+        route.later(7199).expect(Standing::Resting);
+        route.later(1).expect(Standing::Healthy);
+
+        route.health.rest("p", Duration::MAX, route.now);
+        route
+            .calls(&[Outcome::Failure; 3])
+            .expect(Standing::Resting);
+        route.health.resume("p");
+        // Its failures still count against it, but it is tried.
+        assert_ne!(
+            route.health.condition("p", "m", route.now).standing,
+            Standing::Resting
+        );
+        let report = route.health.of_provider("p", route.now);
+        assert_eq!((report.rests_for, report.by_order), (None, false));
+        assert_eq!(report.routes[0].failures_in_a_row, 0);
+        assert!(route.health.of_provider("q", now).routes.is_empty());
     }
 
     #[test]

@@ -12,7 +12,9 @@ mod preferences;
 
 pub use self::{
     failure::{Next, after_failure, outcome},
-    health::{BreakerSettings, Condition, Health, Outcome, Standing, Ticket},
+    health::{
+        BreakerSettings, Condition, Health, Outcome, ProviderHealth, RouteReport, Standing, Ticket,
+    },
     preferences::{Preferences, Sort},
 };
 use crate::money::NanoUsd;

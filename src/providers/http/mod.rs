@@ -154,6 +154,12 @@ impl HttpClient {
         &self.base_url
     }
 
+    /// Calls that are being made now.
+    pub(super) fn calls_in_flight(&self) -> usize {
+        let all = self.max_in_flight.min(Semaphore::MAX_PERMITS);
+        all.saturating_sub(self.in_flight.available_permits())
+    }
+
     /// Begins a call that ends at `deadline` or after the provider's own timeout.
     ///
     /// # Errors

@@ -365,6 +365,10 @@ impl Provider for OpenAi {
     ) -> BoxFuture<'a, Result<Report, ProviderError>> {
         Box::pin(self.paint(call, sink))
     }
+
+    fn in_flight(&self) -> usize {
+        self.http.calls_in_flight()
+    }
 }
 
 impl fmt::Debug for OpenAi {

@@ -449,6 +449,10 @@ impl Provider for Replicate {
         Box::pin(self.paint(call, sink))
     }
 
+    fn in_flight(&self) -> usize {
+        self.http.calls_in_flight()
+    }
+
     fn drain(&self) -> BoxFuture<'_, ()> {
         self.cancellations.close();
         Box::pin(self.cancellations.wait())

@@ -1,7 +1,7 @@
 //! Easel: one OpenAI-compatible endpoint for every image model.
 //!
 //! The rooms, from the street to the cellar. Arrows run one way:
-//! `cli → api → gateway → {routing, providers, ledger, images} → {catalog, keys, money}`.
+//! `cli → api/admin → gateway → {routing, providers, ledger, images} → {catalog, keys, money}`.
 //! What each room must *not* know is what makes a change checkable by eye.
 //!
 //! | room | is for | must not know |
@@ -9,6 +9,7 @@
 //! | [`cli`] | commands, wiring, start order, exit codes | how anything works inside |
 //! | [`config`] | the file and the environment, as one typed value | everything else |
 //! | [`api`] | the OpenAI surface: parse, answer, errors | SQL, provider names |
+//! | [`admin`] | the operator's API, and what it shares with the commands | SQL, provider names |
 //! | [`gateway`] | the one way a request goes: admit → hold → attempt → deliver → settle | axum, SQL, provider JSON |
 //! | [`routing`] | which route next | bodies, money tables, sockets |
 //! | [`providers`] | one folder per adapter, the shared HTTP client | accounts, holds, prices, SQL |
@@ -19,6 +20,7 @@
 //! | [`postgres`] | pool, migrations, the private server | what the tables mean |
 //! | [`telemetry`], [`clock`] | logs, figures and time, usable by all | anybody |
 
+pub mod admin;
 pub mod api;
 pub mod catalog;
 pub mod cli;

@@ -36,7 +36,7 @@ impl FromRequestParts<App> for Authenticated {
 }
 
 /// The token behind `Bearer`, whose case does not matter (RFC 9110, 11.1).
-fn bearer(value: &str) -> Option<&str> {
+pub(crate) fn bearer(value: &str) -> Option<&str> {
     let (scheme, token) = value.split_once(' ')?;
     let token = token.trim();
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)

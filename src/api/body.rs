@@ -22,22 +22,30 @@ impl FromRequest<App> for JsonObject {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
-        check_content_type(request.headers())?;
-        // A client that waits to be told to go on sends nothing after a refusal.
-        let waits = request.headers().contains_key(header::EXPECT);
-        let mut body = request.into_body();
-        let bytes = match read(&mut body, &app.limits).await {
-            Err(error @ ApiError::BodyTooLarge(_)) if !waits => {
-                discard(body).await;
-                return Err(error);
-            }
-            read => read?,
-        };
+        let bytes = json_bytes(request, &app.limits).await?;
         match serde_json::from_slice(&bytes) {
             Ok(Value::Object(object)) => Ok(Self(object)),
             Ok(_) => Err(ApiError::NotAnObject),
             Err(error) => Err(ApiError::Json(describe(&error))),
         }
+    }
+}
+
+/// The bytes of a request's JSON body, read within the limits.
+///
+/// # Errors
+/// Another content type, a body that is too large or pauses for too long, or one that breaks off.
+pub(crate) async fn json_bytes(request: Request, limits: &Limits) -> Result<BytesMut, ApiError> {
+    check_content_type(request.headers())?;
+    // A client that waits to be told to go on sends nothing after a refusal.
+    let waits = request.headers().contains_key(header::EXPECT);
+    let mut body = request.into_body();
+    match read(&mut body, limits).await {
+        Err(error @ ApiError::BodyTooLarge(_)) if !waits => {
+            discard(body).await;
+            Err(error)
+        }
+        read => read,
     }
 }
 
@@ -163,7 +171,7 @@ async fn discard(body: Body) {
 }
 
 /// Where and what, never the content.
-fn describe(error: &serde_json::Error) -> String {
+pub(crate) fn describe(error: &serde_json::Error) -> String {
     let what = match error.classify() {
         serde_json::error::Category::Eof => "it ends too early",
         _ => "syntax error",

@@ -102,15 +102,15 @@ impl From<KeyError> for ApiError {
     }
 }
 
-const INVALID: &str = "invalid_request_error";
+pub(crate) const INVALID: &str = "invalid_request_error";
 const SERVER: &str = "server_error";
 const UPSTREAM: &str = "upstream_error";
 const FORM_OR_JSON: &str =
     "This API method accepts 'multipart/form-data' and 'application/json' requests.";
 const ONLY_JSON: &str = "This API method only accepts 'application/json' requests.";
 
-/// What a refusal looks like on the wire.
-struct Parts {
+/// What a refusal looks like on the wire; for the operator's surface too.
+pub(crate) struct Parts {
     status: StatusCode,
     error_type: String,
     code: Option<String>,
@@ -122,7 +122,12 @@ struct Parts {
 }
 
 impl Parts {
-    fn new(status: StatusCode, error_type: &str, code: &str, message: impl Into<String>) -> Self {
+    pub(crate) fn new(
+        status: StatusCode,
+        error_type: &str,
+        code: &str,
+        message: impl Into<String>,
+    ) -> Self {
         Self {
             status,
             error_type: error_type.to_owned(),
@@ -135,7 +140,7 @@ impl Parts {
         }
     }
 
-    fn param(self, param: &str) -> Self {
+    pub(crate) fn param(self, param: &str) -> Self {
         Self {
             param: Some(param.to_owned()),
             ..self
@@ -143,7 +148,7 @@ impl Parts {
     }
 
     /// The caller may come back after this time.
-    fn come_back(self, after: Duration) -> Self {
+    pub(crate) fn come_back(self, after: Duration) -> Self {
         Self {
             retry_after: Some(after),
             should_retry: self.should_retry.map(|_| true),
@@ -513,7 +518,7 @@ fn list(reasons: &[(String, String)]) -> String {
 }
 
 /// The start of what a client wrote, short enough to repeat.
-pub(super) fn excerpt(text: &str) -> String {
+pub(crate) fn excerpt(text: &str) -> String {
     const LONGEST: usize = 64;
     match text.char_indices().nth(LONGEST) {
         Some((end, _)) => format!("{}…", &text[..end]),
@@ -555,6 +560,13 @@ struct EventBody<'a> {
 }
 
 impl Parts {
+    /// For the exchange's line in the log.
+    fn record(&self) {
+        if let Some(code) = &self.code {
+            tracing::Span::current().record("error.code", code);
+        }
+    }
+
     fn envelope(&self) -> Envelope<'_> {
         Envelope {
             error: EnvelopeError {
@@ -571,7 +583,8 @@ impl ApiError {
     /// The error as the last event of a stream that has begun.
     pub(super) fn event(&self) -> String {
         let parts = self.parts();
-        self.log(&parts);
+        self.log();
+        parts.record();
         let body = EventBody {
             event_type: "error",
             envelope: parts.envelope(),
@@ -581,7 +594,7 @@ impl ApiError {
     }
 
     /// Logged once, where it is handled: the causes of our own faults are for the log only.
-    fn log(&self, parts: &Parts) {
+    fn log(&self) {
         match self {
             Self::Internal(cause) | Self::Gateway(GatewayError::Internal(cause)) => {
                 tracing::error!(error = &**cause as &dyn Error, "internal error");
@@ -595,9 +608,6 @@ impl ApiError {
             _ => {}
         }
         let span = tracing::Span::current();
-        if let Some(code) = &parts.code {
-            span.record("error.code", code);
-        }
         if let Self::Gateway(GatewayError::Upstream(failure)) = self {
             span.record("generation.id", tracing::field::display(failure.generation));
             span.record("provider.name", &failure.provider);
@@ -607,25 +617,33 @@ impl ApiError {
 
 const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
-impl IntoResponse for ApiError {
+impl IntoResponse for Parts {
     fn into_response(self) -> Response {
-        let parts = self.parts();
-        self.log(&parts);
-        let mut response = (parts.status, Json(parts.envelope())).into_response();
+        self.record();
+        let mut response = (self.status, Json(self.envelope())).into_response();
         let headers = response.headers_mut();
-        if let Some(after) = parts.retry_after {
+        if let Some(after) = self.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds(after)));
         }
-        if let Some(should_retry) = parts.should_retry {
+        if let Some(should_retry) = self.should_retry {
             let value = if should_retry { "true" } else { "false" };
             headers.insert(X_SHOULD_RETRY, HeaderValue::from_static(value));
         }
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let parts = self.parts();
+        self.log();
+        let mut response = parts.into_response();
         if let Self::Gateway(GatewayError::Upstream(failure)) = &self {
             let generation = failure.generation.to_string();
-            super::answer::trace(headers, &generation, &failure.attempts);
-        }
-        if parts.status == StatusCode::UNAUTHORIZED {
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            super::answer::trace(response.headers_mut(), &generation, &failure.attempts);
         }
         response
     }

@@ -32,6 +32,11 @@ mod uploads;
 
 use std::{sync::Arc, time::Duration};
 
+pub(crate) use self::{
+    auth::bearer,
+    body::{describe, json_bytes},
+    error::{INVALID, Parts, excerpt},
+};
 pub use self::{
     error::ApiError,
     router::{metrics_router, router},

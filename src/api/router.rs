@@ -11,20 +11,21 @@ use super::{
     ApiError, App, credits, edits, files, generations, health, history, metrics, middleware, models,
 };
 
-/// Every endpoint, with what every exchange goes through around it. `/metrics` is among them unless it has
-/// an address of its own.
-pub fn router(app: App, has_metrics: bool) -> Router {
+/// Every endpoint, and those of `operator` if there are any, with what every exchange goes through around them.
+/// `/metrics` is among them unless it has an address of its own.
+pub fn router(app: App, has_metrics: bool, operator: Option<Router>) -> Router {
     let metrics = if has_metrics {
         metrics_routes()
     } else {
         Router::new()
     };
-    around(metrics.merge(routes()), app)
+    let all = metrics.merge(routes()).with_state(app);
+    around(all.merge(operator.unwrap_or_default()))
 }
 
 /// What an address of its own for `/metrics` serves: that and nothing else.
 pub fn metrics_router(app: App) -> Router {
-    around(metrics_routes(), app)
+    around(metrics_routes().with_state(app))
 }
 
 fn metrics_routes() -> Router<App> {
@@ -57,13 +58,12 @@ fn routes() -> Router<App> {
         .route("/readyz", get(health::ready))
 }
 
-fn around(routes: Router<App>, app: App) -> Router {
+fn around(routes: Router) -> Router {
     routes
         .fallback(unknown_path)
         .method_not_allowed_fallback(method_not_allowed)
         // Outermost, so that the two fallbacks are named and logged like everything else.
         .layer(from_fn(middleware::exchange))
-        .with_state(app)
 }
 
 async fn unknown_path(method: Method, uri: Uri) -> ApiError {

@@ -1,10 +1,13 @@
 //! The accept loop: connections are bounded in number, a request's head in time, and shutdown lets the
 //! exchanges in flight finish.
 
-use std::{convert::Infallible, io, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, net::IpAddr, sync::Arc, time::Duration};
 
 use axum::Router;
-use hyper::service::{Service as _, service_fn};
+use hyper::{
+    body::Incoming,
+    service::{Service as _, service_fn},
+};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{conn::auto, graceful::GracefulShutdown},
@@ -31,6 +34,11 @@ pub struct ServerSettings {
     /// How long exchanges in flight may take to finish once `stop` is cancelled.
     pub drain_timeout: Duration,
 }
+
+/// Who is at the other end of the connection; among the extensions of every request. A proxy's address where
+/// there is one.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(pub IpAddr);
 
 /// After a failed accept (no file descriptors left) the next one fails as well; do not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -59,7 +67,7 @@ pub async fn serve(
             () = stop.cancelled() => break,
             accepted = accept(&listener, &slots) => accepted,
         };
-        let (socket, slot) = match accepted {
+        let (socket, peer, slot) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(
@@ -82,7 +90,8 @@ pub async fn serve(
         let service = {
             let activity = Arc::clone(&activity);
             let router = TowerToHyperService::new(router.clone());
-            service_fn(move |request| {
+            service_fn(move |mut request: http::Request<Incoming>| {
+                request.extensions_mut().insert(peer);
                 let exchange = activity.begin();
                 let answer = router.call(request);
                 async move { Ok::<_, Infallible>(exchange.ends_with(answer.await?)) }
@@ -139,13 +148,17 @@ fn bound_stalls(_: &tokio::net::TcpStream, _: Duration) {}
 async fn accept(
     listener: &TcpListener,
     slots: &Arc<Semaphore>,
-) -> io::Result<(tokio::net::TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+) -> io::Result<(
+    tokio::net::TcpStream,
+    Peer,
+    tokio::sync::OwnedSemaphorePermit,
+)> {
     let slot = Arc::clone(slots)
         .acquire_owned()
         .await
         .map_err(io::Error::other)?;
-    let (socket, _) = listener.accept().await?;
-    Ok((socket, slot))
+    let (socket, address) = listener.accept().await?;
+    Ok((socket, Peer(address.ip()), slot))
 }
 
 #[cfg(test)]

@@ -4,10 +4,11 @@ mod show;
 
 use std::process::ExitCode;
 
-use anyhow::{bail, ensure};
+use anyhow::bail;
 
-use super::{Context, output, values::Markup};
+use super::{Context, output};
 use crate::{
+    admin::words::{self, Markup},
     keys::Mode,
     ledger::{AccountUpdate, Balance, Ledger, NewAccount, NewEntry},
     money::NanoUsd,
@@ -55,10 +56,10 @@ struct Create {
 struct Name {
     /// A name for people
     #[arg(value_name = "NAME")]
-    positional: Option<String>,
+    positional: Option<words::Name>,
     /// The same, as an option
     #[arg(long)]
-    name: Option<String>,
+    name: Option<words::Name>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -67,7 +68,7 @@ struct Update {
     account: String,
     /// A name for people
     #[arg(long)]
-    name: Option<String>,
+    name: Option<words::Name>,
     /// Basis points (1/100 %) on top of published prices, before those of models and providers; or none for
     /// theirs
     #[arg(long, value_name = "BP")]
@@ -86,7 +87,7 @@ struct Booking {
     note: Option<String>,
     /// A unique name, such as an invoice's number: booked once, however often it is sent
     #[arg(long, value_name = "UNIQUE")]
-    reference: Option<String>,
+    reference: Option<words::Name>,
     /// The play money of test keys
     #[arg(long)]
     test: bool,
@@ -105,11 +106,13 @@ pub(super) async fn run(context: &Context, arguments: Arguments) -> anyhow::Resu
         Command::Create(create) => {
             // clap sees to it that there is one.
             let name = create.name.positional.or(create.name.name);
+            let Some(words::Name(name)) = name else {
+                bail!("an account needs a name");
+            };
             let new = NewAccount {
-                name: name.unwrap_or_default(),
+                name,
                 markup_basis_points: create.markup.and_then(|markup| markup.0),
             };
-            ensure!(!new.name.is_empty(), "an account needs a name");
             let account = ledger.open_account(new).await?;
             if json {
                 output::json(&account)?;
@@ -166,9 +169,8 @@ async fn update(ledger: &Ledger, update: Update, json: bool) -> anyhow::Result<(
         name,
         markup,
     } = update;
-    ensure!(name.as_deref() != Some(""), "an account needs a name");
     let changes = AccountUpdate {
-        name,
+        name: name.map(|words::Name(name)| name),
         markup_basis_points: markup.map(|markup| markup.0),
     };
     if changes == AccountUpdate::default() {
@@ -199,7 +201,7 @@ async fn book(
         mode: if booking.test { Mode::Test } else { Mode::Live },
         amount: booking.amount,
         note: booking.note,
-        reference: booking.reference,
+        reference: booking.reference.map(|words::Name(reference)| reference),
     };
     let entry = match direction {
         Direction::Credit => ledger.credit(&new).await?,

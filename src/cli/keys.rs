@@ -2,24 +2,22 @@
 
 use std::process::ExitCode;
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use chrono::{DateTime, Utc};
 use secrecy::ExposeSecret;
 use serde::Serialize;
+use serde_json::json;
 
-use super::{
-    Context, output,
-    values::{Bound, Expiry, Models},
-};
+use super::{Context, output};
 use crate::{
+    admin::{
+        new_key::{self, KeyOrder},
+        words::{self, Bound, Expiry, Models, Name, Span},
+    },
     ids::{AccountId, KeyId},
-    keys::{ApiKey, KeyError, KeyLimits, KeyUpdate, Keys, Mode, NewKey, UnsupportedParameters},
-    ledger::{Ledger, NewEntry},
+    keys::{ApiKey, KeyError, KeyLimits, KeyUpdate, Keys, Mode, UnsupportedParameters},
     money::NanoUsd,
 };
-
-/// What a test key with an account of its own starts with: 100 USD of play money.
-pub(super) const PLAY_MONEY: NanoUsd = NanoUsd::from_nano(100_000_000_000);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -49,13 +47,15 @@ enum Command {
     Revoke { id: KeyId },
     /// Change what a key may do; what is not named stays
     Update(Update),
+    /// Give a key a new secret and print it, which is shown only now; the old one goes on for a while
+    Rotate(Rotate),
 }
 
 #[derive(Debug, clap::Args)]
 struct Create {
     /// A name for people
     #[arg(long, default_value = "unnamed")]
-    name: String,
+    name: Name,
     /// The account that pays, by id or exact name
     #[arg(long)]
     account: Option<String>,
@@ -90,7 +90,7 @@ struct Update {
     id: KeyId,
     /// A name for people
     #[arg(long)]
-    name: Option<String>,
+    name: Option<Name>,
     /// Only these models, ids or aliases with commas between them; or all
     #[arg(long)]
     models: Option<Models>,
@@ -109,6 +109,14 @@ struct Update {
     /// What happens to parameters that a model does not take: reject or drop
     #[arg(long, value_name = "CHOICE")]
     unsupported_parameters: Option<UnsupportedParameters>,
+}
+
+#[derive(Debug, clap::Args)]
+struct Rotate {
+    id: KeyId,
+    /// How long the old secret goes on; 0s ends it at once. One that goes on from a rotation before ends now
+    #[arg(long, value_name = "SPAN", default_value = "24h")]
+    overlap: Span,
 }
 
 /// What `create --json` prints.
@@ -152,6 +160,7 @@ pub(super) async fn run(context: &Context, arguments: Arguments) -> anyhow::Resu
             let key = keys.update(id, &changes(context, update)?).await?;
             show(&key, json, context.clock.now())?;
         }
+        Command::Rotate(rotate) => self::rotate(context, &keys, &rotate, json).await?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -159,29 +168,20 @@ pub(super) async fn run(context: &Context, arguments: Arguments) -> anyhow::Resu
 async fn create(context: &Context, keys: &Keys, create: Create, json: bool) -> anyhow::Result<()> {
     // Everything that can be refused is looked at before anything is written.
     let models = match &create.models {
-        Some(models) => models.resolve(&context.catalog)?,
+        Some(models) => models.resolve(&context.catalog).context("--models")?,
         None => None,
     };
     let expires_at = match create.expires {
-        Some(expiry) => expiry.at(context.clock.now())?,
+        Some(expiry) => expiry.at(context.clock.now()).context("--expires")?,
         None => None,
     };
     let ledger = context.ledger();
     let mode = if create.test { Mode::Test } else { Mode::Live };
-    let (account, gift) = match &create.account {
-        Some(name) => (ledger.find_account(name).await?, None),
-        None => (
-            ledger.create_account(&create.name).await?,
-            create.test.then_some(PLAY_MONEY),
-        ),
-    };
-    if let Some(amount) = create.credit.or(gift) {
-        credit(&ledger, account.id, mode, amount).await?;
-    }
-    let new = NewKey {
-        account: account.id,
-        name: create.name,
+    let order = KeyOrder {
+        name: create.name.0,
         mode,
+        account: create.account,
+        credit: create.credit,
         models,
         limits: KeyLimits {
             requests_per_minute: create.rpm,
@@ -191,7 +191,7 @@ async fn create(context: &Context, keys: &Keys, create: Create, json: bool) -> a
         unsupported_parameters: create.unsupported_parameters,
         expires_at,
     };
-    let (key, secret) = keys.create(new).await?;
+    let (key, secret) = new_key::create(&ledger, keys, order).await?;
     let created = Created {
         id: key.id,
         key: secret.expose_secret(),
@@ -210,23 +210,25 @@ async fn create(context: &Context, keys: &Keys, create: Create, json: bool) -> a
     Ok(())
 }
 
-async fn credit(
-    ledger: &Ledger,
-    account: AccountId,
-    mode: Mode,
-    amount: NanoUsd,
-) -> anyhow::Result<()> {
-    if amount == NanoUsd::ZERO {
-        return Ok(());
+async fn rotate(context: &Context, keys: &Keys, rotate: &Rotate, json: bool) -> anyhow::Result<()> {
+    let end = words::after(context.clock.now(), rotate.overlap.0).context("--overlap")?;
+    let rotated = keys.rotate(rotate.id, end).await?;
+    let (key, secret) = (&rotated.key, rotated.secret.expose_secret());
+    if json {
+        return output::json(&json!({
+            "id": key.id,
+            "key": secret,
+            "account": key.account,
+            "name": key.name,
+            "mode": key.mode,
+            "previous_secret_ends_at": rotated.previous_ends_at,
+        }));
     }
-    let entry = NewEntry {
-        account,
-        mode,
-        amount,
-        note: Some("with a new key".to_owned()),
-        reference: None,
-    };
-    ledger.credit(&entry).await?;
+    output::line(format!(
+        "{secret}\n\nThe new secret of {}, shown only now. The old one goes on until {} UTC.",
+        key.id,
+        rotated.previous_ends_at.format("%F %R")
+    ));
     Ok(())
 }
 
@@ -242,17 +244,19 @@ fn changes(context: &Context, update: Update) -> anyhow::Result<KeyUpdate> {
         unsupported_parameters,
     } = update;
     let changes = KeyUpdate {
-        name,
+        name: name.map(|Name(name)| name),
         models: models
             .map(|models| models.resolve(&context.catalog))
-            .transpose()?,
+            .transpose()
+            .context("--models")?,
         requests_per_minute: rpm.map(|bound| bound.0),
         images_per_minute: ipm.map(|bound| bound.0),
         max_in_flight: max_in_flight.map(|bound| bound.0),
         unsupported_parameters,
         expires_at: expires
             .map(|expiry| expiry.at(context.clock.now()))
-            .transpose()?,
+            .transpose()
+            .context("--expires")?,
     };
     if changes == KeyUpdate::default() {
         bail!("nothing to change: name at least one of the options that --help lists");

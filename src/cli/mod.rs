@@ -11,7 +11,6 @@ mod output;
 mod reconcile;
 mod serve;
 mod usage;
-mod values;
 
 use std::{
     ffi::OsString,

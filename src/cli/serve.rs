@@ -20,6 +20,7 @@ use tracing::{info, warn};
 use self::{replica::Replica, signals::Signals, tasks::Tasks};
 use super::{Context, output};
 use crate::{
+    admin::{self, Admin},
     api::{
         self, App, Limits,
         server::{self, ServerSettings},
@@ -120,6 +121,7 @@ async fn serve(context: &Context, files: Option<u64>, signals: &mut Signals) -> 
             keepalive: config.limits.keepalive,
         },
     };
+    let operator = operator(&config, &app);
     let tasks = Tasks::start(context, &config, &ledger, &keys, &store);
 
     first_key::print_if_there_is_none(&keys, &ledger, address).await?;
@@ -142,6 +144,7 @@ async fn serve(context: &Context, files: Option<u64>, signals: &mut Signals) -> 
             metrics,
         },
         app,
+        operator,
         settings,
         &gateway,
         signals,
@@ -152,6 +155,23 @@ async fn serve(context: &Context, files: Option<u64>, signals: &mut Signals) -> 
     ledger.stop().await?;
     info!("stopped");
     Ok(())
+}
+
+/// A token that can be guessed at a minute a try is too short.
+const SHORT_TOKEN_CHARS: usize = 16;
+
+/// The operator's endpoints, if there is a token that opens them.
+fn operator(config: &Config, app: &App) -> Option<axum::Router> {
+    let token = config.admin.token.as_ref()?;
+    match token.expose_secret().trim().len() {
+        0 => return None,
+        1..SHORT_TOKEN_CHARS => {
+            warn!("[admin] token is short enough to be guessed: make it long and random");
+        }
+        _ => {}
+    }
+    let admin = Admin::new(app.clone(), Arc::new(config.clone()), token);
+    Some(admin::router(admin))
 }
 
 /// Where clients come in.
@@ -166,6 +186,7 @@ struct Listeners {
 async fn until_drained(
     listeners: Listeners,
     app: App,
+    operator: Option<axum::Router>,
     settings: ServerSettings,
     gateway: &Gateway,
     signals: &mut Signals,
@@ -182,7 +203,7 @@ async fn until_drained(
     }
     let mut serving = std::pin::pin!(server::serve(
         listeners.main,
-        api::router(app, has_metrics),
+        api::router(app, has_metrics, operator),
         settings,
         stop.clone()
     ));

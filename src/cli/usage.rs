@@ -6,8 +6,12 @@ use std::process::ExitCode;
 
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
-use super::{Context, output, values::Moment};
+use super::{Context, output};
 use crate::{
+    admin::{
+        usage_csv,
+        words::{self, Moment},
+    },
     ids::{GenerationId, KeyId},
     keys::Mode,
     ledger::{AttemptFilter, UsageFilter, UsageGroup, UsageRow},
@@ -74,15 +78,14 @@ pub(super) async fn run(context: &Context, arguments: Arguments) -> anyhow::Resu
         Some(name) => Some(ledger.find_account(name).await?.id),
         None => None,
     };
-    // A model that left the catalog still has usage, under the id it had.
-    let model = arguments.model.map(|name| {
-        let found = context.catalog.find(&name);
-        found.map_or(name, |model| model.id.clone())
-    });
+    let model = arguments
+        .model
+        .map(|name| words::model_id(&context.catalog, name));
     let filter = UsageFilter {
         account,
         key: arguments.key,
         model,
+        provider: None,
         mode: arguments.mode,
         since: arguments.since.map(|moment| moment.at(now)),
         until: arguments.until.map(|moment| moment.at(now)),
@@ -102,12 +105,16 @@ pub(super) async fn run(context: &Context, arguments: Arguments) -> anyhow::Resu
         return Ok(ExitCode::SUCCESS);
     }
     let group = arguments.group_by;
+    if arguments.csv {
+        let sums = ledger.usage_by(&[group], &filter, None).await?;
+        let sheet = usage_csv::write(&[group], &sums)?;
+        output::text(&String::from_utf8(sheet)?);
+        return Ok(ExitCode::SUCCESS);
+    }
     let rows = ledger.usage(group, &filter).await?;
     if arguments.json {
         let lines: Vec<_> = rows.iter().map(|row| Line(group, row)).collect();
         output::json(&lines)?;
-    } else if arguments.csv {
-        output::text(&csv(group, &rows)?);
     } else {
         table(group, &rows)?;
     }
@@ -144,24 +151,6 @@ fn table(group: UsageGroup, rows: &[UsageRow]) -> anyhow::Result<()> {
     }
     output::table(&titles, lines);
     Ok(())
-}
-
-fn csv(group: UsageGroup, rows: &[UsageRow]) -> anyhow::Result<String> {
-    let mut writer = csv::Writer::from_writer(Vec::new());
-    let mut titles = vec![group.as_str()];
-    titles.extend(has_names(group).then_some("name"));
-    titles.extend([
-        "mode",
-        "requests",
-        "images",
-        "cost_usd",
-        "upstream_cost_usd",
-    ]);
-    writer.write_record(&titles)?;
-    for row in rows {
-        writer.write_record(cells(group, row, ""))?;
-    }
-    Ok(String::from_utf8(writer.into_inner()?)?)
 }
 
 fn cells(group: UsageGroup, row: &UsageRow, none: &str) -> Vec<String> {
@@ -210,17 +199,6 @@ mod tests {
             cost: NanoUsd::parse("0.066").unwrap(),
             upstream_cost: NanoUsd::parse("0.06").unwrap(),
         }
-    }
-
-    #[test]
-    fn csv_has_a_header_and_quotes_names() {
-        let rows = [row(Some("acc_1"), Some(r#"a, "b""#)), row(None, None)];
-        assert_eq!(
-            csv(UsageGroup::Account, &rows).unwrap(),
-            "account,name,mode,requests,images,cost_usd,upstream_cost_usd\n\
-             acc_1,\"a, \"\"b\"\"\",live,3,2,0.066,0.06\n\
-             ,,live,3,2,0.066,0.06\n"
-        );
     }
 
     #[test]

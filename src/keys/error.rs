@@ -8,6 +8,9 @@ pub enum KeyError {
     /// No such key.
     #[error("there is no key '{0}'")]
     NotFound(String),
+    /// A key that is revoked or expired has no use for it.
+    #[error("the key '{0}' has ended")]
+    Ended(String),
     /// No such account.
     #[error("there is no account '{0}'")]
     NoAccount(String),
@@ -40,7 +43,7 @@ impl TxError for KeyError {
     fn as_database(&self) -> Option<&sqlx::Error> {
         match self {
             Self::Database { source, .. } => Some(source),
-            Self::NotFound(_) | Self::NoAccount(_) | Self::Inconsistent(_) => None,
+            Self::NotFound(_) | Self::Ended(_) | Self::NoAccount(_) | Self::Inconsistent(_) => None,
         }
     }
 }

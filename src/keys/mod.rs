@@ -6,8 +6,10 @@
 
 mod changes;
 mod error;
+mod listing;
 mod memory;
 mod repo;
+mod rotation;
 mod secret;
 #[cfg(test)]
 mod tests;
@@ -20,7 +22,7 @@ use serde::Serialize;
 use sqlx::PgPool;
 use tokio::time::Instant;
 
-pub use self::error::KeyError;
+pub use self::{error::KeyError, listing::KeyFilter, rotation::Rotated};
 use self::{
     memory::{Memory, Recall},
     secret::SecretHash,

@@ -1,5 +1,8 @@
 //! All SQL of the keys.
 
+pub(super) mod listing;
+pub(super) mod rotation;
+
 use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, PgPool};
 
@@ -64,15 +67,18 @@ pub(super) async fn insert(
 /// What authentication attempts.
 pub(super) const LOOK_UP: &str = "look up a key";
 
+/// The key that this secret opens. By the secret of before its last rotation it ends when that secret does.
 pub(super) async fn find_by_hash(
     connection: &mut PgConnection,
     hash: &SecretHash,
 ) -> Result<Option<(ApiKey, Vec<u8>)>, KeyError> {
     let Some(row) = sqlx::query!(
-        "select id, account_id, name, mode, hint, models, requests_per_minute, images_per_minute, max_in_flight,
-             unsupported_parameters, created_at, expires_at, revoked_at, secret_hash,
+        r#"select id, account_id, name, mode, hint, models, requests_per_minute, images_per_minute, max_in_flight,
+             unsupported_parameters, created_at, revoked_at,
+             least(expires_at, case when secret_hash = $1 then null else previous_secret_ends_at end) as expires_at,
+             case when secret_hash = $1 then secret_hash else previous_secret_hash end as "secret_hash!",
              (select a.markup_basis_points from accounts a where a.id = account_id) as account_markup_basis_points
-         from api_keys where secret_hash = $1",
+         from api_keys where secret_hash = $1 or previous_secret_hash = $1"#,
         hash.as_slice(),
     )
     .fetch_optional(connection)

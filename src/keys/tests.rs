@@ -210,3 +210,114 @@ async fn a_lookup_survives_connections_that_died_while_they_rested() {
     let found = ring.keys.authenticate(&secret).await.unwrap().unwrap();
     assert_eq!(found.id, key.id);
 }
+
+#[tokio::test]
+async fn a_rotated_key_opens_with_both_secrets_until_the_old_one_ends() {
+    let ring = ring().await;
+    let (key, old) = ring.keys.create(ring.new_key()).await.unwrap();
+    let opens = async |secret: &SecretString| {
+        let found = ring.keys.authenticate(secret).await.unwrap();
+        found.map(|found| found.id) == Some(key.id)
+    };
+    let in_a_day = ring.clock.now() + TimeDelta::days(1);
+    let rotated = ring.keys.rotate(key.id, in_a_day).await.unwrap();
+    assert_eq!(rotated.key.id, key.id);
+    assert_ne!(rotated.key.hint, key.hint);
+    assert_eq!(
+        ring.keys.find(key.id).await.unwrap().unwrap(),
+        rotated.key,
+        "the rest of the key stays as it was"
+    );
+    assert!(opens(&old).await && opens(&rotated.secret).await);
+    assert_eq!(
+        ring.keys.previous_secret_ends_at(key.id).await.unwrap(),
+        Some(in_a_day)
+    );
+
+    ring.clock
+        .advance(TimeDelta::days(1) - TimeDelta::seconds(1));
+    assert!(opens(&old).await && opens(&rotated.secret).await);
+    ring.clock.advance(TimeDelta::seconds(1));
+    assert!(!opens(&old).await && opens(&rotated.secret).await);
+    assert_eq!(
+        ring.keys.previous_secret_ends_at(key.id).await.unwrap(),
+        None
+    );
+
+    // Only one old secret goes on, and an end that is not after now is an end at once.
+    let in_a_day = ring.clock.now() + TimeDelta::days(1);
+    let second = ring.keys.rotate(key.id, in_a_day).await.unwrap().secret;
+    let third = ring.keys.rotate(key.id, in_a_day).await.unwrap().secret;
+    assert!(!opens(&rotated.secret).await);
+    assert!(opens(&second).await && opens(&third).await);
+    let now = ring.clock.now();
+    let fourth = ring.keys.rotate(key.id, now).await.unwrap().secret;
+    assert!(!opens(&second).await && !opens(&third).await);
+    assert!(opens(&fourth).await);
+
+    // A key that ends takes both secrets with it, and has no use for another.
+    ring.keys.rotate(key.id, in_a_day).await.unwrap();
+    ring.keys.revoke(key.id).await.unwrap();
+    assert!(!opens(&fourth).await);
+    let refused = ring.keys.rotate(key.id, in_a_day).await.unwrap_err();
+    assert!(matches!(refused, KeyError::Ended(_)), "{refused}");
+    let refused = ring.keys.rotate(KeyId::new(), in_a_day).await.unwrap_err();
+    assert!(matches!(refused, KeyError::NotFound(_)), "{refused}");
+}
+
+#[tokio::test]
+async fn an_expiry_ends_the_old_secret_too() {
+    let ring = ring().await;
+    let mut new = ring.new_key();
+    new.expires_at = Some(ring.clock.now() + TimeDelta::hours(1));
+    let (key, old) = ring.keys.create(new).await.unwrap();
+    let in_a_day = ring.clock.now() + TimeDelta::days(1);
+    let rotated = ring.keys.rotate(key.id, in_a_day).await.unwrap();
+    ring.clock.advance(TimeDelta::hours(1));
+    for secret in [&old, &rotated.secret] {
+        assert_eq!(ring.keys.authenticate(secret).await.unwrap(), None);
+    }
+}
+
+#[tokio::test]
+async fn keys_are_listed_page_by_page_newest_first() {
+    let ring = ring().await;
+    let mut made = Vec::new();
+    for mode in [Mode::Test, Mode::Live, Mode::Test, Mode::Live] {
+        let new = NewKey {
+            mode,
+            ..ring.new_key()
+        };
+        made.push(ring.keys.create(new).await.unwrap().0.id);
+    }
+    ring.keys.revoke(made[2]).await.unwrap();
+    made.reverse();
+    let list = async |filter: KeyFilter, limit| {
+        let page = ring.keys.page(&filter, limit).await.unwrap();
+        page.into_iter().map(|key| key.id).collect::<Vec<_>>()
+    };
+    let all = KeyFilter::default();
+    assert_eq!(list(all.clone(), 9).await, made);
+    assert_eq!(list(all.clone(), 3).await, made[..3]);
+    let behind = KeyFilter {
+        after: Some(made[2]),
+        ..all.clone()
+    };
+    assert_eq!(list(behind, 9).await, made[3..]);
+    let live = KeyFilter {
+        mode: Some(Mode::Live),
+        account: Some(ring.account),
+        ..all.clone()
+    };
+    assert_eq!(list(live, 9).await, [made[0], made[2]]);
+    let ended = KeyFilter {
+        active: Some(false),
+        ..all.clone()
+    };
+    assert_eq!(list(ended, 9).await, [made[1]]);
+    let foreign = KeyFilter {
+        account: Some(AccountId::new()),
+        ..all
+    };
+    assert_eq!(list(foreign, 9).await, []);
+}

@@ -188,7 +188,7 @@ impl Ledger {
         account: AccountId,
         id: GenerationId,
     ) -> Result<Option<Generation>, LedgerError> {
-        let found = history::read(&self.pool, account, &[id.to_string()]).await?;
+        let found = history::read(&self.pool, Some(account), &[id.to_string()]).await?;
         Ok(found.into_iter().next())
     }
 
@@ -203,6 +203,6 @@ impl Ledger {
         limit: u32,
     ) -> Result<Vec<Generation>, LedgerError> {
         let ids = history::find(&self.pool, account, filter, i64::from(limit)).await?;
-        history::read(&self.pool, account, &ids).await
+        history::read(&self.pool, Some(account), &ids).await
     }
 }

@@ -26,8 +26,10 @@ mod history;
 mod hold;
 mod limits;
 mod open;
+mod pages;
 mod reconcile;
 mod repo;
+mod search;
 mod settle;
 mod sweep;
 #[cfg(test)]
@@ -52,10 +54,12 @@ pub use self::{
     },
     hold::{Hold, NewHold},
     open::OpenHold,
+    pages::{GenerationBooks, HoldRecord},
     reconcile::Discrepancy,
+    search::{GenerationSearch, ImagePlace, ListedImage},
     settle::{Attempt, Ending, Picture, Settlement},
     sweep::Heartbeat,
-    usage::{UsageFilter, UsageGroup, UsageRow},
+    usage::{UsageFilter, UsageGroup, UsageRow, UsageSum},
 };
 use crate::{clock::Clock, ids::ReplicaId};
 

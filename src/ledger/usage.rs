@@ -8,7 +8,7 @@ use super::{Instant, Ledger, error::LedgerError, repo::usage};
 use crate::{
     ids::{AccountId, KeyId},
     keys::Mode,
-    money::NanoUsd,
+    money::{MoneyError, NanoUsd},
     postgres::begin_wide,
 };
 
@@ -36,6 +36,8 @@ pub struct UsageFilter {
     pub key: Option<KeyId>,
     /// Only this model, by the catalog's id.
     pub model: Option<String>,
+    /// Only what this provider served.
+    pub provider: Option<String>,
     /// Only real or only play money.
     pub mode: Option<Mode>,
     /// Accepted at this instant or later.
@@ -62,6 +64,57 @@ pub struct UsageRow {
     pub cost: NanoUsd,
     /// What we owe upstream.
     pub upstream_cost: NanoUsd,
+}
+
+/// The sums of one combination of groups; the fields of groups that were not asked for are empty. Real and play
+/// money are never added up: a combination may have a row for each.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UsageSum {
+    /// The UTC day (`2026-11-20`).
+    pub day: Option<String>,
+    /// The catalog's id.
+    pub model: Option<String>,
+    /// Who served; requests that brought nothing have none.
+    pub provider: Option<String>,
+    /// The key.
+    pub key: Option<String>,
+    /// Its name.
+    pub key_name: Option<String>,
+    /// The account.
+    pub account: Option<String>,
+    /// Its name.
+    pub account_name: Option<String>,
+    /// Real or play money.
+    pub mode: Mode,
+    /// Accepted requests, whatever became of them.
+    pub requests: u64,
+    /// Delivered pictures.
+    pub images: u64,
+    /// What was charged.
+    pub cost: NanoUsd,
+    /// What we owe upstream.
+    pub upstream_cost: NanoUsd,
+}
+
+impl UsageSum {
+    /// What it is the sum of, as far as this group goes, with its name for people.
+    pub fn group(&self, group: UsageGroup) -> (Option<&str>, Option<&str>) {
+        match group {
+            UsageGroup::Day => (self.day.as_deref(), None),
+            UsageGroup::Model => (self.model.as_deref(), None),
+            UsageGroup::Provider => (self.provider.as_deref(), None),
+            UsageGroup::Key => (self.key.as_deref(), self.key_name.as_deref()),
+            UsageGroup::Account => (self.account.as_deref(), self.account_name.as_deref()),
+        }
+    }
+
+    /// What was earned; below zero where we owe more than was charged.
+    ///
+    /// # Errors
+    /// [`MoneyError::Overflow`].
+    pub fn margin(&self) -> Result<NanoUsd, MoneyError> {
+        self.cost.checked_sub(self.upstream_cost)
+    }
 }
 
 impl UsageGroup {
@@ -113,10 +166,47 @@ impl Ledger {
         group: UsageGroup,
         filter: &UsageFilter,
     ) -> Result<Vec<UsageRow>, LedgerError> {
+        let sums = self.usage_by(&[group], filter, None).await?;
+        let rows = sums.into_iter().map(|sum| {
+            let (of, name) = sum.group(group);
+            UsageRow {
+                group: of.map(str::to_owned),
+                name: name.map(str::to_owned),
+                mode: sum.mode,
+                requests: sum.requests,
+                images: sum.images,
+                cost: sum.cost,
+                upstream_cost: sum.upstream_cost,
+            }
+        });
+        Ok(rows.collect())
+    }
+
+    /// Sums up usage for every combination of these groups that there is, in their order; at most `limit`
+    /// rows. No groups give one row for each kind of money.
+    ///
+    /// # Errors
+    /// [`LedgerError::Database`].
+    pub async fn usage_by(
+        &self,
+        groups: &[UsageGroup],
+        filter: &UsageFilter,
+        limit: Option<u32>,
+    ) -> Result<Vec<UsageSum>, LedgerError> {
         let action = LedgerError::during("sum up usage");
         let mut snapshot = begin_wide(&self.pool).await.map_err(&action)?;
-        let rows = usage::sum(&mut snapshot, group, filter).await?;
+        let mut sums = usage::sum(&mut snapshot, groups, filter, limit).await?;
         snapshot.rollback().await.map_err(&action)?;
-        Ok(rows)
+        sums.sort_by(|one, other| {
+            let by_group = |group: &UsageGroup| {
+                let (one, other) = (one.group(*group).0, other.group(*group).0);
+                // What has no group comes last.
+                (one.is_none(), one).cmp(&(other.is_none(), other))
+            };
+            let mut orders = groups.iter().map(by_group);
+            let first = orders.find(|order| order.is_ne());
+            first.unwrap_or_else(|| one.mode.cmp(&other.mode))
+        });
+        Ok(sums)
     }
 }

@@ -9,7 +9,7 @@ use crate::support::{App, Behaviour, FakeOpenAi, Key, Reply, usd};
 const PROMPT: &str = "two ferries and one harbour";
 
 /// The first route is the dearer one, so that hold and charge can be told apart.
-const MODEL: &str = r#"
+pub(crate) const MODEL: &str = r#"
 [[model]]
 id = "test/two-homes"
 name = "Two homes"

@@ -4,6 +4,7 @@
 //! as a user does; see [`support`]. Start them with `tests/run`, which brings up what they need.
 #![cfg(test)]
 
+mod admin;
 mod balance;
 mod billing;
 mod commands;

@@ -5,10 +5,11 @@ use std::net::SocketAddr;
 use secrecy::ExposeSecret;
 
 use crate::{
-    cli::{keys::PLAY_MONEY, output},
+    admin::new_key::{self, KeyOrder, PLAY_MONEY},
+    cli::output,
     config::local_url,
-    keys::{KeyLimits, Keys, Mode, NewKey, UnsupportedParameters},
-    ledger::{Ledger, NewEntry},
+    keys::{KeyLimits, Keys, Mode, UnsupportedParameters},
+    ledger::Ledger,
 };
 
 /// Makes a test key on an account of its own and prints it with a line that works. (Replicas that meet on
@@ -21,27 +22,17 @@ pub(super) async fn print_if_there_is_none(
     if !keys.list(None).await?.is_empty() {
         return Ok(());
     }
-    let account = ledger.create_account("first").await?;
-    ledger
-        .credit(&NewEntry {
-            account: account.id,
-            mode: Mode::Test,
-            amount: PLAY_MONEY,
-            note: Some("play money of the first start".to_owned()),
-            reference: None,
-        })
-        .await?;
-    let (_, secret) = keys
-        .create(NewKey {
-            account: account.id,
-            name: "first".to_owned(),
-            mode: Mode::Test,
-            models: None,
-            limits: KeyLimits::default(),
-            unsupported_parameters: UnsupportedParameters::Reject,
-            expires_at: None,
-        })
-        .await?;
+    let order = KeyOrder {
+        name: "first".to_owned(),
+        mode: Mode::Test,
+        account: None,
+        credit: None,
+        models: None,
+        limits: KeyLimits::default(),
+        unsupported_parameters: UnsupportedParameters::Reject,
+        expires_at: None,
+    };
+    let (_, secret) = new_key::create(ledger, keys, order).await?;
     let (secret, url) = (secret.expose_secret(), local_url(address));
     output::line(format!(
         r#"There was no API key yet, so here is a test key, shown only now:

@@ -30,6 +30,7 @@ pub(in crate::ledger) async fn list(
              and ($3::text is null or g.model = $3) and ($4::text is null or g.mode = $4)
              and ($5::timestamptz is null or g.created_at >= $5) and ($6::timestamptz is null or g.created_at < $6)
              and ($7::text is null or a.generation_id = $7) and ($8::text is null or a.provider = $8)
+             and ($10::text is null or g.provider = $10)
          order by a.generation_id desc, a.number desc limit $9",
         usage.account.map(|account| account.to_string()),
         usage.key.map(|key| key.to_string()),
@@ -40,6 +41,7 @@ pub(in crate::ledger) async fn list(
         filter.generation.map(|generation| generation.to_string()),
         filter.provider.as_deref().map(clean),
         i64::from(limit),
+        usage.provider.as_deref().map(clean),
     )
     .fetch_all(connection)
     .await

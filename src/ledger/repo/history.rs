@@ -76,19 +76,19 @@ pub(in crate::ledger) async fn find(
     found.map_err(LedgerError::during("list generations"))
 }
 
-/// The generations of these ids that belong to the account, newest first, with all that hangs on them.
+/// The generations of these ids, of one account or of any, newest first, with all that hangs on them.
 pub(in crate::ledger) async fn read(
     pool: &PgPool,
-    account: AccountId,
+    account: Option<AccountId>,
     ids: &[String],
 ) -> Result<Vec<Generation>, LedgerError> {
     let rows = sqlx::query!(
-        "select id, request_id, key_id, mode, model, images_asked, status, end_user, idempotency_key, created_at,
+        "select id, request_id, account_id, key_id, mode, model, images_asked, status, end_user, idempotency_key, created_at,
              finished_at, provider, upstream_model, cost_nano_usd, upstream_cost_nano_usd, input_tokens, output_tokens,
              error_code, error_message
-         from generations where id = any($1) and account_id = $2 order by id desc",
+         from generations where id = any($1) and ($2::text is null or account_id = $2) order by id desc",
         ids,
-        account.to_string(),
+        account.map(|account| account.to_string()),
     )
     .fetch_all(pool)
     .await
@@ -103,7 +103,7 @@ pub(in crate::ledger) async fn read(
             Ok(Generation {
                 id: decode("generations.id", &row.id)?,
                 request: decode("generations.request_id", &row.request_id)?,
-                account,
+                account: decode("generations.account_id", &row.account_id)?,
                 key: decode("generations.key_id", &row.key_id)?,
                 mode: decode("generations.mode", &row.mode)?,
                 model: row.model,

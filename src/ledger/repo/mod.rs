@@ -19,8 +19,10 @@ pub(super) mod attempts;
 pub(super) mod history;
 pub(super) mod holds;
 pub(super) mod open;
+pub(super) mod pages;
 pub(super) mod reconcile;
 pub(super) mod replicas;
+pub(super) mod search;
 pub(super) mod settlements;
 pub(super) mod usage;
 

@@ -7,7 +7,7 @@ use crate::{
     keys::Mode,
     ledger::{
         error::LedgerError,
-        usage::{UsageFilter, UsageGroup, UsageRow},
+        usage::{UsageFilter, UsageGroup, UsageSum},
     },
     money::NanoUsd,
 };
@@ -17,50 +17,61 @@ use crate::{
 /// said of one picture must not hide everybody else's.
 pub(in crate::ledger) async fn sum(
     connection: &mut PgConnection,
-    group: UsageGroup,
+    groups: &[UsageGroup],
     filter: &UsageFilter,
-) -> Result<Vec<UsageRow>, LedgerError> {
+    limit: Option<u32>,
+) -> Result<Vec<UsageSum>, LedgerError> {
+    let by = |group| groups.contains(&group);
     sqlx::query!(
         r#"with summed as (
-               select case $1::text
-                       when 'day' then to_char(created_at at time zone 'UTC', 'YYYY-MM-DD')
-                       when 'model' then model
-                       when 'provider' then provider
-                       when 'key' then key_id
-                       when 'account' then account_id
-                   end as name,
+               select case when $1 then to_char(created_at at time zone 'UTC', 'YYYY-MM-DD') end as day,
+                   case when $2 then model end as model,
+                   case when $3 then provider end as provider,
+                   case when $4 then key_id end as key,
+                   case when $5 then account_id end as account,
                    mode, count(*) as requests, sum(images_delivered) as images,
                    least(sum(cost_nano_usd), 9223372036854775807)::bigint as cost,
                    least(sum(upstream_cost_nano_usd), 9223372036854775807)::bigint as upstream_cost
                from generations
-               where ($2::text is null or account_id = $2) and ($3::text is null or key_id = $3)
-                   and ($4::text is null or model = $4) and ($5::text is null or mode = $5)
-                   and ($6::timestamptz is null or created_at >= $6) and ($7::timestamptz is null or created_at < $7)
-               group by 1, 2
+               where ($6::text is null or account_id = $6) and ($7::text is null or key_id = $7)
+                   and ($8::text is null or model = $8) and ($9::text is null or mode = $9)
+                   and ($10::timestamptz is null or created_at >= $10) and ($11::timestamptz is null or created_at < $11)
+                   and ($12::text is null or provider = $12)
+               group by 1, 2, 3, 4, 5, 6
+               limit $13
            )
-           select s.name as "group", s.mode as "mode!", s.requests as "requests!", s.images as "images!",
-               s.cost as "cost!", s.upstream_cost as "upstream_cost!",
-               case $1::text
-                   when 'key' then (select k.name from api_keys k where k.id = s.name)
-                   when 'account' then (select a.name from accounts a where a.id = s.name)
-               end as name
-           from summed s order by s.name, s.mode"#,
-        group.as_str(),
+           select s.day, s.model, s.provider, s.key, s.account, s.mode as "mode!", s.requests as "requests!",
+               s.images as "images!", s.cost as "cost!", s.upstream_cost as "upstream_cost!",
+               (select k.name from api_keys k where k.id = s.key) as key_name,
+               (select a.name from accounts a where a.id = s.account) as account_name
+           from summed s"#,
+        by(UsageGroup::Day),
+        by(UsageGroup::Model),
+        by(UsageGroup::Provider),
+        by(UsageGroup::Key),
+        by(UsageGroup::Account),
         filter.account.map(|account| account.to_string()),
         filter.key.map(|key| key.to_string()),
         filter.model.as_deref().map(clean),
         filter.mode.map(Mode::as_str),
         filter.since,
         filter.until,
+        filter.provider.as_deref().map(clean),
+        limit.map(i64::from),
     )
     .fetch_all(connection)
     .await
     .map_err(LedgerError::during("sum up usage"))?
     .into_iter()
     .map(|row| {
-        Ok(UsageRow {
-            group: row.group,
-            name: row.name,
+        Ok(UsageSum {
+            day: row.day,
+            model: row.model,
+            provider: row.provider,
+            key: row.key,
+            key_name: row.key_name,
+            account: row.account,
+            account_name: row.account_name,
             mode: decode("generations.mode", &row.mode)?,
             requests: row.requests.unsigned_abs(),
             images: row.images.unsigned_abs(),

@@ -1,23 +1,27 @@
-//! Words on the command line that need more than a plain type: instants, spans, bounds.
+//! Words of an operator that need more than a plain type: names, instants, spans, bounds, models. The same on
+//! the command line and in the admin API, and refused in the same words.
 
 use std::{convert::Infallible, str::FromStr, time::Duration};
 
-use anyhow::{Context as _, bail};
-use chrono::{DateTime, Days, NaiveDate, NaiveTime, TimeDelta, Utc};
+use chrono::{DateTime, Datelike as _, Days, NaiveDate, NaiveTime, SecondsFormat, TimeDelta, Utc};
 
-use crate::{catalog::Catalog, ledger::MAX_ACCOUNT_MARKUP_BASIS_POINTS};
+use crate::{catalog::Catalog, ledger::MAX_ACCOUNT_MARKUP_BASIS_POINTS, postgres::clean};
+
+/// A name for people, or a reference: there, and short enough for the index it is found by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Name(pub(crate) String);
 
 /// `none`, or a bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Bound(pub(super) Option<u32>);
+pub(crate) struct Bound(pub(crate) Option<u32>);
 
 /// `none`, or basis points that an account can have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Markup(pub(super) Option<u32>);
+pub(crate) struct Markup(pub(crate) Option<u32>);
 
 /// `never`, an instant, or a span from now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Expiry {
+pub(crate) enum Expiry {
     Never,
     At(DateTime<Utc>),
     In(Duration),
@@ -25,20 +29,65 @@ pub(super) enum Expiry {
 
 /// An instant, a day (its beginning, UTC), also by how many days ago it was, or a span before now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Moment {
+pub(crate) enum Moment {
     DaysAgo(u64),
     At(DateTime<Utc>),
     Ago(Duration),
 }
 
+/// A span of time such as `24h`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Span(pub(crate) Duration);
+
+/// How long an old secret goes on beside the new one unless said otherwise: long enough for a rollout.
+pub(crate) const DEFAULT_OVERLAP: Duration = Duration::from_hours(24);
+
 /// `all`, or names of models.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Models(Option<Vec<String>>);
+pub(crate) struct Models(pub(crate) Option<Vec<String>>);
 
+/// Text that is not what it should be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("expected {expected}")]
-pub(super) struct ValueError {
+pub(crate) struct ValueError {
     expected: &'static str,
+}
+
+/// Words that can be read, and mean nothing here.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum MeaningError {
+    /// An end that was.
+    #[error("{} is past", .0.to_rfc3339_opts(SecondsFormat::AutoSi, true))]
+    Past(DateTime<Utc>),
+    /// An end beyond the calendar.
+    #[error("that is too far away")]
+    TooFar,
+    /// A model the catalog does not know, and perhaps the nearest that it does.
+    #[error("there is no model '{name}' in the catalog{}", .nearest.as_deref().map(|nearest| format!("; did you mean '{nearest}'?")).unwrap_or_default())]
+    NoModel {
+        /// What was asked for.
+        name: String,
+        /// What may have been meant.
+        nearest: Option<String>,
+    },
+}
+
+/// Longest name in characters. Names are in indexes, and an entry of an index that is too large fails the
+/// statement.
+const LONGEST_NAME_CHARS: usize = 255;
+
+impl FromStr for Name {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let kept = clean(text);
+        if kept.trim().is_empty() || kept.chars().count() > LONGEST_NAME_CHARS {
+            return Err(ValueError {
+                expected: "a name of 1 to 255 characters",
+            });
+        }
+        Ok(Self(kept))
+    }
 }
 
 impl FromStr for Bound {
@@ -88,17 +137,14 @@ impl FromStr for Expiry {
 
 impl Expiry {
     /// When that is; refuses what is past.
-    pub(super) fn at(self, now: DateTime<Utc>) -> anyhow::Result<Option<DateTime<Utc>>> {
+    pub(crate) fn at(self, now: DateTime<Utc>) -> Result<Option<DateTime<Utc>>, MeaningError> {
         let end = match self {
             Self::Never => return Ok(None),
             Self::At(instant) => instant,
-            Self::In(span) => TimeDelta::from_std(span)
-                .ok()
-                .and_then(|span| now.checked_add_signed(span))
-                .context("--expires is too far away")?,
+            Self::In(span) => after(now, span)?,
         };
         if end <= now {
-            bail!("--expires: {} is past", end.to_rfc3339());
+            return Err(MeaningError::Past(end));
         }
         Ok(Some(end))
     }
@@ -116,7 +162,7 @@ impl FromStr for Moment {
         instant(text)
             .or_else(|| {
                 let day: NaiveDate = text.parse().ok()?;
-                Some(day.and_time(NaiveTime::MIN).and_utc())
+                Some(day.and_time(NaiveTime::MIN).and_utc()).filter(is_of_rfc_3339)
             })
             .map(Self::At)
             .or_else(|| humantime::parse_duration(text).ok().map(Self::Ago))
@@ -128,7 +174,7 @@ impl FromStr for Moment {
 
 impl Moment {
     /// When that is; a span that reaches before all time is the beginning of it.
-    pub(super) fn at(self, now: DateTime<Utc>) -> DateTime<Utc> {
+    pub(crate) fn at(self, now: DateTime<Utc>) -> DateTime<Utc> {
         match self {
             Self::At(instant) => instant,
             Self::DaysAgo(days) => now
@@ -142,6 +188,18 @@ impl Moment {
                 .and_then(|span| now.checked_sub_signed(span))
                 .unwrap_or(DateTime::UNIX_EPOCH),
         }
+    }
+}
+
+impl FromStr for Span {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        humantime::parse_duration(text)
+            .map(Self)
+            .map_err(|_| ValueError {
+                expected: "a span of time such as 24h or 30min",
+            })
     }
 }
 
@@ -159,18 +217,17 @@ impl FromStr for Models {
 
 impl Models {
     /// Their ids; refuses what the catalog does not know.
-    pub(super) fn resolve(&self, catalog: &Catalog) -> anyhow::Result<Option<Vec<String>>> {
+    pub(crate) fn resolve(&self, catalog: &Catalog) -> Result<Option<Vec<String>>, MeaningError> {
         let Some(names) = &self.0 else {
             return Ok(None);
         };
         let mut ids = Vec::new();
         for name in names {
             let Some(model) = catalog.find(name) else {
-                let hint = catalog
-                    .nearest(name)
-                    .map(|nearest| format!("; did you mean '{nearest}'?"))
-                    .unwrap_or_default();
-                bail!("--models: there is no model '{name}' in the catalog{hint}");
+                return Err(MeaningError::NoModel {
+                    name: name.clone(),
+                    nearest: catalog.nearest(name).map(str::to_owned),
+                });
             };
             if !ids.contains(&model.id) {
                 ids.push(model.id.clone());
@@ -180,9 +237,28 @@ impl Models {
     }
 }
 
+/// The id of a model by any of its names. One that left the catalog still has usage, under the id it had.
+pub(crate) fn model_id(catalog: &Catalog, name: String) -> String {
+    catalog.find(&name).map_or(name, |model| model.id.clone())
+}
+
+/// The instant that is this span after now.
+pub(crate) fn after(now: DateTime<Utc>, span: Duration) -> Result<DateTime<Utc>, MeaningError> {
+    TimeDelta::from_std(span)
+        .ok()
+        .and_then(|span| now.checked_add_signed(span))
+        .filter(is_of_rfc_3339)
+        .ok_or(MeaningError::TooFar)
+}
+
 fn instant(text: &str) -> Option<DateTime<Utc>> {
     let instant = DateTime::parse_from_rfc3339(text).ok()?;
-    Some(instant.with_timezone(&Utc))
+    Some(instant.with_timezone(&Utc)).filter(is_of_rfc_3339)
+}
+
+/// The years that RFC 3339 can write; PostgreSQL does not know all that chrono has beyond them.
+fn is_of_rfc_3339(instant: &DateTime<Utc>) -> bool {
+    (0..=9999).contains(&instant.year())
 }
 
 #[cfg(test)]
@@ -201,6 +277,16 @@ mod tests {
             Ok(Ok(Some(end))) => end.to_rfc3339(),
             Ok(Ok(None)) => "never".to_owned(),
             Ok(Err(_)) | Err(_) => "refused".to_owned(),
+        }
+    }
+
+    #[test]
+    fn names() {
+        let parse = |text: &str| text.parse::<Name>().ok().map(|name| name.0);
+        assert_eq!(parse("a\0b").as_deref(), Some("ab"));
+        assert!(parse(&"ä".repeat(255)).is_some());
+        for refused in ["", " ", "\0", &"a".repeat(256)] {
+            assert_eq!(parse(refused), None, "{refused:?}");
         }
     }
 

@@ -1,0 +1,72 @@
+//! The table of contents of the operator's API.
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    extract::{Request, State},
+    middleware::{Next, from_fn_with_state},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use http::{HeaderValue, header};
+use tokio::time::Instant;
+
+use super::{
+    Admin, Desk, accounts, bookings, config, generations, images, keys, models, providers, usage,
+};
+use crate::api::{bearer, server::Peer};
+
+/// Every endpoint, behind the token.
+pub fn router(admin: Admin) -> Router {
+    let desk = Arc::new(admin);
+    let endpoints = Router::new()
+        .route("/accounts", get(accounts::list).post(accounts::create))
+        .route(
+            "/accounts/{id}",
+            get(accounts::show).patch(accounts::update),
+        )
+        .route("/accounts/{id}/credit", post(bookings::credit))
+        .route("/accounts/{id}/debit", post(bookings::debit))
+        .route("/accounts/{id}/entries", get(bookings::list))
+        .route("/keys", get(keys::list).post(keys::create))
+        .route("/keys/{id}", get(keys::show).patch(keys::update))
+        .route("/keys/{id}/rotate", post(keys::rotate))
+        .route("/keys/{id}/revoke", post(keys::revoke))
+        .route("/generations", get(generations::list))
+        .route("/generations/{id}", get(generations::show))
+        .route("/images", get(images::list))
+        .route("/usage", get(usage::usage))
+        .route("/providers", get(providers::list))
+        .route("/providers/{name}", get(providers::show))
+        .route("/providers/{name}/rest", post(providers::rest))
+        .route("/providers/{name}/resume", post(providers::resume))
+        .route("/models", get(models::list))
+        // Ids contain slashes.
+        .route("/models/{*id}", get(models::show))
+        .route("/config", get(config::show))
+        // Only around what exists: an unknown path is 404 whoever asks.
+        .route_layer(from_fn_with_state(Arc::clone(&desk), authenticate))
+        .with_state(desk);
+    Router::new().nest("/admin/v1", endpoints)
+}
+
+async fn authenticate(State(desk): State<Desk>, request: Request, next: Next) -> Response {
+    let peer = request.extensions().get().copied();
+    let token = request
+        .headers()
+        .get(header::AUTHORIZATION)
+        .and_then(|value| bearer(value.to_str().ok()?));
+    let admitted = desk
+        .guard
+        .admit(peer.map(|Peer(ip)| ip), token, Instant::now());
+    let mut response = match admitted {
+        Ok(()) => next.run(request).await,
+        Err(refusal) => refusal.into_response(),
+    };
+    // Balances and new secrets are for nobody's cache.
+    response
+        .headers_mut()
+        .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}

@@ -15,6 +15,7 @@ use std::{
 use bytes::Bytes;
 use reqwest::header::{self, HeaderMap, HeaderValue};
 use serde::Deserialize;
+use serde_json::Value;
 use tokio::{
     sync::Mutex as AsyncMutex,
     time::{Instant, timeout_at},
@@ -79,7 +80,8 @@ impl Token {
 #[derive(Deserialize)]
 struct TokenAnswer {
     access_token: Option<String>,
-    expires_in: Option<u64>,
+    /// A number, or its digits as a string.
+    expires_in: Option<Value>,
     error: Option<String>,
 }
 
@@ -259,7 +261,11 @@ impl Account {
                         unsent(ErrorKind::Auth, "sent a token that no header can carry")
                     })?;
                 authorization.set_sensitive(true);
-                let lifetime = expires_in.map_or(DEFAULT_LIFETIME, Duration::from_secs);
+                let seconds = expires_in.and_then(|value| {
+                    let written = || value.as_str()?.parse().ok();
+                    value.as_u64().or_else(written)
+                });
+                let lifetime = seconds.map_or(DEFAULT_LIFETIME, Duration::from_secs);
                 Ok(Token {
                     authorization,
                     expires_at: asked_at + lifetime.min(DEFAULT_LIFETIME),

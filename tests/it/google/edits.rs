@@ -270,7 +270,7 @@ async fn what_google_cannot_edit_is_refused_by_name() {
         let mut request = json!({"model": banana, "prompt": PROMPT});
         request[parameter] = json!(value);
         let answer = google
-            .sends(EDITS, &request, &[picture.clone()], None)
+            .sends(EDITS, &request, std::slice::from_ref(&picture), None)
             .await;
         assert_eq!(answer.status, 400);
         assert_eq!(answer.problem().param(), parameter);

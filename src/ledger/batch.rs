@@ -36,7 +36,7 @@ use super::{
 use crate::postgres::TxError as _;
 
 /// The most that one transaction does; it keeps every balance of its batch locked.
-const LARGEST_BATCH: usize = 128;
+const LARGEST_BATCH: usize = 256;
 /// Batches of a kind that are under way at the same time, each with a connection of the pool.
 const BATCHES_AT_ONCE: usize = 3;
 /// How many lanes of a batch that met a lock are then tried at the same time.

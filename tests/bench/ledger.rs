@@ -6,7 +6,8 @@
 //! of this process. Asserts nothing about speed, but that the books add up afterwards.
 //!
 //! The URL is a superuser's; a database of its own is made there and dropped. The server should be one whose
-//! `fsync` is on. `EASEL_BENCH_SECONDS` (3) is how long each row takes.
+//! `fsync` is on. `EASEL_BENCH_SECONDS` (3) is how long each row takes, `EASEL_BENCH_GENERATIONS` (0) how many
+//! generations the books have before.
 
 #![expect(
     clippy::print_stdout,
@@ -39,23 +40,29 @@ async fn main() -> anyhow::Result<()> {
         println!("EASEL_BENCH_DATABASE_URL is not set; nothing was measured");
         return Ok(());
     };
-    let seconds = env::var("EASEL_BENCH_SECONDS").ok();
-    let seconds = seconds.and_then(|text| text.parse().ok()).unwrap_or(3);
+    let number = |name| env::var(name).ok().and_then(|text| text.parse().ok());
+    let seconds = number("EASEL_BENCH_SECONDS").unwrap_or(3);
+    let generations = number("EASEL_BENCH_GENERATIONS").unwrap_or(0);
     let server = options_from_url(&url)?;
     let name = format!("easel_bench_{}", uuid::Uuid::now_v7().simple());
     let mut outside = PgConnection::connect_with(&server).await?;
     execute(&mut outside, format!("create database {name}")).await?;
     let pool = connect(server.database(&name), CONNECTIONS).await?;
-    let outcome = measure(&pool, Duration::from_secs(seconds)).await;
+    let outcome = measure(&pool, Duration::from_secs(seconds), generations).await;
     pool.close().await;
     execute(&mut outside, format!("drop database {name} with (force)")).await?;
     outcome
 }
 
-async fn measure(pool: &PgPool, time: Duration) -> anyhow::Result<()> {
+async fn measure(pool: &PgPool, time: Duration, generations: u64) -> anyhow::Result<()> {
     migrate(pool).await?;
     let ledger = Ledger::new(pool.clone(), Clock::system(), ReplicaId::new());
     ledger.beat().await?;
+    if generations > 0 {
+        let (account, key) = payers(pool, &ledger, 1).await?[0];
+        grow(pool, generations, account, key).await?;
+        println!("{generations} generations before");
+    }
     let server = Server::behind(pool).await?;
     println!("accounts  at once   rounds/s  median ms    p99 ms   PostgreSQL ms   this process ms");
     for accounts in ACCOUNTS {
@@ -157,6 +164,50 @@ async fn payers(
         payers.push((account, keys.create(new).await?.0.id));
     }
     Ok(payers)
+}
+
+/// Writes the past: generations with a picture, an attempt and a charge of nothing each.
+async fn grow(
+    pool: &PgPool,
+    generations: u64,
+    account: AccountId,
+    key: KeyId,
+) -> anyhow::Result<()> {
+    let columns = format!(
+        "'gen_' || lpad(to_hex(n), 32, '0') as generation, '{account}' as account, '{key}' as key,
+         timestamptz '2026-01-01' + n * interval '1 second' as at from generate_series(1, {generations}) as n"
+    );
+    let tables = [
+        "generations (id, request_id, account_id, mode, key_id, model, images_asked, status, created_at, finished_at,
+             provider, upstream_model, images_delivered)
+         select generation, 'req_', account, 'live', key, 'openai/dall-e-3', 1, 'completed', at, at, 'openai',
+             'dall-e-3', 1",
+        "holds (generation_id, id, account_id, mode, key_id, replica_id, amount_nano_usd, status, created_at, ended_at)
+         select generation, 'hold_', account, 'live', key, 'rep_', 0, 'captured', at, at",
+        "ledger_entries (account_id, mode, sequence, id, kind, amount_nano_usd, balance_after_nano_usd, generation_id,
+             created_at)
+         select account, 'live', n + 1, 'ent_', 'charge', 0, 1000000000000000, generation, at",
+        "images (generation_id, position, id, format, width, height, size_bytes, cost_nano_usd,
+             upstream_cost_nano_usd, created_at, expires_at)
+         select generation, 0, 'img_', 'png', 1024, 1024, 1, 0, 0, at, at",
+        "attempts (generation_id, number, provider, upstream_model, started_at, latency_ms, images, maybe_charged)
+         select generation, 1, 'openai', 'dall-e-3', at, 1, 1, false",
+    ];
+    // Without checking every foreign key, and without waiting for the disk.
+    let mut connection = PgConnection::connect_with(&pool.connect_options()).await?;
+    let quick = "set session_replication_role = replica; set synchronous_commit = off";
+    execute(&mut connection, quick.to_owned()).await?;
+    for table in tables {
+        let sql = format!("insert into {table} from (select n, {columns}) as past");
+        execute(&mut connection, sql).await?;
+    }
+    let lines = format!(
+        "update balances set entries = entries + {generations} where account_id = '{account}' and mode = 'live'"
+    );
+    execute(&mut connection, lines).await?;
+    // As autovacuum would have done by then.
+    execute(&mut connection, "vacuum analyze".to_owned()).await?;
+    execute(&mut connection, "checkpoint".to_owned()).await
 }
 
 fn new_hold(account: AccountId, key: KeyId) -> NewHold {

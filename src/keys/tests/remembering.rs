@@ -179,8 +179,8 @@ async fn a_listener_that_is_killed_costs_no_second_and_comes_back() {
 
     let (key, secret) = replicas.here.create(replicas.ring.new_key()).await.unwrap();
     let again = Replicas {
-        key,
         secret,
+        key,
         ..replicas
     };
     assert!(again.opens().await);

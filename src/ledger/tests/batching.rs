@@ -63,7 +63,7 @@ async fn who_comes_together_is_committed_together() {
         .into_iter()
         .map(Result::unwrap)
         .collect();
-    assert_eq!(books.transactions().await, 4, "of 128 each");
+    assert_eq!(books.transactions().await, 2, "of at most 256");
     books.check("100", "50").await;
     let settlements: Vec<_> = holds
         .into_iter()
@@ -71,7 +71,7 @@ async fn who_comes_together_is_committed_together() {
         .collect();
     let calls = settlements.iter().map(|one| settle(&books.ledger, one));
     assert!(join_all(calls).await.iter().all(Result::is_ok));
-    assert_eq!(books.transactions().await, 4, "that wrote the final states");
+    assert_eq!(books.transactions().await, 2, "that wrote the final states");
     books.check("60", "0").await;
 }
 

@@ -278,3 +278,171 @@ async fn counts_tokens_as_the_tables_do() {
         assert_eq!(answer["usage"]["output_tokens"], tokens, "{size} {quality}");
     }
 }
+
+/// A form with a picture as `image` of this type, a mask if there is one, and these fields.
+fn form(
+    content_type: &str,
+    mask: Option<(u32, bool)>,
+    fields: &[(&str, &str)],
+) -> reqwest::multipart::Form {
+    use reqwest::multipart::{Form, Part};
+
+    let part = |bytes: bytes::Bytes, content_type: &str| {
+        Part::bytes(bytes.to_vec())
+            .file_name("a.png")
+            .mime_str(content_type)
+            .unwrap()
+    };
+    let picture = pictures::paint("png", 64, 64, 1, false);
+    let mut form = Form::new().part("image", part(picture, content_type));
+    if let Some((edge, transparent)) = mask {
+        let mask = pictures::paint("png", edge, edge, 2, transparent);
+        form = form.part("mask", part(mask, "application/octet-stream"));
+    }
+    for (name, value) in fields {
+        form = form.text((*name).to_owned(), (*value).to_owned());
+    }
+    form
+}
+
+#[tokio::test]
+async fn refuses_forms_that_the_real_one_refuses() {
+    let fake = Fake::start().await;
+    let png = "image/png";
+    let (model, prompt) = (("model", "gpt-image-1"), ("prompt", "a boat"));
+    let g2 = ("model", "gpt-image-2");
+    let good = [model, prompt];
+    let send = async |path: &str, form: reqwest::multipart::Form| {
+        let request = fake.client.request(reqwest::Method::POST, path);
+        let request = request.bearer_auth(API_KEY).multipart(form);
+        fake.client.send(request).await
+    };
+    let edits = "/v1/images/edits";
+    for (form, code, param) in [
+        (
+            form("application/octet-stream", None, &good),
+            Some("unsupported_file_mimetype"),
+            Some("image"),
+        ),
+        (
+            form("image/jpeg", None, &good),
+            Some("invalid_image_file"),
+            Some("image"),
+        ),
+        (
+            form(png, Some((32, true)), &good),
+            Some("invalid_mask_image_format"),
+            Some("mask"),
+        ),
+        (
+            form(png, Some((64, false)), &good),
+            Some("invalid_mask_image_format"),
+            Some("mask"),
+        ),
+        (
+            form(png, None, &[model]),
+            Some("missing_required_parameter"),
+            Some("prompt"),
+        ),
+        (
+            form(png, None, &[model, prompt, ("image", "text")]),
+            Some("invalid_type"),
+            Some("image"),
+        ),
+        (form(png, None, &[model, prompt, prompt]), None, None),
+        (
+            form(png, None, &[model, prompt, ("moderation", "low")]),
+            Some("unknown_parameter"),
+            Some("moderation"),
+        ),
+        (
+            form(png, None, &[model, prompt, ("response_format", "url")]),
+            Some("unknown_parameter"),
+            Some("response_format"),
+        ),
+        (
+            form(png, None, &[model, prompt, ("stream", "yes")]),
+            Some("invalid_type"),
+            Some("stream"),
+        ),
+        (
+            form(png, None, &[model, prompt, ("partial_images", "4")]),
+            Some("integer_above_max_value"),
+            Some("partial_images"),
+        ),
+        (
+            form(png, None, &[g2, prompt, ("input_fidelity", "high")]),
+            Some("invalid_input_fidelity_model"),
+            Some("input_fidelity"),
+        ),
+        (
+            form(png, None, &[("model", "dall-e-3"), prompt]),
+            Some("invalid_value"),
+            Some("model"),
+        ),
+    ] {
+        let shown = format!("{form:?}");
+        let problem = send(edits, form).await.expect(400).problem();
+        assert_eq!(
+            (problem.code.as_deref(), problem.param.as_deref()),
+            (code, param),
+            "{shown}: {problem:?}"
+        );
+    }
+    let twice = form(png, None, &good).part(
+        "image",
+        reqwest::multipart::Part::bytes(pictures::paint("png", 64, 64, 1, false).to_vec())
+            .file_name("b.png")
+            .mime_str(png)
+            .unwrap(),
+    );
+    let problem = send(edits, twice).await.expect(400).problem();
+    assert!(problem.message.starts_with("Duplicate parameter: 'image'."));
+    send("/v1/images/variations", form(png, None, &good))
+        .await
+        .expect(400);
+
+    send(edits, form(png, Some((64, true)), &good))
+        .await
+        .expect(200);
+    let dall_e_2 = [("model", "dall-e-2"), ("n", "2")];
+    send("/v1/images/variations", form(png, None, &dall_e_2))
+        .await
+        .expect(200);
+}
+
+/// The lines of the contract's example, in its order.
+#[tokio::test]
+async fn streams_as_the_contract_shows() {
+    let fake = Fake::start().await;
+    let body = json!({
+        "model": "gpt-image-1", "prompt": "a boat", "size": "1024x1024", "quality": "low",
+        "stream": true, "partial_images": 2,
+    });
+    let answer = fake.ask(&body).await.expect(200);
+    assert!(
+        answer
+            .header("content-type")
+            .starts_with("text/event-stream")
+    );
+    let text = std::str::from_utf8(&answer.bytes).unwrap();
+    let frames: Vec<&str> = text.strip_suffix("\n\n").unwrap().split("\n\n").collect();
+    let events = frames
+        .iter()
+        .map(|frame| {
+            let (name, data) = frame.split_once("\ndata: ").unwrap();
+            let data: Value = serde_json::from_str(data).unwrap();
+            assert_eq!(name, format!("event: {}", data["type"].as_str().unwrap()));
+            data
+        })
+        .collect::<Vec<_>>();
+    assert_eq!(events.len(), 3);
+    for (event, index) in events[..2].iter().zip(0..) {
+        assert_eq!(event["type"], "image_generation.partial_image");
+        assert_eq!(event["partial_image_index"], index);
+        assert_eq!(event.as_object().unwrap().len(), 8);
+    }
+    let usage = &events[2]["usage"];
+    assert_eq!(usage["output_tokens"], 272 + 2 * 100);
+    assert!(usage.get("output_tokens_details").is_none());
+}

@@ -10,6 +10,9 @@ use crate::support::pictures;
 /// The `created` of every answer.
 pub(crate) const CREATED: i64 = 1_795_000_000;
 
+/// What each draft adds to the output.
+const TOKENS_OF_A_DRAFT: u64 = 100;
+
 /// What DALL·E 3 makes of every prompt.
 pub(crate) const REVISED_PROMPT: &str =
     "A detailed painting of what was asked, in oil, with a frame";
@@ -69,14 +72,34 @@ fn resolved_quality(accepted: &Accepted) -> &str {
 fn usage(accepted: &Accepted) -> Value {
     let n = u64::try_from(accepted.n).unwrap_or(1);
     let text = input_tokens(&accepted.prompt) * n;
+    let from = accepted.image_tokens * n;
     let image = output_tokens(accepted.family, resolved_quality(accepted), &accepted.size) * n;
     json!({
-        "input_tokens": text,
-        "input_tokens_details": {"image_tokens": 0, "text_tokens": text},
+        "input_tokens": text + from,
+        "input_tokens_details": {"image_tokens": from, "text_tokens": text},
         "output_tokens": image,
         "output_tokens_details": {"image_tokens": image, "text_tokens": 0},
-        "total_tokens": text + image,
+        "total_tokens": text + from + image,
     })
+}
+
+/// What the event of one finished picture says; it has no details of the output (contract, section 3.1), and
+/// each draft adds its tokens (section 1.1).
+pub(super) fn usage_of_event(accepted: &Accepted) -> Value {
+    let one = Accepted {
+        n: 1,
+        ..accepted.clone()
+    };
+    let mut usage = usage(&one);
+    let drafts = u64::try_from(accepted.drafts).unwrap() * TOKENS_OF_A_DRAFT;
+    for total in ["output_tokens", "total_tokens"] {
+        usage[total] = json!(usage[total].as_u64().unwrap() + drafts);
+    }
+    usage
+        .as_object_mut()
+        .unwrap()
+        .remove("output_tokens_details");
+    usage
 }
 
 /// About what a tokenizer counts, plus the six that every generation adds (contract, section 2).

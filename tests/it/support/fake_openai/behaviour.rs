@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use super::{
     answer,
     rules::{Accepted, Refusal},
+    stream as events,
 };
 
 /// How one call ends. Only calls whose request was right get here; a wrong one is always refused.
@@ -51,6 +52,12 @@ pub(crate) enum Behaviour {
     DeadLinks,
     /// The right answer with a status that no document names.
     Status(u16),
+    /// JSON, whether or not events were asked for.
+    PlainJson,
+    /// The right events with a pause before each.
+    EventsEvery(Duration),
+    /// This many of the right events, then these bytes, then the end of the body.
+    EventsThen(usize, String),
 }
 
 /// A whole answer.
@@ -207,8 +214,20 @@ impl Behaviour {
             "never" => Self::Never,
             "not_a_picture" => Self::NotAPicture,
             "cut" => Self::CutAfter(500),
+            "plain_json" => Self::PlainJson,
+            "slow_events" => Self::EventsEvery(Duration::from_millis(150)),
+            "refused_after_a_draft" => {
+                Self::EventsThen(1, Self::error_event(&Reply::moderation_gpt()))
+            }
             other => panic!("no behaviour is called {other}"),
         })
+    }
+
+    /// An error as an event (contract, section 3.3).
+    pub(crate) fn error_event(reply: &Reply) -> String {
+        let mut error: Value = serde_json::from_slice(&reply.body).unwrap();
+        error["type"] = json!("error");
+        format!("event: error\ndata: {error}\n\n")
     }
 
     /// Carries it out: status, headers and body. `Never` does not return.
@@ -218,31 +237,33 @@ impl Behaviour {
         own_origin: &str,
     ) -> (u16, HeaderMap, Body) {
         match self {
-            Self::Answer => whole(&right(accepted, own_origin, accepted.as_url)),
+            Self::Answer => whole(accepted, &right(accepted, own_origin, accepted.as_url)),
             Self::AnswerAfter(delay) => {
                 tokio::time::sleep(delay).await;
-                whole(&right(accepted, own_origin, accepted.as_url))
+                whole(accepted, &right(accepted, own_origin, accepted.as_url))
             }
             Self::Reply(reply) => reply.into_response(),
             Self::Never => std::future::pending().await,
             Self::CutAfter(bytes) => {
-                let beginning = beginning(&right(accepted, own_origin, false), bytes);
+                let (headers, text) = written(accepted, &right(accepted, own_origin, false));
+                let beginning = beginning(&text, bytes);
                 let broken = stream::once(async {
                     // The beginning is on its way before the break.
                     tokio::time::sleep(Duration::from_millis(50)).await;
                     Err(std::io::Error::other("the fake breaks the connection"))
                 });
                 let body = stream::iter([Ok(beginning)]).chain(broken);
-                (200, json_type(), Body::from_stream(body))
+                (200, headers, Body::from_stream(body))
             }
             Self::StallAfter(bytes) => {
-                let beginning = beginning(&right(accepted, own_origin, false), bytes);
+                let (headers, text) = written(accepted, &right(accepted, own_origin, false));
+                let beginning = beginning(&text, bytes);
                 let body =
                     stream::iter([Ok::<_, std::io::Error>(beginning)]).chain(stream::pending());
-                (200, json_type(), Body::from_stream(body))
+                (200, headers, Body::from_stream(body))
             }
             Self::Drip(piece, pause) => {
-                let text = Bytes::from(right(accepted, own_origin, false).to_string());
+                let (headers, text) = written(accepted, &right(accepted, own_origin, false));
                 let pieces: Vec<Bytes> = text
                     .chunks(piece)
                     .map(|chunk| text.slice_ref(chunk))
@@ -251,7 +272,7 @@ impl Behaviour {
                     tokio::time::sleep(pause).await;
                     Ok::<_, std::io::Error>(piece)
                 });
-                (200, json_type(), Body::from_stream(body))
+                (200, headers, Body::from_stream(body))
             }
             Self::ContentType(content_type) => Reply::raw(
                 200,
@@ -265,31 +286,55 @@ impl Behaviour {
                     n,
                     ..accepted.clone()
                 };
-                whole(&right(&fewer, own_origin, accepted.as_url))
+                whole(&fewer, &right(&fewer, own_origin, accepted.as_url))
             }
             Self::BrokenPicture(index) => {
                 let mut answer = right(accepted, own_origin, false);
                 let picture = answer["data"][index]["b64_json"].as_str().unwrap();
                 let half = picture.len() / 8 * 4;
                 answer["data"][index]["b64_json"] = json!(picture[..half]);
-                whole(&answer)
+                whole(accepted, &answer)
             }
-            Self::NotAPicture => whole(&every_picture(
+            Self::NotAPicture => whole(
                 accepted,
-                own_origin,
-                &STANDARD.encode("this is no picture, only a sentence"),
-            )),
-            Self::NotBase64 => whole(&every_picture(
+                &every_picture(
+                    accepted,
+                    own_origin,
+                    &STANDARD.encode("this is no picture, only a sentence"),
+                ),
+            ),
+            Self::NotBase64 => whole(
                 accepted,
-                own_origin,
-                "%%% not base64 at all %%%",
-            )),
-            Self::Huge(bytes) => whole(&every_picture(accepted, own_origin, &huge(bytes))),
+                &every_picture(accepted, own_origin, "%%% not base64 at all %%%"),
+            ),
+            Self::Huge(bytes) => {
+                whole(accepted, &every_picture(accepted, own_origin, &huge(bytes)))
+            }
             Self::Links(origin) => {
                 let origin = origin.unwrap_or_else(|| own_origin.to_owned());
-                whole(&right(accepted, &origin, true))
+                whole(accepted, &right(accepted, &origin, true))
             }
-            Self::DeadLinks => whole(&right(accepted, &format!("{own_origin}/gone"), true)),
+            Self::DeadLinks => whole(
+                accepted,
+                &right(accepted, &format!("{own_origin}/gone"), true),
+            ),
+            Self::PlainJson => {
+                let body = right(accepted, own_origin, false).to_string();
+                (200, json_type(), Body::from(body))
+            }
+            Self::EventsEvery(pause) => {
+                let events = events::events(accepted, &right(accepted, own_origin, false));
+                let body = stream::iter(events).then(move |event| async move {
+                    tokio::time::sleep(pause).await;
+                    Ok::<_, std::io::Error>(event)
+                });
+                (200, event_type(), Body::from_stream(body))
+            }
+            Self::EventsThen(count, rest) => {
+                let mut events = events::events(accepted, &right(accepted, own_origin, false));
+                events.truncate(count);
+                (200, event_type(), Body::from(events.concat() + &rest))
+            }
             Self::Status(status) => Reply::raw(
                 status,
                 "application/json",
@@ -332,24 +377,41 @@ fn huge(bytes: usize) -> String {
     STANDARD.encode(picture)
 }
 
-fn beginning(answer: &Value, bytes: usize) -> Bytes {
-    let text = answer.to_string();
+fn beginning(text: &Bytes, bytes: usize) -> Bytes {
     assert!(
         bytes < text.len(),
         "the whole answer has only {} bytes",
         text.len()
     );
-    Bytes::from(text).slice(..bytes)
+    text.slice(..bytes)
 }
 
-fn whole(answer: &Value) -> (u16, HeaderMap, Body) {
-    let body = answer.to_string();
-    (200, json_type(), Body::from(body))
+/// An answer as it was asked for: as events or as JSON.
+fn written(accepted: &Accepted, answer: &Value) -> (HeaderMap, Bytes) {
+    if accepted.stream {
+        let events = events::events(accepted, answer).concat();
+        (event_type(), events.into())
+    } else {
+        (json_type(), answer.to_string().into())
+    }
+}
+
+fn whole(accepted: &Accepted, answer: &Value) -> (u16, HeaderMap, Body) {
+    let (headers, body) = written(accepted, answer);
+    (200, headers, Body::from(body))
 }
 
 fn json_type() -> HeaderMap {
+    content_type("application/json")
+}
+
+fn event_type() -> HeaderMap {
+    content_type("text/event-stream; charset=utf-8")
+}
+
+fn content_type(content_type: &'static str) -> HeaderMap {
     HeaderMap::from_iter([(
         axum::http::header::CONTENT_TYPE,
-        HeaderValue::from_static("application/json"),
+        HeaderValue::from_static(content_type),
     )])
 }

@@ -6,7 +6,10 @@
 
 mod answer;
 mod behaviour;
+mod edits;
+mod form;
 mod rules;
+mod stream;
 
 use std::{
     collections::VecDeque,
@@ -25,14 +28,17 @@ use axum::{
     response::Response,
     routing::{get, post},
 };
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, task::JoinSet};
 
-use self::rules::Refusal;
+use self::rules::{Accepted, Refusal};
 pub(crate) use self::{
     answer::{REVISED_PROMPT, input_tokens},
     behaviour::{Behaviour, Reply},
+    form::Part,
+    rules::Endpoint,
 };
 use crate::support::pictures;
 
@@ -52,8 +58,12 @@ pub(crate) struct FakeOpenAi {
 /// One request as it came.
 #[derive(Debug, Clone)]
 pub(crate) struct Call {
+    pub(crate) endpoint: Endpoint,
     pub(crate) headers: HeaderMap,
+    /// The JSON, or the text fields of a form.
     pub(crate) body: Value,
+    /// The files of a form.
+    pub(crate) files: Vec<Part>,
     /// The refusal, when the request itself was wrong.
     pub(crate) refused: Option<Value>,
 }
@@ -85,6 +95,8 @@ impl FakeOpenAi {
         });
         let router = Router::new()
             .route("/v1/images/generations", post(generations))
+            .route("/v1/images/edits", post(edits))
+            .route("/v1/images/variations", post(variations))
             .route("/img/{size}/{name}", get(picture))
             .fallback(unknown_url)
             .with_state(Arc::clone(&state));
@@ -155,17 +167,35 @@ impl FakeOpenAi {
 }
 
 async fn generations(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    serve(shared, Endpoint::Generations, request).await
+}
+
+async fn edits(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    serve(shared, Endpoint::Edits, request).await
+}
+
+async fn variations(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    serve(shared, Endpoint::Variations, request).await
+}
+
+async fn serve(shared: Arc<Shared>, endpoint: Endpoint, request: Request) -> Response {
     let (parts, body) = request.into_parts();
-    let bytes = to_bytes(body, 16 * 1024 * 1024).await.unwrap_or_default();
-    let checked = check_envelope(&parts.headers)
-        .and_then(|()| read_json(&bytes))
-        .and_then(|body| {
-            let accepted = rules::check(body.as_object().ok_or_else(malformed)?)?;
-            Ok((body, accepted))
-        });
+    let bytes = to_bytes(body, 256 * 1024 * 1024).await.unwrap_or_default();
+    let files = form::read(&parts.headers, &bytes).map(|parts| {
+        let mut files = parts;
+        files.retain(|part| part.file_name.is_some());
+        files
+    });
+    let checked = check_envelope(endpoint, &parts.headers)
+        .and_then(|()| check_body(endpoint, &parts.headers, &bytes));
     let call = Call {
+        endpoint,
         headers: parts.headers,
-        body: serde_json::from_slice(&bytes).unwrap_or(Value::Null),
+        body: match &checked {
+            Ok((body, _)) => body.clone(),
+            Err(_) => serde_json::from_slice(&bytes).unwrap_or(Value::Null),
+        },
+        files: files.unwrap_or_default(),
         refused: checked.as_ref().err().map(|refusal| refusal.error.clone()),
     };
     shared.calls.lock().unwrap().push(call.clone());
@@ -185,7 +215,32 @@ async fn generations(State(shared): State<Arc<Shared>>, request: Request) -> Res
     }
 }
 
-fn check_envelope(headers: &HeaderMap) -> Result<(), Refusal> {
+fn check_body(
+    endpoint: Endpoint,
+    headers: &HeaderMap,
+    bytes: &Bytes,
+) -> Result<(Value, Accepted), Refusal> {
+    if endpoint == Endpoint::Generations {
+        let body = read_json(bytes)?;
+        let accepted = rules::check(endpoint, body.as_object().ok_or_else(malformed)?)?;
+        return Ok((body, accepted));
+    }
+    // No SDK sends such a form in chunks (contract, section 4.1).
+    let length = headers.get("content-length").ok_or_else(malformed_form)?;
+    assert_eq!(length.to_str().unwrap(), bytes.len().to_string());
+    let parts = form::read(headers, bytes).ok_or_else(malformed_form)?;
+    let (fields, accepted) = edits::check(endpoint, &parts)?;
+    Ok((Value::Object(fields), accepted))
+}
+
+fn malformed_form() -> Refusal {
+    Refusal {
+        status: 400,
+        error: json!({"message": "Could not parse multipart form", "type": "invalid_request_error", "param": null, "code": null}),
+    }
+}
+
+fn check_envelope(endpoint: Endpoint, headers: &HeaderMap) -> Result<(), Refusal> {
     let refuse = |status: u16, error: Value| Err(Refusal { status, error });
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     match header("authorization") {
@@ -204,10 +259,15 @@ fn check_envelope(headers: &HeaderMap) -> Result<(), Refusal> {
         Some(_) => {}
     }
     let content_type = header("content-type").unwrap_or_default();
-    if content_type.split(';').next().unwrap_or_default().trim() != "application/json" {
+    let wanted = match endpoint {
+        Endpoint::Generations => "application/json",
+        // The JSON form of edits (contract, section 4.2) is none that Easel sends.
+        Endpoint::Edits | Endpoint::Variations => "multipart/form-data",
+    };
+    if content_type.split(';').next().unwrap_or_default().trim() != wanted {
         return refuse(
             400,
-            json!({"message": format!("Unsupported content type: '{content_type}'. This API method only accepts 'application/json' requests, but you specified the header 'Content-Type: {content_type}'. Please try again with a supported content type."), "type": "invalid_request_error", "param": null, "code": "unsupported_content_type"}),
+            json!({"message": format!("Unsupported content type: '{content_type}'. This API method only accepts '{wanted}' requests, but you specified the header 'Content-Type: {content_type}'. Please try again with a supported content type."), "type": "invalid_request_error", "param": null, "code": "unsupported_content_type"}),
         );
     }
     Ok(())

@@ -11,6 +11,14 @@ pub(super) struct Refusal {
     pub(super) error: Value,
 }
 
+/// Where a request came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Endpoint {
+    Generations,
+    Edits,
+    Variations,
+}
+
 /// The generations of models, which share their rules (contract, section 0.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Family {
@@ -47,10 +55,27 @@ impl Family {
         matches!(self, Self::D2 | Self::D3)
     }
 
-    fn takes(self, parameter: &str) -> bool {
+    fn takes(self, endpoint: Endpoint, parameter: &str) -> bool {
+        let known = match endpoint {
+            Endpoint::Generations => parameter != "input_fidelity",
+            // Section 4.1: the form has neither.
+            Endpoint::Edits => !matches!(parameter, "moderation" | "style"),
+            Endpoint::Variations => {
+                matches!(
+                    parameter,
+                    "model" | "n" | "response_format" | "size" | "user"
+                )
+            }
+        };
+        known && self.knows(parameter)
+    }
+
+    fn knows(self, parameter: &str) -> bool {
         match parameter {
             "model" | "prompt" | "n" | "size" | "quality" | "user" | "safety_identifier" => true,
             "response_format" => self.is_dalle(),
+            // Whether this very model has it is said in words of its own.
+            "input_fidelity" => !self.is_dalle(),
             "style" => self == Self::D3,
             "background" | "output_format" | "output_compression" | "moderation" | "stream"
             | "partial_images" => !self.is_dalle(),
@@ -80,6 +105,7 @@ impl Family {
 /// A request that the real endpoint would have taken.
 #[derive(Debug, Clone)]
 pub(super) struct Accepted {
+    pub(super) endpoint: Endpoint,
     pub(super) family: Family,
     pub(super) prompt: String,
     pub(super) n: usize,
@@ -87,16 +113,33 @@ pub(super) struct Accepted {
     pub(super) quality: String,
     pub(super) format: &'static str,
     pub(super) transparent: bool,
+    /// As it was asked for.
+    pub(super) background: String,
+    pub(super) stream: bool,
+    /// How many drafts of each picture.
+    pub(super) drafts: usize,
+    /// What the pictures of an edit count as.
+    pub(super) image_tokens: u64,
+    pub(super) has_mask: bool,
     pub(super) as_url: bool,
     pub(super) safety_identifier: Option<String>,
 }
 
 /// Checks a body as strictly as the real endpoint does, null included: it is not taken as absent
 /// (contract, section 11, trap 13).
-pub(super) fn check(body: &Map<String, Value>) -> Result<Accepted, Refusal> {
+pub(super) fn check(endpoint: Endpoint, body: &Map<String, Value>) -> Result<Accepted, Refusal> {
     let model = text(body, "model")?.ok_or_else(|| missing("model"))?;
     let family = Family::of(model).ok_or_else(|| unknown_model(model))?;
-    if let Some(parameter) = body.keys().find(|name| !family.takes(name)) {
+    let edits = family != Family::D3;
+    let varies = family == Family::D2;
+    if (endpoint == Endpoint::Edits && !edits) || (endpoint == Endpoint::Variations && !varies) {
+        return Err(invalid(
+            "model",
+            "invalid_value",
+            &format!("The model '{model}' is not supported by this endpoint."),
+        ));
+    }
+    if let Some(parameter) = body.keys().find(|name| !family.takes(endpoint, name)) {
         return Err(unknown_parameter(parameter));
     }
     if let Some((name, _)) = body.iter().find(|(_, value)| value.is_null()) {
@@ -106,8 +149,14 @@ pub(super) fn check(body: &Map<String, Value>) -> Result<Accepted, Refusal> {
             &format!("Invalid type for '{name}': got null instead."),
         ));
     }
-    let prompt = text(body, "prompt")?.ok_or_else(|| missing("prompt"))?;
-    check_prompt(family, prompt)?;
+    let prompt = match text(body, "prompt")? {
+        Some(prompt) => {
+            check_prompt(family, prompt)?;
+            prompt
+        }
+        None if endpoint == Endpoint::Variations => "",
+        None => return Err(missing("prompt")),
+    };
 
     let n = integer(body, "n", 1, if family == Family::D3 { 1 } else { 10 })?.unwrap_or(1);
     let quality = word(body, "quality", family.qualities())?.unwrap_or(if family.is_dalle() {
@@ -140,25 +189,38 @@ pub(super) fn check(body: &Map<String, Value>) -> Result<Accepted, Refusal> {
             "Compression less than 100 is not supported for PNG output format.",
         ));
     }
-    for streaming in [
-        "stream",
-        "partial_images",
-        "frame_count",
-        "frame_duration_ms",
-        "svg",
-    ] {
-        if body
-            .get(streaming)
-            .is_some_and(|value| value != &json!(false))
-        {
+    for animated in ["frame_count", "frame_duration_ms", "svg"] {
+        if body.contains_key(animated) {
             return Err(invalid(
-                streaming,
+                animated,
                 "unsupported_value",
-                "This fake does not stream or animate.",
+                "This fake does not animate.",
             ));
         }
     }
+    let stream = match body.get("stream") {
+        None => false,
+        Some(Value::Bool(stream)) => *stream,
+        Some(_) => {
+            return Err(invalid(
+                "stream",
+                "invalid_type",
+                "Invalid type for 'stream': expected a boolean.",
+            ));
+        }
+    };
+    let drafts = integer(body, "partial_images", 0, 3)?.unwrap_or(0);
     Ok(Accepted {
+        endpoint,
+        background: background.to_owned(),
+        stream,
+        drafts: if stream {
+            usize::try_from(drafts).unwrap()
+        } else {
+            0
+        },
+        image_tokens: 0,
+        has_mask: false,
         family,
         prompt: prompt.to_owned(),
         n: usize::try_from(n).unwrap_or(1),
@@ -324,21 +386,21 @@ fn integer(
     Ok(Some(number))
 }
 
-fn invalid(param: &str, code: &str, message: &str) -> Refusal {
+pub(super) fn invalid(param: &str, code: &str, message: &str) -> Refusal {
     Refusal {
         status: 400,
         error: json!({"message": message, "type": "invalid_request_error", "param": param, "code": code}),
     }
 }
 
-fn backend(param: &str, code: &str, message: &str) -> Refusal {
+pub(super) fn backend(param: &str, code: &str, message: &str) -> Refusal {
     Refusal {
         status: 400,
         error: json!({"code": code, "message": message, "param": param, "type": "image_generation_user_error"}),
     }
 }
 
-fn bad_word(name: &str, word: &str, allowed: &[&str]) -> Refusal {
+pub(super) fn bad_word(name: &str, word: &str, allowed: &[&str]) -> Refusal {
     let quoted: Vec<String> = allowed.iter().map(|word| format!("'{word}'")).collect();
     let list = match quoted.split_last() {
         Some((last, [])) => last.clone(),
@@ -352,7 +414,7 @@ fn bad_word(name: &str, word: &str, allowed: &[&str]) -> Refusal {
     )
 }
 
-fn missing(name: &str) -> Refusal {
+pub(super) fn missing(name: &str) -> Refusal {
     invalid(
         name,
         "missing_required_parameter",
@@ -360,7 +422,7 @@ fn missing(name: &str) -> Refusal {
     )
 }
 
-fn unknown_parameter(name: &str) -> Refusal {
+pub(super) fn unknown_parameter(name: &str) -> Refusal {
     invalid(
         name,
         "unknown_parameter",

@@ -21,6 +21,7 @@ mod links;
 mod metrics;
 mod models;
 mod newcomer;
+mod openai;
 mod readme;
 mod refusals;
 mod replicas;

@@ -156,3 +156,23 @@ async fn node_google() {
 async fn node_flux() {
     run(node(), "node/flux.mjs").await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn python_streams() {
+    run(python(), "python/streams.py").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn python_edits() {
+    run(python(), "python/edits.py").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn node_streams() {
+    run(node(), "node/streams.mjs").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn node_edits() {
+    run(node(), "node/edits.mjs").await;
+}

@@ -4,6 +4,7 @@ import base64
 import os
 import struct
 import urllib.request
+import zlib
 
 import openai
 
@@ -51,3 +52,18 @@ def fetch(image):
     with urllib.request.urlopen(image.url) as response:
         assert response.headers["content-type"].startswith("image/")
         return response.read()
+
+
+def png(width, height, colour=(200, 90, 40), alpha=None):
+    """A PNG of one colour; with `alpha` the left half lets through that much."""
+
+    def chunk(name, data):
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    pixel = bytes(colour)
+    row = pixel * width
+    if alpha is not None:
+        row = (pixel + bytes([alpha])) * (width // 2) + (pixel + b"\xff") * (width - width // 2)
+    head = struct.pack(">IIBBBBB", width, height, 8, 2 if alpha is None else 6, 0, 0, 0)
+    pixels = zlib.compress((b"\0" + row) * height)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")

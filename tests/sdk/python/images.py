@@ -1,5 +1,8 @@
 """Pictures through the synchronous client: every family, every parameter."""
 
+import base64
+import json
+
 from easel import PROMPT, TEST_KEY, client, decode, fetch, measure
 
 # Strict: whatever the types of the SDK do not allow in an answer raises.
@@ -102,7 +105,8 @@ with api.images.with_streaming_response.generate(
     model="dall-e-2", prompt=PROMPT, n=3, response_format="b64_json"
 ) as response:
     assert response.status_code == 200
-    assert int(response.headers["content-length"]) == len(b"".join(response.iter_bytes()))
+    answer = json.loads(b"".join(response.iter_bytes()))
+    assert [measure(base64.b64decode(image["b64_json"])) for image in answer["data"]] == [("png", 1024, 1024)] * 3
 
 # A test key paints the same for nothing.
 answer = client(TEST_KEY, _strict_response_validation=True).images.generate(model="dall-e-3", prompt=PROMPT)

@@ -5,7 +5,7 @@
 //! picture of the answer, not a reason to go elsewhere. The same holds as soon as the caller has seen
 //! anything of one.
 
-use std::{num::NonZeroU8, time::Duration};
+use std::{num::NonZeroU8, sync::OnceLock, time::Duration};
 
 use futures_util::{StreamExt, stream};
 use tokio::time::{Instant, timeout_at};
@@ -81,6 +81,17 @@ pub(super) struct ServedCall {
 }
 
 impl ServedCall {
+    /// One that was never made, since the one before it said that it would be in vain.
+    fn not_made(asked: NonZeroU8, why: ProviderError) -> Self {
+        Self {
+            asked,
+            pictures: Vec::new(),
+            are_copies: false,
+            report: Report::default(),
+            failure: Some(why),
+        }
+    }
+
     /// Whether it failed in a way that is worth a second try, and safe.
     fn may_repeat(&self) -> bool {
         let failure = self.failure.as_ref();
@@ -137,7 +148,8 @@ pub(super) async fn attempt<'a>(
 }
 
 /// Calls one route as often as it takes, and waits for all calls. Each comes with the attempts that it
-/// took: two, when the first failed in a way that the provider itself calls passing.
+/// took: two, when the first failed in a way that the provider itself calls passing; none, when another one
+/// met a closed door before it began.
 async fn call_route(
     rooms: &Rooms,
     admission: &Admission,
@@ -155,20 +167,34 @@ async fn call_route(
         route: candidacy.route.clone(),
         deadline: admission.deadline,
     });
+    let closed = OnceLock::new();
     stream::iter(calls)
         .map(|call| {
+            let closed = &closed;
             let span = info_span!("attempt", provider.name = candidacy.provider_name);
             let mode = admission.order.key.mode;
             async move {
+                if let Some(why) = closed.get() {
+                    return (
+                        Vec::new(),
+                        ServedCall::not_made(call.n, ProviderError::clone(why)),
+                    );
+                }
                 let left = outlet.client_left();
                 let once = || call_once(rooms, mode, candidacy, call.clone(), exposure, left);
-                let (attempt, served) = once().await;
+                let (attempt, mut served) = once().await;
+                let mut attempts = vec![attempt];
                 let has_shown = outlet.has_begun() && matches!(exposure, Exposure::Flowing(_));
-                if has_shown || !served.may_repeat() || Instant::now() >= call.deadline {
-                    return (vec![attempt], served);
+                if !has_shown && served.may_repeat() && Instant::now() < call.deadline {
+                    let (second, again) = once().await;
+                    attempts.push(second);
+                    served = again;
                 }
-                let (second, served) = once().await;
-                (vec![attempt, second], served)
+                if let Some(why) = served.failure.as_ref().filter(|why| closes(why.kind)) {
+                    // Of several at once, the first to say so.
+                    closed.get_or_init(|| why.clone());
+                }
+                (attempts, served)
             }
             .instrument(span)
         })
@@ -184,6 +210,25 @@ fn exposure(outlet: &Outlet, calls: usize) -> Exposure<'_> {
         (Shows::Stream, _) => Exposure::Whole(outlet),
         // The pictures of one answer stand in their order.
         (Shows::Answer, _) | (Shows::Nothing, _) => Exposure::Stored,
+    }
+}
+
+/// Whether the next call of the same route would meet the same, and only make matters worse.
+fn closes(kind: ErrorKind) -> bool {
+    match kind {
+        ErrorKind::Auth
+        | ErrorKind::QuotaExhausted
+        | ErrorKind::ModelUnavailable
+        | ErrorKind::RateLimited { .. } => true,
+        ErrorKind::InvalidRequest
+        // Another seed, another picture.
+        | ErrorKind::ContentRefused
+        | ErrorKind::Overloaded { .. }
+        | ErrorKind::Timeout { .. }
+        | ErrorKind::Transport { .. }
+        | ErrorKind::Cancelled
+        | ErrorKind::Malformed
+        | ErrorKind::Storage => false,
     }
 }
 

@@ -38,6 +38,9 @@ struct ModelFile {
     status: StatusFile,
     /// The day its maker switches it off, `"2026-12-01"`; required when it has.
     shutdown_date: Option<NaiveDate>,
+    /// `false` for a model that does nothing but edit: it paints from no prompt alone.
+    #[serde(default = "yes")]
+    generates: bool,
     /// What it takes.
     rules: Rules,
     /// Who serves it, best first.
@@ -185,6 +188,9 @@ impl ModelFile {
                 return Err("a retired model needs its 'shutdown_date'".to_owned());
             }
         };
+        if !self.generates && rules.edits().is_none() {
+            return Err("generates nothing and has no [model.rules.edits]".to_owned());
+        }
         if self.routes.is_empty() {
             return Err("no [[model.routes]], so nobody serves it".to_owned());
         }
@@ -213,6 +219,7 @@ impl ModelFile {
             created: self.created,
             owned_by: self.owned_by,
             status,
+            generates: self.generates,
             rules,
             routes,
         })

@@ -29,7 +29,7 @@ pub use self::{
         Value,
     },
     rules::{InputImages, InputPicture, InputPictures, Rules, Unsupported, Violation, nearest},
-    translation::{RatioTranslation, SizeTranslation, Translation},
+    translation::{PictureTranslation, RatioTranslation, SizeTranslation, Translation},
     vocabulary::{
         Background, Complexity, ImageSize, InputFidelity, Moderation, OutputFormat, Quality,
         ResponseFormat, SizeChoice, Style, StylePreset, WordError,

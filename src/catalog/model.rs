@@ -61,6 +61,8 @@ pub struct Model {
     pub owned_by: String,
     /// Whether its maker still serves it.
     pub status: Status,
+    /// Whether it paints from a prompt alone; one that does not edits.
+    pub generates: bool,
     /// What it takes.
     pub rules: Rules,
     /// Who serves it, best first; never empty.

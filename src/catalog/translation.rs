@@ -26,6 +26,8 @@ pub struct Translation {
     sent_defaults: Vec<Parameter>,
     /// How a size is said.
     pub size: SizeTranslation,
+    /// How the pictures of an edit are said; `None` where all models of the provider do it alike.
+    pub pictures: Option<PictureTranslation>,
     /// Names that differ upstream: parameter → theirs.
     pub names: BTreeMap<Parameter, String>,
     /// Words that differ upstream: parameter → (our word → theirs).
@@ -40,6 +42,7 @@ struct TranslationFile {
     response_format: Option<ResponseFormat>,
     send_defaults: Vec<Parameter>,
     size: SizeTranslation,
+    pictures: Option<PictureTranslation>,
     names: BTreeMap<Parameter, String>,
     words: BTreeMap<Parameter, BTreeMap<String, String>>,
     fixed: Map<String, Json>,
@@ -53,11 +56,29 @@ impl From<TranslationFile> for Translation {
             send_defaults: !file.send_defaults.is_empty(),
             sent_defaults: file.send_defaults,
             size: file.size,
+            pictures: file.pictures,
             names: file.names,
             words: file.words.into_iter().map(by_name).collect(),
             fixed: file.fixed,
         }
     }
+}
+
+/// How the pictures of an edit are said upstream (`contracts/replicate.md`, 2.5: every model has a field of
+/// its own for them).
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PictureTranslation {
+    /// The field that takes them.
+    pub field: String,
+    /// Whether it takes a list of them rather than a single one.
+    #[serde(default)]
+    pub list: bool,
+    /// The field that takes the mask, if one does.
+    pub mask: Option<String>,
+    /// What says that the picture's own size holds, where the client leaves it open.
+    #[serde(default)]
+    pub auto: Map<String, Json>,
 }
 
 /// How a size is said upstream.

@@ -21,7 +21,7 @@ const MOST_NAMED: usize = 12;
 /// The rules that hold for this task; `None` when the model does not do it.
 pub(super) fn rules_for<'a>(task: &Task, model: &'a Model) -> Option<&'a Rules> {
     match task {
-        Task::Generate => Some(&model.rules),
+        Task::Generate => model.generates.then_some(&model.rules),
         Task::Edit(_) => model.rules.edits(),
         Task::Vary(_) => model.rules.variations(),
     }
@@ -125,10 +125,14 @@ pub(super) fn others(rooms: &Rooms, order: &Order) -> Vec<String> {
 /// The refusal of a model that does not do what was asked.
 pub(super) fn not_this_model(task: &Task, model: &Model, others: &[String]) -> Violation {
     let what = match task {
-        Task::Generate | Task::Edit(_) => "takes no input images, so it cannot edit",
+        Task::Generate => "only edits images, so it needs some (POST /v1/images/edits)",
+        Task::Edit(_) => "takes no input images, so it cannot edit",
         Task::Vary(_) => "makes no variations",
     };
     let others = match others {
+        _ if matches!(task, Task::Generate) => {
+            "Other models paint from a prompt alone: see GET /v1/models.".to_owned()
+        }
         [] => "No model that this API key can use does.".to_owned(),
         named if named.len() > MOST_NAMED => format!(
             "These do, among others: {}.",

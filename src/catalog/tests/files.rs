@@ -70,7 +70,7 @@ fn unknown_keys_are_refused_with_line_and_the_nearest_known_one() {
         "owned_by =",
         "ownedby =",
         "a.toml:6: unknown key 'ownedby', did you mean 'owned_by'? (known: id, name, aliases, \
-         created, owned_by, status, shutdown_date, rules, routes)",
+         created, owned_by, status, shutdown_date, generates, rules, routes)",
     );
     check(
         "max_chars",

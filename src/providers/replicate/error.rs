@@ -163,7 +163,7 @@ impl Problem {
             presentable(text, &request.prompt)
         };
         let words = words.unwrap_or_else(|| format!("{} (HTTP {status})", in_our_words(kind)));
-        let param = blamed.map(|(parameter, _)| parameter.as_str());
+        let param = blamed.map(|(parameter, _)| parameter);
         ProviderError {
             message: match param {
                 Some(param) => format!("{param}: {words}"),

@@ -1,7 +1,7 @@
 //! Requests, answers and errors as files, what we make of them as snapshots beside them, and the promise that
 //! it does not matter how the network cuts an answer.
 
-use std::{fs, num::NonZeroU8, path::Path, time::Duration};
+use std::{num::NonZeroU8, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -10,83 +10,126 @@ use serde_json::{Value, json};
 
 use super::{
     error::{self, Problem},
+    inputs::{Handed, Picture},
     prediction::{PredictionReader, Status},
     request,
 };
 use crate::{
-    catalog::{Catalog, ImageRequest, Parameter, ParameterKind, Params, Route, Unsupported},
-    providers::{ErrorKind, PictureEvent, ProviderError, json::MAX_DEPTH},
+    catalog::{Catalog, ImageRequest, Route, Unsupported},
+    images::Upload,
+    providers::{
+        ErrorKind, PictureEvent, ProviderError,
+        json::MAX_DEPTH,
+        testing::{
+            goldens::{fixtures, params, snapshot},
+            png,
+        },
+    },
 };
 
-const FIXTURES: &str = concat!(
-    env!("CARGO_MANIFEST_DIR"),
-    "/src/providers/replicate/fixtures"
-);
 const PROMPT: &str = "An otter that reads the evening newspaper aloud";
 
-fn fixtures(kind: &str) -> Vec<(String, Vec<u8>)> {
-    let mut found = fs::read_dir(Path::new(FIXTURES).join(kind))
-        .unwrap()
-        .map(|entry| {
-            let path = entry.unwrap().path();
-            let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
-            (name, fs::read(&path).unwrap())
-        })
-        .collect::<Vec<_>>();
-    found.sort();
-    assert!(!found.is_empty());
-    found
-}
-
-fn snapshot(name: &str, value: &Value) {
-    insta::with_settings!({
-        snapshot_path => "fixtures/snapshots",
-        prepend_module_to_snapshot => false,
-        omit_expression => true,
-    }, {
-        insta::assert_json_snapshot!(name, value);
-    });
-}
-
-/// What a client wrote, checked by the model's own rules, and the route it takes.
-fn checked(catalog: &Catalog, written: &Value) -> (ImageRequest, std::sync::Arc<Route>) {
+/// What a client wrote, checked by the model's own rules, and the route it takes. With `images` it is an edit
+/// of so many pictures, with `mask` one that says where.
+fn checked(catalog: &Catalog, written: &Value) -> (ImageRequest, Arc<Route>, Handed) {
+    let mut written = written.as_object().unwrap().clone();
     let model = catalog.find(written["model"].as_str().unwrap()).unwrap();
-    let params = written
-        .as_object()
-        .unwrap()
-        .iter()
-        .filter(|(name, _)| *name != "model")
-        .map(|(name, value)| {
-            let parameter = Parameter::from_name(name).unwrap();
-            let value = match parameter.kind() {
-                ParameterKind::Integer => crate::catalog::Value::Integer(value.as_i64().unwrap()),
-                _ => crate::catalog::Value::Text(value.as_str().unwrap().to_owned()),
-            };
-            (parameter, value)
-        })
-        .collect::<Params>();
-    let (request, _) = model
-        .rules
-        .check(&params, Unsupported::Reject)
-        .unwrap_or_else(|violation| panic!("{written}: {violation:?}"));
-    (request, std::sync::Arc::clone(&model.routes[0]))
+    let images = written.remove("images");
+    let mask = written.remove("mask").is_some();
+    let (rules, route) = match images {
+        None => (&model.rules, &model.routes[0]),
+        Some(_) => (
+            model.rules.edits().unwrap(),
+            &model.routes[0].edits.as_ref().unwrap().route,
+        ),
+    };
+    let (request, _) = rules
+        .check(&params(&Value::Object(written)), Unsupported::Reject)
+        .unwrap_or_else(|violation| panic!("{violation:?}"));
+    let upload = |width| Upload::from_bytes(png(u32::try_from(width).unwrap(), 1)).unwrap();
+    let count = images.map_or(0, |count| count.as_u64().unwrap());
+    let handed = Handed {
+        images: (1..=count)
+            .map(|width| Picture::Inline(upload(width)))
+            .collect(),
+        mask: mask.then(|| Picture::Inline(upload(1))),
+    };
+    (request, Arc::clone(route), handed)
+}
+
+/// Where it goes and what is posted there.
+async fn said(create: request::Create<'_>) -> (String, Value) {
+    let path = create.path.join("/");
+    let body = create.body.collected().await;
+    (path, serde_json::from_slice(&body).unwrap())
+}
+
+#[tokio::test]
+async fn requests_become_predictions() {
+    let catalog = Catalog::load(None).unwrap();
+    let mut requests = serde_json::Map::new();
+    for (name, written) in fixtures("replicate", "requests") {
+        let written = serde_json::from_slice::<Value>(&written).unwrap();
+        let (request, route, handed) = checked(&catalog, &written);
+        let n = request.n.min(route.images_per_call);
+        let create = request::create(&request, &handed, (0, n), &route).unwrap();
+        let (path, body) = said(create).await;
+        requests.insert(name, json!({ "path": path, "body": body }));
+    }
+    snapshot("replicate", "requests", &Value::Object(requests));
 }
 
 #[test]
-fn requests_become_predictions() {
+fn pictures_that_a_model_has_no_field_for_are_refused() {
     let catalog = Catalog::load(None).unwrap();
-    let requests = fixtures("requests")
-        .into_iter()
-        .map(|(name, written)| {
-            let written = serde_json::from_slice::<Value>(&written).unwrap();
-            let (request, route) = checked(&catalog, &written);
-            let n = request.n.min(route.images_per_call);
-            let create = request::create(&request, n, &route).unwrap();
-            let value = json!({ "path": create.path.join("/"), "body": create.body });
-            (name, value)
-        })
-        .collect();
-    snapshot("requests", &Value::Object(requests));
+    let link = || Picture::Link("https://api.replicate.com/v1/files/x".to_owned());
+    for (model, images, mask, blamed) in [
+        ("flux-2-pro", 8, false, None),
+        ("flux-1.1-pro", 1, false, None),
+        ("flux-1.1-pro", 2, false, Some("image")),
+        ("flux-1.1-pro", 1, true, Some("mask")),
+        ("flux-fill-pro", 1, true, None),
+    ] {
+        let written = json!({ "model": model, "prompt": "x", "images": 1 });
+        let (request, route, _) = checked(&catalog, &written);
+        let handed = Handed {
+            images: (0..images).map(|_| link()).collect(),
+            mask: mask.then(link),
+        };
+        let outcome = request::create(&request, &handed, (0, request.n), &route);
+        let param = outcome.err().map(|error| error.param.unwrap());
+        assert_eq!(param.as_deref(), blamed, "{model}");
+    }
+    // A route that an operator made for generations alone.
+    let (request, route, _) = checked(
+        &catalog,
+        &json!({ "model": "flux-1-schnell", "prompt": "x" }),
+    );
+    let handed = Handed {
+        images: vec![link()],
+        mask: None,
+    };
+    let error = request::create(&request, &handed, (0, request.n), &route).err();
+    assert_eq!(error.unwrap().kind, ErrorKind::ModelUnavailable);
+}
+
+/// A picture each where a call brings one, so that the seeds are counted on.
+#[tokio::test]
+async fn seeds_are_counted_on() {
+    let catalog = Catalog::load(None).unwrap();
+    for (seed, first, expected) in [
+        (7, 0, 7),
+        (7, 3, 10),
+        (0, 0, 0),
+        (2_147_483_647, 0, 2_147_483_647),
+        (2_147_483_647, 2, 1),
+    ] {
+        let written = json!({ "model": "flux-2-pro", "prompt": "x", "n": 4, "seed": seed });
+        let (request, route, handed) = checked(&catalog, &written);
+        let one = NonZeroU8::MIN;
+        let create = request::create(&request, &handed, (first, one), &route).unwrap();
+        assert_eq!(said(create).await.1["input"]["seed"], expected);
+    }
 }
 
 #[test]
@@ -110,54 +153,53 @@ fn sizes_that_a_model_cannot_paint_are_refused_by_its_rules() {
         ("flux-2-flex", "1040x1024", true),
         ("flux-2-flex", "4096x1024", false),
         ("flux-2-dev", "2048x2048", false),
+        ("flux-kontext-max", "1024x1792", true),
+        ("flux-kontext-pro", "512x512", false),
     ] {
-        let params = Params::from([
-            (
-                Parameter::Prompt,
-                crate::catalog::Value::Text("x".to_owned()),
-            ),
-            (
-                Parameter::Size,
-                crate::catalog::Value::Text(size.to_owned()),
-            ),
-        ]);
+        let params = params(&json!({ "prompt": "x", "size": size }));
         let model = catalog.find(model).unwrap();
         let checked = model.rules.check(&params, Unsupported::Reject);
         assert_eq!(checked.is_ok(), is_taken, "{} {size}", model.id);
         if let Ok((request, _)) = checked {
             // What the rules let through, the translation can say.
-            request::create(&request, request.n, &model.routes[0]).unwrap();
+            let n = (0, request.n);
+            request::create(&request, &Handed::default(), n, &model.routes[0]).unwrap();
         }
     }
 }
 
-#[test]
-fn upstream_models_become_paths() {
+#[tokio::test]
+async fn upstream_models_become_paths() {
     let catalog = Catalog::load(None).unwrap();
     let written = json!({ "model": "flux-1-pro", "prompt": "An otter" });
-    let (request, route) = checked(&catalog, &written);
-    let create = |upstream_model: &str| {
+    let (request, route, handed) = checked(&catalog, &written);
+    let create = async |upstream_model: &str| {
         let mut route = (*route).clone();
         route.upstream_model = upstream_model.to_owned();
-        request::create(&request, request.n, &route)
-            .map(|create| (create.path.join("/"), create.body["version"].clone()))
-            .map_err(|error| error.message)
+        let n = (0, request.n);
+        match request::create(&request, &handed, n, &route) {
+            Ok(create) => {
+                let (path, body) = said(create).await;
+                Ok((path, body["version"].clone()))
+            }
+            Err(error) => Err(error.message),
+        }
     };
     assert_eq!(
-        create("owner/name"),
+        create("owner/name").await,
         Ok(("models/owner/name/predictions".to_owned(), Value::Null))
     );
     assert_eq!(
-        create("owner/name:5c7d"),
+        create("owner/name:5c7d").await,
         Ok(("predictions".to_owned(), json!("owner/name:5c7d")))
     );
     let hash = "0123456789abcdef".repeat(4);
     assert_eq!(
-        create(&hash),
+        create(&hash).await,
         Ok(("predictions".to_owned(), json!(hash.clone())))
     );
     assert_eq!(
-        create("deployments/owner/name"),
+        create("deployments/owner/name").await,
         Ok(("deployments/owner/name/predictions".to_owned(), Value::Null))
     );
     for wrong in [
@@ -174,7 +216,7 @@ fn upstream_models_become_paths() {
         let message = format!(
             "upstream_model '{wrong}' is none of OWNER/NAME, OWNER/NAME:VERSION, VERSION and deployments/OWNER/NAME"
         );
-        assert_eq!(create(wrong), Err(message));
+        assert_eq!(create(wrong).await, Err(message));
     }
 }
 
@@ -239,7 +281,7 @@ fn read<'a>(chunks: impl IntoIterator<Item = &'a [u8]>, had: &[usize]) -> Value 
 
 #[test]
 fn answers_become_pictures_and_links() {
-    let answers = fixtures("answers")
+    let answers = fixtures("replicate", "answers")
         .into_iter()
         .map(|(name, answer)| {
             let outcome = read([&*answer], &[]);
@@ -247,7 +289,7 @@ fn answers_become_pictures_and_links() {
             (name, outcome)
         })
         .collect();
-    snapshot("answers", &Value::Object(answers));
+    snapshot("replicate", "answers", &Value::Object(answers));
 }
 
 #[test]
@@ -290,7 +332,7 @@ fn nothing_grows_without_bound() {
 proptest! {
     #[test]
     fn the_network_s_cuts_do_not_matter(which in 0_usize..64, cuts in prop::collection::vec(1_usize..40, 1..40)) {
-        let answers = fixtures("answers");
+        let answers = fixtures("replicate", "answers");
         let (name, answer) = &answers[which % answers.len()];
         let mut rest = &**answer;
         let mut chunks = Vec::new();
@@ -329,9 +371,9 @@ fn errors_become_kinds() {
         "model": "flux-1-schnell", "prompt": PROMPT, "size": "1536x1024", "n": 2,
         "output_format": "webp", "output_compression": 90,
     });
-    let (request, route) = checked(&catalog, &written);
+    let (request, route, _) = checked(&catalog, &written);
     let now = "2026-11-20T10:00:00Z".parse().unwrap();
-    let errors = fixtures("errors")
+    let errors = fixtures("replicate", "errors")
         .into_iter()
         .map(|(name, body)| {
             let status = name[..3].parse().unwrap();
@@ -344,7 +386,7 @@ fn errors_become_kinds() {
             (name, shown(&error))
         })
         .collect();
-    snapshot("errors", &Value::Object(errors));
+    snapshot("replicate", "errors", &Value::Object(errors));
 }
 
 #[test]
@@ -364,7 +406,7 @@ fn only_what_passes_is_worth_another_try() {
 #[test]
 fn questions_that_fail_are_nobody_s_mistake() {
     let now = "2026-11-20T10:00:00Z".parse().unwrap();
-    for (name, body) in fixtures("errors") {
+    for (name, body) in fixtures("replicate", "errors") {
         let status = name[..3].parse().unwrap();
         let error = Problem::read(&body).of_question(status, &HeaderMap::new(), now);
         assert!(error.maybe_charged, "it was created: {name}");
@@ -410,5 +452,5 @@ fn ends_become_kinds() {
         assert!(!error.message.contains("newspaper"), "{error}");
         json!([format!("{status:?} {left:?} {text}"), shown(&error)])
     });
-    snapshot("ends", &json!(ends));
+    snapshot("replicate", "ends", &json!(ends));
 }

@@ -1,7 +1,7 @@
 //! Replicate: create a prediction, wait for it, fetch its files (`contracts/replicate.md`).
 //!
 //! Three pure parts around one conversation: [`request`] writes the creation, [`prediction`] reads answers
-//! as they arrive, [`error`] says what failures mean. A creation is sent once: there is no idempotency key, so one
+//! as they arrive, [`error`] says what failures mean. What an edit is made from goes ahead: [`inputs`]. A creation is sent once: there is no idempotency key, so one
 //! whose answer was lost may be running and paid for. Everything after it is asked again as often as needed.
 //!
 //! A prediction that nobody will fetch is cancelled upstream: [`job::Job`].
@@ -9,6 +9,7 @@
 mod error;
 #[cfg(test)]
 mod golden;
+mod inputs;
 mod job;
 mod prediction;
 mod request;
@@ -16,7 +17,6 @@ mod settings;
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use tokio_util::task::TaskTracker;
 
@@ -114,24 +114,18 @@ impl Predicting<'_, '_> {
     /// Creates it. When `wait`, the answer comes with the pictures, or after a minute.
     async fn create(&mut self, wait: bool) -> Result<Progress, ProviderError> {
         let Call {
-            request, n, route, ..
+            request,
+            first,
+            n,
+            route,
+            ..
         } = self.call;
-        let create = request::create(request, *n, route)?;
-        let body = serde_json::to_vec(&create.body).map_err(|_| {
-            // Maps of strings and numbers always serialise.
-            let message = "the request could not be written";
-            ProviderError::new(ErrorKind::InvalidRequest, message)
-        })?;
+        let handed = inputs::hand_over(self.attempt, self.call).await?;
+        let create = request::create(request, &handed, (*first, *n), route)?;
         let headers = request::headers(self.attempt.time_left(), wait);
         let answer = self
             .attempt
-            .post(
-                &create.path,
-                "application/json",
-                headers,
-                Bytes::from(body),
-                *n,
-            )
+            .post(&create.path, "application/json", headers, create.body, *n)
             .await?;
         let status = answer.status;
         if !matches!(status, 200..=202) {

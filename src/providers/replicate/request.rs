@@ -8,9 +8,13 @@ use std::{num::NonZeroU8, time::Duration};
 use reqwest::header::{HeaderMap, HeaderValue};
 use serde_json::{Map, Value, json};
 
+use super::inputs::Handed;
 use crate::{
-    catalog::{ImageRequest, OutputFormat, Parameter, Route, Setting},
-    providers::{ErrorKind, ProviderError},
+    catalog::{ImageRequest, OutputFormat, Parameter, Route, Setting, SizeChoice},
+    providers::{
+        ErrorKind, ProviderError,
+        http::{Payload, Pictures},
+    },
 };
 
 /// The longest that `Prefer: wait` may ask for (section 2.1).
@@ -21,24 +25,30 @@ const TRAVEL: Duration = Duration::from_secs(2);
 const MIN_CANCEL_AFTER: Duration = Duration::from_secs(5);
 
 /// Where a prediction is created, and with what.
-#[derive(Debug)]
 pub(super) struct Create<'a> {
     /// Below the base URL.
     pub(super) path: Vec<&'a str>,
-    pub(super) body: Value,
+    pub(super) body: Payload,
 }
 
-/// The creation of a prediction that paints `n` pictures.
+/// The creation of a prediction that paints `n` pictures, the first of which is number `first` of the request,
+/// from what was handed over, if anything.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidRequest`] for a size that this model has no way to say,
+/// [`ErrorKind::InvalidRequest`] for what this model has no way to say (some sizes, a mask, a second picture),
 /// [`ErrorKind::ModelUnavailable`] for an upstream model that is none.
 pub(super) fn create<'a>(
     request: &ImageRequest,
-    n: NonZeroU8,
+    handed: &Handed,
+    (first, n): (u8, NonZeroU8),
     route: &'a Route,
 ) -> Result<Create<'a>, ProviderError> {
-    let input = input(request, n, route)?;
+    let mut pictures = Pictures::default();
+    let mut input = input(request, handed, &mut pictures, n, route)?;
+    if let Some(seed) = request.seed {
+        let name = route.translation.name(Parameter::Seed).to_owned();
+        input.insert(name, nth_seed(seed.value, first).into());
+    }
     let model = route.upstream_model.as_str();
     let official = |path| (path, json!({ "input": input }));
     let (path, body) = match Runnable::of(model) {
@@ -61,7 +71,10 @@ pub(super) fn create<'a>(
             ));
         }
     };
-    Ok(Create { path, body })
+    Ok(Create {
+        path,
+        body: pictures.payload(&body),
+    })
 }
 
 /// What can be run, each in a place of its own (section 2).
@@ -129,6 +142,8 @@ fn seconds(before: &str, time: Duration, after: &str) -> HeaderValue {
 /// The model's `input`.
 fn input(
     request: &ImageRequest,
+    handed: &Handed,
+    pictures: &mut Pictures,
     n: NonZeroU8,
     route: &Route,
 ) -> Result<Map<String, Value>, ProviderError> {
@@ -144,13 +159,11 @@ fn input(
     if let Some(choice) = input.said(Parameter::Size, request.size) {
         let fields = route.translation.size.fields(choice).ok_or_else(|| {
             let message = format!("size {choice} cannot be asked of this provider");
-            ProviderError {
-                param: Some(Parameter::Size.as_str().to_owned()),
-                ..ProviderError::new(ErrorKind::InvalidRequest, message)
-            }
+            unsayable(Parameter::Size.as_str(), message)
         })?;
         input.members.extend(fields.into_owned());
     }
+    input.pictures(handed, pictures, request.size.value)?;
     let format = request.output_format;
     if let Some(format) = format.and_then(|format| input.said(Parameter::OutputFormat, format)) {
         let word = OutputFormat::as_str(format);
@@ -178,10 +191,67 @@ impl Input<'_> {
         self.members.insert(name, value.into());
     }
 
+    /// The pictures of an edit, in the fields that this model has for them.
+    fn pictures(
+        &mut self,
+        handed: &Handed,
+        pictures: &mut Pictures,
+        size: SizeChoice,
+    ) -> Result<(), ProviderError> {
+        if handed.images.is_empty() {
+            return Ok(());
+        }
+        let Some(fields) = &self.route.translation.pictures else {
+            let message = "the route's translation does not say where pictures go";
+            return Err(ProviderError::new(ErrorKind::ModelUnavailable, message));
+        };
+        let mut said: Vec<Value> = handed
+            .images
+            .iter()
+            .map(|image| Value::String(image.said(pictures)))
+            .collect();
+        let said = match said.pop() {
+            Some(only) if said.is_empty() && !fields.list => only,
+            Some(last) if fields.list => {
+                said.push(last);
+                Value::Array(said)
+            }
+            _ => return Err(unsayable("image", "this model takes a single picture")),
+        };
+        self.members.insert(fields.field.clone(), said);
+        if size == SizeChoice::Auto {
+            self.members.extend(fields.auto.clone());
+        }
+        match (&handed.mask, &fields.mask) {
+            (None, _) => {}
+            (Some(mask), Some(field)) => {
+                let mask = Value::String(mask.said(pictures));
+                self.members.insert(field.clone(), mask);
+            }
+            (Some(_), None) => return Err(unsayable("mask", "this model edits without a mask")),
+        }
+        Ok(())
+    }
+
     /// The value that goes out, if it does.
     fn said<T: Copy>(&self, parameter: Parameter, setting: Setting<T>) -> Option<T> {
         let is_sent = setting.given || self.route.translation.sends_default(parameter);
         is_sent.then_some(setting.value)
+    }
+}
+
+/// The seed of one of several pictures: equal ones would bring equal pictures. Never above what a signed
+/// integer of the other side surely holds.
+fn nth_seed(seed: u32, first: u8) -> u32 {
+    const SEEDS: u64 = 1 << 31;
+    let seed = (u64::from(seed) + u64::from(first)) % SEEDS;
+    u32::try_from(seed).unwrap_or_default()
+}
+
+fn unsayable(param: &str, message: impl Into<String>) -> ProviderError {
+    ProviderError {
+        param: Some(param.to_owned()),
+        ..ProviderError::new(ErrorKind::InvalidRequest, message)
     }
 }
 
@@ -190,21 +260,33 @@ pub(super) fn parameter_of(
     field: &str,
     request: &ImageRequest,
     route: &Route,
-) -> Option<Parameter> {
+) -> Option<&'static str> {
     let translation = &route.translation;
     if translation.fixed.contains_key(field) {
         return None;
     }
+    if let Some(pictures) = &translation.pictures {
+        // `input_images.0` is one of `input_images`.
+        let whole = field.split(['.', '[']).next().unwrap_or(field);
+        if whole == pictures.field {
+            return Some("image");
+        }
+        if pictures.mask.as_deref() == Some(whole) {
+            return Some("mask");
+        }
+    }
     let size = translation.size.fields(request.size.value);
     if size.is_some_and(|fields| fields.contains_key(field)) {
-        return Some(Parameter::Size);
+        return Some(Parameter::Size.as_str());
     }
     [
         Parameter::Prompt,
         Parameter::N,
         Parameter::OutputFormat,
         Parameter::OutputCompression,
+        Parameter::Seed,
     ]
     .into_iter()
     .find(|parameter| translation.name(*parameter) == field)
+    .map(Parameter::as_str)
 }

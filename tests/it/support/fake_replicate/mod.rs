@@ -5,6 +5,7 @@
 //! nothing of Easel: a request that it refuses is either what the test wanted or a fault of ours, and
 //! [`FakeReplicate::prove`] asks which.
 
+mod inputs;
 mod schema;
 mod script;
 
@@ -18,7 +19,7 @@ use std::{
 use axum::{
     Router,
     body::{Body, to_bytes},
-    extract::{Path, Request, State},
+    extract::{DefaultBodyLimit, Path, Request, State},
     http::{HeaderMap, StatusCode, header, request::Parts},
     response::{IntoResponse as _, Response},
     routing::{get, post},
@@ -74,6 +75,10 @@ struct Shared {
     /// What was fetched, and whether with a token.
     fetched: Mutex<Vec<(String, bool)>>,
     queue: Mutex<VecDeque<Behaviour>>,
+    files: Mutex<inputs::Files>,
+    uploads: Mutex<usize>,
+    /// How the next uploads are refused.
+    file_refusals: Mutex<VecDeque<Refusal>>,
 }
 
 #[derive(Debug, Clone)]
@@ -101,10 +106,14 @@ impl FakeReplicate {
             cancelled: Mutex::default(),
             fetched: Mutex::default(),
             queue: Mutex::default(),
+            files: Mutex::new(Some(HashMap::new())),
+            uploads: Mutex::default(),
+            file_refusals: Mutex::default(),
         });
         let api_router = Router::new()
             .route("/v1/models/{owner}/{name}/predictions", post(create))
             .route("/v1/predictions", post(create_version))
+            .route("/v1/files", post(upload).layer(DefaultBodyLimit::disable()))
             .route("/v1/predictions/{id}", get(question))
             .route("/v1/predictions/{id}/cancel", post(cancel))
             .fallback(|| async { refuse(&schema::not_found()) })
@@ -134,6 +143,22 @@ impl FakeReplicate {
     /// How the next creation goes; several are taken in order, and then all go well.
     pub(crate) fn next(&self, behaviour: Behaviour) {
         self.state.queue.lock().unwrap().push_back(behaviour);
+    }
+
+    /// From now on it has no files.
+    pub(crate) fn without_files(&self) {
+        *self.state.files.lock().unwrap() = None;
+    }
+
+    /// How the next upload is refused; several are taken in order, and then all are taken.
+    pub(crate) fn refuse_upload(&self, status: u16, body: Value) {
+        let mut refusals = self.state.file_refusals.lock().unwrap();
+        refusals.push_back((status, body));
+    }
+
+    /// How often somebody tried to upload a file.
+    pub(crate) fn uploads(&self) -> usize {
+        *self.state.uploads.lock().unwrap()
     }
 
     /// Every creation so far, refused ones included.
@@ -192,7 +217,7 @@ async fn create_version(State(shared): State<Arc<Shared>>, request: Request) -> 
 
 async fn whole(request: Request) -> (Parts, Value) {
     let (parts, body) = request.into_parts();
-    let bytes = to_bytes(body, 1024 * 1024).await.unwrap_or_default();
+    let bytes = to_bytes(body, 32 * 1024 * 1024).await.unwrap_or_default();
     (parts, serde_json::from_slice(&bytes).unwrap_or(Value::Null))
 }
 
@@ -204,7 +229,8 @@ async fn begin(
     body: &Value,
 ) -> Response {
     let checked = check_token(&parts.headers).and_then(|()| {
-        let accepted = schema::check(&model, by_version, body)?;
+        let files = shared.files.lock().unwrap();
+        let accepted = schema::check(&model, by_version, body, &files)?;
         Ok((accepted, Times::read(&parts.headers)?))
     });
     // Accounts without credit are a matter of the token, not of the request.
@@ -289,6 +315,34 @@ async fn begin(
             response
         }
     }
+}
+
+/// A file that can stand in inputs from now on.
+async fn upload(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    *shared.uploads.lock().unwrap() += 1;
+    if let Err(refusal) = check_token(&parts.headers) {
+        return refuse(&refusal);
+    }
+    let body = to_bytes(body, 64 * 1024 * 1024).await.unwrap_or_default();
+    if let Some(refusal) = shared.file_refusals.lock().unwrap().pop_front() {
+        return refuse(&refusal);
+    }
+    let mut files = shared.files.lock().unwrap();
+    let Some(files) = files.as_mut() else {
+        return refuse(&schema::not_found());
+    };
+    let Some(picture) = inputs::uploaded(&parts.headers, &body) else {
+        return refuse(&(400, json!({"detail": "no such form", "status": 400})));
+    };
+    let id = format!("file{:022}", files.len());
+    let link = format!("{}/v1/files/{id}", shared.api);
+    let size = picture.len();
+    files.insert(link.clone(), picture);
+    reply(
+        201,
+        &json!({"id": id, "size": size, "urls": {"get": link}, "metadata": {}}),
+    )
 }
 
 async fn question(

@@ -1,7 +1,10 @@
 //! What each model takes, as its published schema says (`contracts/replicate.md`, section 2.5), and what it
 //! paints for it. Stricter than the real one where that rounds or ignores silently.
 
+use bytes::Bytes;
 use serde_json::{Map, Value, json};
+
+use super::inputs::{self, Files};
 
 const OPEN_RATIOS: &[&str] = &[
     "1:1", "16:9", "21:9", "3:2", "2:3", "4:5", "5:4", "3:4", "4:3", "9:16", "9:21",
@@ -10,6 +13,21 @@ const PRO_RATIOS: &[&str] = &[
     "custom", "1:1", "16:9", "3:2", "2:3", "4:5", "5:4", "9:16", "3:4", "4:3",
 ];
 const ULTRA_RATIOS: &[&str] = &["1:1", "16:9", "3:2", "2:3", "9:16"];
+const SECOND_RATIOS: &[&str] = &[
+    "match_input_image",
+    "custom",
+    "1:1",
+    "16:9",
+    "3:2",
+    "2:3",
+    "4:5",
+    "5:4",
+    "9:16",
+    "3:4",
+    "4:3",
+];
+const KONTEXT_RATIOS: &[&str] = &["match_input_image", "1:1", "16:9", "3:2", "2:3", "9:16"];
+const SEED: Kind = Kind::Whole(0, (1 << 31) - 1, 1);
 const ALL_FORMATS: &[&str] = &["webp", "jpg", "png"];
 
 enum Kind {
@@ -17,6 +35,10 @@ enum Kind {
     OneOf(&'static [&'static str]),
     /// From, to, and what it must be divisible by.
     Whole(u64, u64, u64),
+    /// A picture: a link to a file that is there, or a data URL.
+    Picture,
+    /// Up to so many pictures, in a list.
+    Pictures(usize),
 }
 
 struct Schema {
@@ -26,11 +48,13 @@ struct Schema {
     default_format: &'static str,
     /// What a ratio's edges of one megapixel are multiplied by.
     scale: u32,
+    needs_image: bool,
 }
 
 const OPEN: Schema = Schema {
     fields: &[
         ("prompt", Kind::Text),
+        ("seed", SEED),
         ("aspect_ratio", Kind::OneOf(OPEN_RATIOS)),
         ("num_outputs", Kind::Whole(1, 4, 1)),
         ("megapixels", Kind::OneOf(&["1", "0.25"])),
@@ -40,59 +64,134 @@ const OPEN: Schema = Schema {
     is_list: true,
     default_format: "webp",
     scale: 1,
+    needs_image: false,
+};
+
+const DEV: Schema = Schema {
+    fields: &[
+        ("prompt", Kind::Text),
+        ("seed", SEED),
+        ("aspect_ratio", Kind::OneOf(OPEN_RATIOS)),
+        ("num_outputs", Kind::Whole(1, 4, 1)),
+        ("megapixels", Kind::OneOf(&["1", "0.25"])),
+        ("output_format", Kind::OneOf(ALL_FORMATS)),
+        ("output_quality", Kind::Whole(0, 100, 1)),
+        ("image", Kind::Picture),
+    ],
+    is_list: true,
+    default_format: "webp",
+    scale: 1,
+    needs_image: false,
 };
 
 const PRO: Schema = Schema {
     fields: &[
         ("prompt", Kind::Text),
+        ("seed", SEED),
         ("aspect_ratio", Kind::OneOf(PRO_RATIOS)),
         ("width", Kind::Whole(256, 1440, 32)),
         ("height", Kind::Whole(256, 1440, 32)),
         ("output_format", Kind::OneOf(ALL_FORMATS)),
         ("output_quality", Kind::Whole(0, 100, 1)),
+        ("image_prompt", Kind::Picture),
     ],
     is_list: false,
     default_format: "webp",
     scale: 1,
+    needs_image: false,
+};
+
+const SECOND_DEV: Schema = Schema {
+    fields: &[
+        ("prompt", Kind::Text),
+        ("seed", SEED),
+        ("aspect_ratio", Kind::OneOf(SECOND_RATIOS)),
+        ("width", Kind::Whole(256, 1440, 32)),
+        ("height", Kind::Whole(256, 1440, 32)),
+        ("output_format", Kind::OneOf(ALL_FORMATS)),
+        ("output_quality", Kind::Whole(0, 100, 1)),
+        ("input_images", Kind::Pictures(4)),
+    ],
+    is_list: false,
+    default_format: "webp",
+    scale: 1,
+    needs_image: false,
+};
+
+const KONTEXT: Schema = Schema {
+    fields: &[
+        ("prompt", Kind::Text),
+        ("seed", SEED),
+        ("input_image", Kind::Picture),
+        ("aspect_ratio", Kind::OneOf(KONTEXT_RATIOS)),
+        ("output_format", Kind::OneOf(&["jpg", "png"])),
+    ],
+    is_list: false,
+    default_format: "png",
+    scale: 1,
+    needs_image: false,
+};
+
+const FILL: Schema = Schema {
+    fields: &[
+        ("prompt", Kind::Text),
+        ("seed", SEED),
+        ("image", Kind::Picture),
+        ("mask", Kind::Picture),
+        ("output_format", Kind::OneOf(&["jpg", "png"])),
+    ],
+    is_list: false,
+    default_format: "jpg",
+    scale: 1,
+    needs_image: true,
 };
 
 const ULTRA: Schema = Schema {
     fields: &[
         ("prompt", Kind::Text),
+        ("seed", SEED),
         ("aspect_ratio", Kind::OneOf(ULTRA_RATIOS)),
         ("output_format", Kind::OneOf(&["jpg", "png"])),
+        ("image_prompt", Kind::Picture),
     ],
     is_list: false,
     default_format: "jpg",
     scale: 2,
+    needs_image: false,
 };
 
 const SECOND_PRO: Schema = Schema {
     fields: &[
         ("prompt", Kind::Text),
-        ("aspect_ratio", Kind::OneOf(PRO_RATIOS)),
+        ("seed", SEED),
+        ("aspect_ratio", Kind::OneOf(SECOND_RATIOS)),
         ("width", Kind::Whole(256, 2048, 32)),
         ("height", Kind::Whole(256, 2048, 32)),
         ("output_format", Kind::OneOf(ALL_FORMATS)),
         ("output_quality", Kind::Whole(0, 100, 1)),
+        ("input_images", Kind::Pictures(8)),
     ],
     is_list: false,
     default_format: "webp",
     scale: 1,
+    needs_image: false,
 };
 
 const SECOND_FLEX: Schema = Schema {
     fields: &[
         ("prompt", Kind::Text),
-        ("aspect_ratio", Kind::OneOf(PRO_RATIOS)),
+        ("seed", SEED),
+        ("aspect_ratio", Kind::OneOf(SECOND_RATIOS)),
         ("width", Kind::Whole(256, 2048, 16)),
         ("height", Kind::Whole(256, 2048, 16)),
         ("output_format", Kind::OneOf(ALL_FORMATS)),
         ("output_quality", Kind::Whole(0, 100, 1)),
+        ("input_images", Kind::Pictures(10)),
     ],
     is_list: false,
     default_format: "webp",
     scale: 1,
+    needs_image: false,
 };
 
 /// A model that is not official: billed by the second, and reached by its version.
@@ -101,10 +200,12 @@ pub(crate) const COMMUNITY_MODEL: &str = "somebody/flux-otters";
 /// The official models; others are not found on their route.
 fn schema(model: &str) -> Option<&'static Schema> {
     Some(match model {
-        "black-forest-labs/flux-schnell" | "black-forest-labs/flux-dev" => &OPEN,
-        "black-forest-labs/flux-pro"
-        | "black-forest-labs/flux-1.1-pro"
-        | "black-forest-labs/flux-2-dev" => &PRO,
+        "black-forest-labs/flux-schnell" => &OPEN,
+        "black-forest-labs/flux-dev" => &DEV,
+        "black-forest-labs/flux-pro" | "black-forest-labs/flux-1.1-pro" => &PRO,
+        "black-forest-labs/flux-2-dev" => &SECOND_DEV,
+        "black-forest-labs/flux-kontext-pro" | "black-forest-labs/flux-kontext-max" => &KONTEXT,
+        "black-forest-labs/flux-fill-pro" => &FILL,
         "black-forest-labs/flux-1.1-pro-ultra" => &ULTRA,
         "black-forest-labs/flux-2-pro" => &SECOND_PRO,
         "black-forest-labs/flux-2-flex" => &SECOND_FLEX,
@@ -128,7 +229,12 @@ pub(crate) struct Accepted {
 pub(super) type Refusal = (u16, Value);
 
 /// Checks a creation on a model's own route, or on the one of versions.
-pub(super) fn check(model: &str, by_version: bool, body: &Value) -> Result<Accepted, Refusal> {
+pub(super) fn check(
+    model: &str,
+    by_version: bool,
+    body: &Value,
+    files: &Files,
+) -> Result<Accepted, Refusal> {
     let schema = match schema(model) {
         Some(schema) if !by_version => schema,
         Some(_) => return Err(invalid_version()),
@@ -149,6 +255,7 @@ pub(super) fn check(model: &str, by_version: bool, body: &Value) -> Result<Accep
     }
     let input = body.get("input").and_then(Value::as_object);
     let input = input.ok_or_else(|| invalid(&[("input", "required", "input is required")]))?;
+    let mut first = None;
     for (name, value) in input {
         let field = format!("input.{name}");
         let Some((_, kind)) = schema.fields.iter().find(|(known, _)| known == name) else {
@@ -160,13 +267,22 @@ pub(super) fn check(model: &str, by_version: bool, body: &Value) -> Result<Accep
             )]));
         };
         check_field(&field, name, kind, value)?;
+        for said in inputs::pictures_of(kind_holds_pictures(kind), value) {
+            let bytes = inputs::open(said, files)
+                .map_err(|words| invalid(&[(&field, "picture", &words)]))?;
+            first.get_or_insert(bytes);
+        }
     }
-    accept(schema, input)
+    accept(schema, input, first.as_ref())
+}
+
+fn kind_holds_pictures(kind: &Kind) -> bool {
+    matches!(kind, Kind::Picture | Kind::Pictures(_))
 }
 
 fn check_field(field: &str, name: &str, kind: &Kind, value: &Value) -> Result<(), Refusal> {
     match kind {
-        Kind::Text if value.is_string() => Ok(()),
+        Kind::Text | Kind::Picture if value.is_string() => Ok(()),
         Kind::OneOf(words) if value.as_str().is_some_and(|word| words.contains(&word)) => Ok(()),
         Kind::Whole(from, to, of)
             if value
@@ -175,7 +291,9 @@ fn check_field(field: &str, name: &str, kind: &Kind, value: &Value) -> Result<()
         {
             Ok(())
         }
-        Kind::Text => Err(invalid(&[(
+        Kind::Pictures(most) if value.as_array().is_some_and(|list| list.len() <= *most) => Ok(()),
+        Kind::Pictures(_) => Err(invalid(&[(field, "array", "not such a list")])),
+        Kind::Text | Kind::Picture => Err(invalid(&[(
             field,
             "invalid_type",
             "Invalid type. Expected: string",
@@ -192,7 +310,11 @@ fn check_field(field: &str, name: &str, kind: &Kind, value: &Value) -> Result<()
     }
 }
 
-fn accept(schema: &Schema, input: &Map<String, Value>) -> Result<Accepted, Refusal> {
+fn accept(
+    schema: &Schema,
+    input: &Map<String, Value>,
+    picture: Option<&Bytes>,
+) -> Result<Accepted, Refusal> {
     let text = |name: &str| input.get(name).and_then(Value::as_str);
     let number = |name: &str| input.get(name).and_then(Value::as_u64);
     let prompt = text("prompt");
@@ -203,7 +325,26 @@ fn accept(schema: &Schema, input: &Map<String, Value>) -> Result<Accepted, Refus
     if !custom && (edge("width").is_some() || edge("height").is_some()) {
         return Err(invalid(&[("input.width", "custom", "width needs custom")]));
     }
-    let (width, height) = if custom {
+    let matches = text("aspect_ratio") == Some("match_input_image");
+    if matches && picture.is_none() {
+        let words = "there is no image to match";
+        return Err(invalid(&[("input.aspect_ratio", "match", words)]));
+    }
+    // Those with a picture of their own to keep to.
+    let keeps = input.contains_key("image");
+    if keeps && text("aspect_ratio").is_some() {
+        return Err(invalid(&[(
+            "input.aspect_ratio",
+            "ignored",
+            "beside image",
+        )]));
+    }
+    if schema.needs_image && !keeps {
+        return Err(invalid(&[("input", "required", "image is required")]));
+    }
+    let (width, height) = if let (true, Some(picture)) = (matches || keeps, picture) {
+        inputs::edges_like(picture)
+    } else if custom {
         let needs = || invalid(&[("input", "required", "custom needs width and height")]);
         (
             edge("width").ok_or_else(needs)?,

@@ -2,6 +2,8 @@
 //! everything that can go wrong on the way. After every test the books are proved, and that no token went
 //! where it should not.
 
+mod edits;
+
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -147,6 +149,8 @@ async fn every_model_paints_at_its_price() {
         ("flux-2-dev", "1024x1024", (1024, 1024), 12_000_000),
         // A ratio: what came is charged, not what was asked for.
         ("flux-2-dev", "1536x1024", (1248, 832), 12_000_000),
+        ("flux-kontext-pro", "1024x1536", (832, 1248), 40_000_000),
+        ("flux-kontext-max", "auto", (1024, 1024), 80_000_000),
     ] {
         let answer = studio
             .paint(&json!({"model": model, "prompt": PROMPT, "size": size}))
@@ -181,6 +185,27 @@ async fn formats_are_asked_for_by_the_provider_s_words() {
     studio.paint(&compressed).await;
     let last = studio.replicate.creates().pop().unwrap();
     assert_eq!(last.input["output_quality"], 60);
+    studio.close().await;
+}
+
+/// Of several pictures by a call each, each has the seed after the one before it.
+#[tokio::test(flavor = "multi_thread")]
+async fn seeds_go_along_and_are_counted_on() {
+    let studio = Studio::open().await;
+    for (model, n, seeds) in [("flux-1-pro", 3, vec![7, 8, 9]), (SCHNELL, 6, vec![7, 11])] {
+        let before = studio.replicate.creates().len();
+        let mut request = request(model);
+        request["n"] = json!(n);
+        request["seed"] = json!(7);
+        studio.paint(&request).await;
+        let creates = studio.replicate.creates().split_off(before);
+        let mut said: Vec<_> = creates
+            .iter()
+            .map(|create| create.input["seed"].as_u64().unwrap())
+            .collect();
+        said.sort_unstable();
+        assert_eq!(said, seeds, "{model}");
+    }
     studio.close().await;
 }
 

@@ -571,7 +571,8 @@ async fn errors_become_ours() {
         let studio = Studio::open().await;
         let described = format!("{behaviour:?}");
         studio.replicate.next(behaviour);
-        let (status, code) = studio.fail(&several(1)).await;
+        // As a link: an answer that shows the picture while it comes can only break off with it.
+        let (status, code) = studio.fail(&request(SCHNELL)).await;
         assert_eq!((status, code.as_str()), expected, "{described}");
         assert_eq!(studio.replicate.creates().len(), 1, "{described}");
         let marked = studio.attempts("maybe_charged").await;
@@ -758,7 +759,9 @@ async fn files_are_fetched_again_where_that_may_help() {
     // One that breaks off again and again ends the call. What came before it stays.
     studio.replicate.next(Script::with_files(Files::SecondCut));
     let before = studio.replicate.files_fetched();
-    let answer = studio.paint(&several(3)).await;
+    let mut links = several(3);
+    links["response_format"] = json!("url");
+    let answer = studio.paint(&links).await;
     assert_eq!(answer["data"].as_array().unwrap().len(), 1);
     assert_eq!(answer["usage"]["cost"], usd(3_000_000));
     assert_eq!(studio.replicate.files_fetched() - before, 4);

@@ -175,6 +175,28 @@ impl Canvas {
         }
     }
 
+    /// Makes every square of `block` pixels one colour: what is seen before the details come.
+    pub(super) fn coarsen(&mut self, block: usize) {
+        let block = block.max(1);
+        let (width, height, channels) = (self.width, self.height, self.channels);
+        let mut row = Vec::with_capacity(width * channels);
+        for top in (0..height).step_by(block) {
+            let middle = (top + block / 2).min(height - 1);
+            row.clear();
+            for left in (0..width).step_by(block) {
+                let start = (middle * width + (left + block / 2).min(width - 1)) * channels;
+                let pixel = &self.pixels[start..start + channels];
+                row.extend_from_slice(&pixel.repeat(block.min(width - left)));
+            }
+            for line in self.pixels[top * width * channels..]
+                .chunks_exact_mut(width * channels)
+                .take(block)
+            {
+                line.copy_from_slice(&row);
+            }
+        }
+    }
+
     /// Cuts a rounded rectangle out, `inset` pixels from every side: everything outside it becomes
     /// transparent black, the rims of its corners half transparent.
     pub(super) fn cut_out(&mut self, inset: usize, corner: f32) {

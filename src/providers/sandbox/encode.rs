@@ -31,14 +31,18 @@ pub(super) struct EncodeError(pub(super) OutputFormat);
 /// Takes tens of milliseconds of one core: call it where that disturbs nobody.
 pub(super) fn picture(spec: &Spec) -> Result<Vec<u8>, EncodeError> {
     let scene = Scene::compose(spec);
+    let painted = |alpha: bool| {
+        let mut canvas = paint(&scene, spec.size, alpha);
+        if let Some(block) = spec.coarseness {
+            canvas.coarsen(block);
+        }
+        canvas
+    };
     let encoded = match spec.format {
-        OutputFormat::Png => png(&paint(&scene, spec.size, spec.transparent)),
+        OutputFormat::Png => png(&painted(spec.transparent)),
         // JPEG knows no transparency; the rules refuse the combination before it comes here.
-        OutputFormat::Jpeg => jpeg(&paint(&scene, spec.size, false), spec.compression),
-        OutputFormat::Webp => webp(
-            &paint(&scene, spec.size, spec.transparent),
-            spec.compression,
-        ),
+        OutputFormat::Jpeg => jpeg(&painted(false), spec.compression),
+        OutputFormat::Webp => webp(&painted(spec.transparent), spec.compression),
         OutputFormat::Gif => gif(&scene, spec),
         OutputFormat::Svg => Some(svg::write(&scene, spec).into_bytes()),
     };
@@ -156,6 +160,7 @@ mod tests {
             compression: None,
             frame_count: 9,
             frame_duration_ms: 200,
+            coarseness: None,
         }
     }
 

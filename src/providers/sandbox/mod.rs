@@ -29,7 +29,8 @@ use tokio::{
 
 use self::{directive::Directive, scene::Spec};
 use super::{
-    Call, Encoding, ErrorKind, PictureEvent, PictureSink, Provider, ProviderError, Report, Task,
+    About, Call, Encoding, ErrorKind, PictureEvent, PictureSink, Provider, ProviderError, Report,
+    Task,
 };
 use crate::{
     catalog::{Background, ImageRequest, ImageSize, OutputFormat, Quality, SizeChoice, TokenUsage},
@@ -42,6 +43,8 @@ const MAX_SIDE: u32 = 16_383;
 const MAX_PIXELS: u64 = 4096 * 4096;
 /// Pictures are handed on in pieces of this size, in bytes.
 const CHUNK: usize = 64 * 1024;
+/// The side of the squares in the first draft, in pixels; each draft halves it.
+const COARSEST: usize = 64;
 
 /// The adapter. Cloning is not needed: share it in an `Arc`, so that the bound on painters holds.
 #[derive(Debug)]
@@ -73,7 +76,10 @@ impl Sandbox {
         let deadline = Instant::now()
             .checked_add(self.timeout)
             .map_or(call.deadline, |own| own.min(call.deadline));
-        by(deadline, sleep(self.delay)).await?;
+        let drafts = drafts_of(call);
+        // They share the time that the picture takes.
+        let pause = self.delay / (u32::from(drafts) + 1);
+        by(deadline, sleep(pause)).await?;
         if let Some(failure) = directive.and_then(|directive| directive.failure(request)) {
             return Err(failure);
         }
@@ -102,10 +108,26 @@ impl Sandbox {
                 report.refused.push(directive::refusal(request));
                 continue;
             }
-            let file = self
-                .picture(spec_of(call, index, size, &report), deadline)
+            let spec = spec_of(call, index, size, &report);
+            for draft in 0..drafts {
+                let mut spec = spec.clone();
+                spec.coarseness = Some(COARSEST >> draft);
+                let file = self.picture(spec, deadline).await?;
+                let begin = PictureEvent::Draft {
+                    index: draft,
+                    encoding: Encoding::Raw,
+                };
+                hand_over(begin, file, sink).await?;
+                sink.accept(PictureEvent::About(Box::new(about(&report))))
+                    .await?;
+                if offset == 0 {
+                    by(deadline, sleep(pause)).await?;
+                }
+            }
+            let file = self.picture(spec, deadline).await?;
+            hand_over(PictureEvent::Begin(Encoding::Raw), file, sink).await?;
+            sink.accept(PictureEvent::About(Box::new(about(&report))))
                 .await?;
-            hand_over(file, sink).await?;
             report.announced += 1;
         }
         if report.announced == 0
@@ -161,8 +183,32 @@ fn broken(message: &str) -> ProviderError {
     ProviderError::new(ErrorKind::Overloaded { retry_after: None }, message)
 }
 
-async fn hand_over(mut file: Bytes, sink: &mut dyn PictureSink) -> Result<(), ProviderError> {
-    sink.accept(PictureEvent::Begin(Encoding::Raw)).await?;
+/// How many drafts come before each picture.
+fn drafts_of(call: &Call) -> u8 {
+    let asked = call.request.partial_images.map_or(0, |set| set.value);
+    if call.request.stream && call.route.streams {
+        asked
+    } else {
+        0
+    }
+}
+
+fn about(report: &Report) -> About {
+    About {
+        size: report.size,
+        quality: report.quality,
+        background: report.background,
+        output_format: report.output_format,
+        ..About::default()
+    }
+}
+
+async fn hand_over(
+    begin: PictureEvent,
+    mut file: Bytes,
+    sink: &mut dyn PictureSink,
+) -> Result<(), ProviderError> {
+    sink.accept(begin).await?;
     while !file.is_empty() {
         let chunk = file.split_to(file.len().min(CHUNK));
         sink.accept(PictureEvent::Data(chunk)).await?;
@@ -207,8 +253,10 @@ fn resolve_quality(call: &Call, asked: Quality) -> Quality {
 fn usage_of(call: &Call, size: ImageSize, report: &Report) -> Option<TokenUsage> {
     let mut painted = ImageRequest::clone(&call.request);
     painted.size.value = SizeChoice::Exact(size);
-    // No picture comes early, so none of these tokens were spent.
-    painted.partial_images = None;
+    if drafts_of(call) == 0 {
+        // No picture comes early, so none of these tokens were spent.
+        painted.partial_images = None;
+    }
     if let (Some(setting), Some(quality)) = (&mut painted.quality, report.quality) {
         setting.value = quality;
     }
@@ -279,5 +327,6 @@ fn spec_of(call: &Call, index: u8, size: ImageSize, report: &Report) -> Spec {
         frame_duration_ms: request
             .frame_duration_ms
             .map_or(200, |setting| setting.value),
+        coarseness: None,
     }
 }

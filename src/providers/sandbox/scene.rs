@@ -42,6 +42,8 @@ pub(super) struct Spec {
     pub(super) frame_count: u8,
     /// How long each of them stands.
     pub(super) frame_duration_ms: u32,
+    /// A draft: the side of the squares it is made of, in pixels.
+    pub(super) coarseness: Option<usize>,
 }
 
 /// A picture in shapes and words, in pixels.

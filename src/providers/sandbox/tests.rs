@@ -27,6 +27,10 @@ static CATALOG: LazyLock<Catalog> = LazyLock::new(|| Catalog::load(None).unwrap(
 #[derive(Default)]
 struct Album {
     pictures: Vec<Vec<u8>>,
+    /// How many pictures there were before each draft, and the draft's number.
+    drafts: Vec<(usize, u8)>,
+    draft: Vec<u8>,
+    is_draft: bool,
     open: bool,
     /// Refuses everything.
     full: bool,
@@ -43,19 +47,33 @@ impl PictureSink for Album {
                 assert_eq!(encoding, Encoding::Raw);
                 assert!(!self.open, "a picture begins within a picture");
                 self.open = true;
+                self.is_draft = false;
                 self.pictures.push(vec![]);
+            }
+            PictureEvent::Draft { index, encoding } => {
+                assert_eq!(encoding, Encoding::Raw);
+                assert!(!self.open, "a draft begins within a picture");
+                self.open = true;
+                self.is_draft = true;
+                self.draft.clear();
+                self.drafts.push((self.pictures.len(), index));
             }
             PictureEvent::Data(bytes) => {
                 assert!(self.open && !bytes.is_empty() && bytes.len() <= super::CHUNK);
-                self.pictures.last_mut().unwrap().extend_from_slice(&bytes);
+                if self.is_draft {
+                    self.draft.extend_from_slice(&bytes);
+                } else {
+                    self.pictures.last_mut().unwrap().extend_from_slice(&bytes);
+                }
             }
             PictureEvent::End => {
                 assert!(self.open, "a picture ends that never began");
                 self.open = false;
             }
-            PictureEvent::Perhaps(_) | PictureEvent::Draft { .. } | PictureEvent::About(_) => {
-                panic!("the sandbox says no such thing")
+            PictureEvent::About(about) => {
+                assert!(!self.open && about.output_format.is_none_or(|_| about.size.is_some()));
             }
+            PictureEvent::Perhaps(_) => panic!("the sandbox knows what it paints"),
             PictureEvent::Abandon => panic!("the sandbox abandons no picture"),
         }
         Box::pin(ready(Ok(())))
@@ -102,6 +120,29 @@ async fn generate(call: &Call) -> (Result<Report, ProviderError>, Vec<Vec<u8>>) 
     let result = sandbox().generate(call, &mut album).await;
     assert!(!album.open, "the last picture never ended");
     (result, album.pictures)
+}
+
+#[tokio::test]
+async fn drafts_come_before_each_picture_and_their_tokens_are_counted() {
+    let stream = [
+        (Parameter::Stream, Value::Flag(true)),
+        (Parameter::PartialImages, Value::Integer(2)),
+        (Parameter::N, Value::Integer(2)),
+        (Parameter::Quality, text("low")),
+        (Parameter::Size, text("1024x1024")),
+    ];
+    let call_streamed = call("gpt-image-1", "a fox", &stream);
+    let mut album = Album::default();
+    let report = sandbox().generate(&call_streamed, &mut album).await;
+    assert_eq!(album.drafts, [(0, 0), (0, 1), (1, 0), (1, 1)]);
+    assert_eq!(sides(&album.draft), (1024, 1024));
+    assert_ne!(album.draft, album.pictures[1]);
+    // 272 for the picture and 100 for each draft (contracts/openai-images.md, sections 1.1 and 10).
+    let usage = report.unwrap().usage.unwrap();
+    assert_eq!(usage.output_image, 2 * (272 + 2 * 100));
+    // Who does not stream sees none and pays for none.
+    let (report, _) = generate(&call("gpt-image-1", "a fox", &stream[1..])).await;
+    assert_eq!(report.unwrap().usage.unwrap().output_image, 2 * 272);
 }
 
 fn sides(picture: &[u8]) -> (usize, usize) {

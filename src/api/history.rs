@@ -108,14 +108,12 @@ pub(super) async fn list(
     let page = usize::try_from(limit).unwrap_or(usize::MAX);
     let has_more = found.len() > page;
     found.truncate(page);
-    let data = found
-        .into_iter()
-        .map(|generation| {
-            let mut shown = describe(&generation);
-            shown.data = links(&app, &generation);
-            shown
-        })
-        .collect();
+    let mut data = Vec::with_capacity(found.len());
+    for generation in found {
+        let mut shown = describe(&generation);
+        shown.data = links(&app, &kept(&app, &generation).await?);
+        data.push(shown);
+    }
     Ok(Json(Page {
         object: "list",
         data,
@@ -160,12 +158,13 @@ pub(super) async fn show(
     };
     let generation = find(&app, &key, &id).await?;
     let mut shown = describe(&generation);
+    let kept = kept(&app, &generation).await?;
     Ok(match format {
         ResponseFormat::Url => {
-            shown.data = links(&app, &generation);
+            shown.data = links(&app, &kept);
             Json(shown).into_response()
         }
-        ResponseFormat::B64Json => as_base64(&app, &shown, &generation),
+        ResponseFormat::B64Json => as_base64(&app, &shown, &kept),
     })
 }
 
@@ -196,25 +195,36 @@ fn describe(generation: &Generation) -> GenerationJson {
     }
 }
 
-/// The pictures that are still kept.
-fn kept<'a>(
-    app: &App,
-    generation: &'a Generation,
-) -> impl Iterator<Item = (&'a ImageRecord, PictureFormat)> {
+/// A picture and what its bytes are.
+type Kept<'a> = (&'a ImageRecord, PictureFormat);
+
+/// The pictures that are still kept. The copy of a relayed picture may go before its time is over.
+async fn kept<'a>(app: &App, generation: &'a Generation) -> Result<Vec<Kept<'a>>, ApiError> {
     let now = app.clock.now();
-    generation
-        .images
-        .iter()
+    let images = generation.images.iter();
+    let in_time: Vec<Kept<'a>> = images
         .filter(move |image| image.expires_at > now)
         .filter_map(|image| Some((image, PictureFormat::from_extension(&image.format)?)))
+        .collect();
+    if in_time.is_empty() {
+        return Ok(in_time);
+    }
+    let names = in_time.iter().map(|(image, format)| (image.id, *format));
+    let are_here = app.gateway.rooms().store.find(names).await;
+    let are_here = are_here.map_err(|error| ApiError::Internal(Box::new(error)))?;
+    Ok(in_time
+        .into_iter()
+        .zip(are_here)
+        .filter_map(|(kept, is_here)| is_here.then_some(kept))
+        .collect())
 }
 
-fn links(app: &App, generation: &Generation) -> Vec<PictureJson> {
+fn links(app: &App, kept: &[Kept<'_>]) -> Vec<PictureJson> {
     let gateway = &app.gateway;
     let ttl = TimeDelta::from_std(gateway.settings().url_ttl).unwrap_or(TimeDelta::MAX);
     let newest = app.clock.now().checked_add_signed(ttl);
-    kept(app, generation)
-        .map(|(image, format)| {
+    kept.iter()
+        .map(|&(image, format)| {
             let expires_at = newest.map_or(image.expires_at, |newest| newest.min(image.expires_at));
             PictureJson {
                 url: gateway.rooms().links.sign(image.id, format, expires_at),
@@ -225,12 +235,12 @@ fn links(app: &App, generation: &Generation) -> Vec<PictureJson> {
         .collect()
 }
 
-fn as_base64(app: &App, shown: &GenerationJson, generation: &Generation) -> Response {
+fn as_base64(app: &App, shown: &GenerationJson, kept: &[Kept<'_>]) -> Response {
     let text = serde_json::to_string(shown).expect("plain fields always serialise");
     // `data` is the last field and empty: the pictures go between its brackets.
     let head = text.trim_end_matches("]}").to_owned();
     let mut pieces = vec![Piece::Text(head.into())];
-    for (index, (image, format)) in kept(app, generation).enumerate() {
+    for (index, &(image, format)) in kept.iter().enumerate() {
         let comma = if index == 0 { "" } else { "," };
         pieces.push(Piece::Text(format!("{comma}{{\"b64_json\":\"").into()));
         pieces.push(Piece::Picture {

@@ -43,6 +43,10 @@ pub struct Peer(pub IpAddr);
 /// After a failed accept (no file descriptors left) the next one fails as well; do not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// How much of an answer may wait for a slow client in the HTTP library, and how long a request's head may
+/// be. (Its own default is 400 KiB for each connection; `OpenAI` asks for heads below 64 KiB.)
+const CONNECTION_BUFFER: usize = 128 * 1024;
+
 /// Serves until `stop` is cancelled, then stops accepting and waits for the exchanges in flight.
 /// Returns whether all of them finished in time.
 pub async fn serve(
@@ -55,6 +59,7 @@ pub async fn serve(
     builder
         .http1()
         .timer(TokioTimer::new())
+        .max_buf_size(CONNECTION_BUFFER)
         .header_read_timeout(settings.header_timeout);
     builder.http2().timer(TokioTimer::new());
     let builder = Arc::new(builder);

@@ -209,7 +209,7 @@ fn exposure(outlet: &Outlet, calls: usize) -> Exposure<'_> {
         (Shows::Answer | Shows::Stream, 0 | 1) => Exposure::Flowing(outlet),
         (Shows::Stream, _) => Exposure::Whole(outlet),
         // The pictures of one answer stand in their order.
-        (Shows::Answer, _) | (Shows::Nothing, _) => Exposure::Stored,
+        (Shows::Answer | Shows::Nothing, _) => Exposure::Stored,
     }
 }
 

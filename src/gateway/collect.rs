@@ -125,10 +125,9 @@ impl<'a> Collector<'a> {
                 let keep = match (is_draft, is_certain) {
                     // Shown at its end, so it has to be somewhere until then.
                     (false, false) => Keep::Always,
-                    (false, true) => outlet.keep,
-                    // For a caller that is slow; nobody asks for it again.
+                    // For a caller that is slow; nobody asks for a draft again.
                     (true, _) if outlet.keep == Keep::Always => Keep::IfPossible,
-                    (true, _) => outlet.keep,
+                    (_, _) => outlet.keep,
                 };
                 let flow = Flow::new(outlet, opening, encoding, is_certain);
                 (keep, Some(flow))

@@ -115,7 +115,8 @@ pub struct Accepted {
     admission: Admission,
     intro: Arc<Intro>,
     slot: OwnedSemaphorePermit,
-    _counted: TaskTrackerToken,
+    /// Counts it among the tasks until it is one.
+    counted: TaskTrackerToken,
 }
 
 /// Why there is no hold to work on.
@@ -184,7 +185,7 @@ impl Gateway {
             admission,
             intro: Arc::new(intro),
             slot,
-            _counted: counted,
+            counted,
         })
     }
 
@@ -336,7 +337,7 @@ impl Accepted {
             admission,
             intro,
             slot,
-            _counted,
+            counted,
         } = self;
         let store = &gateway.rooms.store;
         if admission.needs_store() && !store.is_well() && store.probe().await.is_err() {
@@ -368,7 +369,7 @@ impl Accepted {
             drop(slot);
         };
         tasks.spawn(work.instrument(span));
-        drop(_counted);
+        drop(counted);
         match heard.await {
             Ok(Word::Last(outcome)) => outcome.map(Delivery::Whole),
             Ok(Word::Begun) => Ok(Delivery::Begun(Progress::new(intro, pipe, listening))),

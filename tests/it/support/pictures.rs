@@ -41,6 +41,29 @@ pub(crate) fn paint(
     bytes
 }
 
+/// A PNG that does not compress: about three bytes a pixel.
+pub(crate) fn noise(side: u32, seed: u32) -> Bytes {
+    let mut state = seed.wrapping_mul(2_654_435_761) | 1;
+    let pixels: Vec<u8> = std::iter::repeat_with(|| {
+        // xorshift32
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        state.to_le_bytes()[1]
+    })
+    .take(usize::try_from(side * side * 3).unwrap())
+    .collect();
+    let mut bytes = Vec::new();
+    image::codecs::png::PngEncoder::new_with_quality(
+        Cursor::new(&mut bytes),
+        image::codecs::png::CompressionType::Fast,
+        image::codecs::png::FilterType::NoFilter,
+    )
+    .write_image(&pixels, side, side, ExtendedColorType::Rgb8)
+    .unwrap();
+    bytes.into()
+}
+
 /// Reads the header of a picture, and for PNG and JPEG every pixel, so that a cut one is noticed.
 pub(crate) fn measure(bytes: &[u8]) -> Measured {
     let format = match imagesize::image_type(bytes).expect("these bytes are a picture") {

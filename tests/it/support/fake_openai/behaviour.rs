@@ -34,6 +34,8 @@ pub(crate) enum Behaviour {
     StallAfter(usize),
     /// The right answer in pieces of so many bytes with a pause between them.
     Drip(usize, Duration),
+    /// A body of any kind in pieces, each after a pause; with `false` the connection breaks behind them.
+    Pieces(Vec<(Duration, Bytes)>, bool),
     /// The right answer under another content type.
     ContentType(&'static str),
     /// Only so many of the pictures that were asked for.
@@ -273,6 +275,21 @@ impl Behaviour {
                     Ok::<_, std::io::Error>(piece)
                 });
                 (200, headers, Body::from_stream(body))
+            }
+            Self::Pieces(pieces, ends) => {
+                let pieces = stream::iter(pieces).then(async |(pause, piece)| {
+                    // Even a sleep of no length takes a millisecond.
+                    if !pause.is_zero() {
+                        tokio::time::sleep(pause).await;
+                    }
+                    Ok(piece)
+                });
+                let broken = stream::once(async {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    Err(std::io::Error::other("the fake breaks the connection"))
+                });
+                let body = pieces.chain(broken.take(usize::from(!ends)));
+                (200, json_type(), Body::from_stream(body))
             }
             Self::ContentType(content_type) => Reply::raw(
                 200,

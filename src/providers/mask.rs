@@ -13,7 +13,7 @@ use png::{BitDepth, ColorType, Compression, Decoder, Encoder, Limits, Transforma
 use tokio::task;
 
 use super::{ErrorKind, ProviderError};
-use crate::images::Upload;
+use crate::{catalog::ImageSize, images::Upload};
 
 /// Larger masks are refused, as small as their files may be: all of their pixels are looked at.
 const MAX_PIXELS: u64 = 4096 * 4096;
@@ -26,9 +26,9 @@ const MAX_DECODER_BYTES: usize = 96 * 1024 * 1024;
 /// [`ErrorKind::InvalidRequest`], blaming `mask`, when its pixels cannot be read;
 /// [`ErrorKind::Storage`] when our copy of it cannot.
 pub(super) async fn white_where_transparent(mask: &Upload) -> Result<Upload, ProviderError> {
-    let pixels = mask.info().size.map_or(u64::MAX, |size| size.pixels());
+    let pixels = mask.info().size.map_or(u64::MAX, ImageSize::pixels);
     if pixels > MAX_PIXELS {
-        return Err(invalid(format!("it has more than {MAX_PIXELS} pixels")));
+        return Err(invalid(&format!("it has more than {MAX_PIXELS} pixels")));
     }
     let gathered = mask
         .read()
@@ -43,15 +43,15 @@ pub(super) async fn white_where_transparent(mask: &Upload) -> Result<Upload, Pro
     })?;
     let converted = task::spawn_blocking(move || convert(file.freeze()))
         .await
-        .map_err(|_| invalid("its pixels cannot be read".to_owned()))?;
-    let white = converted.ok_or_else(|| invalid("its pixels cannot be read".to_owned()))?;
+        .map_err(|_| invalid("its pixels cannot be read"))?;
+    let white = converted.ok_or_else(|| invalid("its pixels cannot be read"))?;
     Upload::from_bytes(white).map_err(|error| {
         let message = format!("the mask was written wrongly: {error}");
         ProviderError::new(ErrorKind::Storage, message)
     })
 }
 
-fn invalid(why: String) -> ProviderError {
+fn invalid(why: &str) -> ProviderError {
     ProviderError {
         code: Some("invalid_value".to_owned()),
         param: Some("mask".to_owned()),

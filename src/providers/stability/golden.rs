@@ -127,7 +127,7 @@ fn painted(format: &str) -> bytes::Bytes {
     file.into_inner().into()
 }
 
-/// What a models_dir may ask for, and no endpoint can.
+/// What a `models_dir` may ask for, and no endpoint can.
 #[test]
 fn what_an_endpoint_cannot_do_is_not_sent() {
     let catalog = Catalog::load(None).unwrap();

@@ -145,11 +145,11 @@ async fn who_answers_a_stream_with_json_is_understood() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn events_that_drip_byte_by_byte_arrive() {
+async fn events_in_odd_pieces_arrive() {
     let app = App::start().await;
     let key = app.live_key("1");
     app.openai
-        .next(Behaviour::Drip(997, Duration::from_micros(50)));
+        .next(Behaviour::Drip(100_003, Duration::from_millis(1)));
     let answer = app.generate(&key, &stream(3)).await.expect(200);
     assert_eq!(names(&events(&answer)), [DRAFT, DRAFT, DRAFT, PICTURE]);
     app.finish().await;

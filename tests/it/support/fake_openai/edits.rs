@@ -70,7 +70,6 @@ pub(super) fn check(
     }
     if let (Some(mask), Some(first)) = (mask, first) {
         check_mask(&mask.content, &first)?;
-        accepted.has_mask = true;
     }
     Ok((fields, accepted))
 }

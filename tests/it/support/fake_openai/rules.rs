@@ -74,11 +74,10 @@ impl Family {
         match parameter {
             "model" | "prompt" | "n" | "size" | "quality" | "user" | "safety_identifier" => true,
             "response_format" => self.is_dalle(),
-            // Whether this very model has it is said in words of its own.
-            "input_fidelity" => !self.is_dalle(),
             "style" => self == Self::D3,
+            // Whether this very model has input_fidelity is said in words of its own.
             "background" | "output_format" | "output_compression" | "moderation" | "stream"
-            | "partial_images" => !self.is_dalle(),
+            | "partial_images" | "input_fidelity" => !self.is_dalle(),
             "complexity" | "frame_count" | "frame_duration_ms" | "svg" => self == Self::G26,
             _ => false,
         }
@@ -120,7 +119,6 @@ pub(super) struct Accepted {
     pub(super) drafts: usize,
     /// What the pictures of an edit count as.
     pub(super) image_tokens: u64,
-    pub(super) has_mask: bool,
     pub(super) as_url: bool,
     pub(super) safety_identifier: Option<String>,
 }
@@ -220,7 +218,6 @@ pub(super) fn check(endpoint: Endpoint, body: &Map<String, Value>) -> Result<Acc
             0
         },
         image_tokens: 0,
-        has_mask: false,
         family,
         prompt: prompt.to_owned(),
         n: usize::try_from(n).unwrap_or(1),

@@ -1,5 +1,7 @@
 //! An answer as events, exactly as the contract shows them (`contracts/openai-images.md`, section 3.1).
 
+use std::fmt::Write as _;
+
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::Value;
 
@@ -22,7 +24,7 @@ pub(super) fn events(accepted: &Accepted, answer: &Value) -> Vec<String> {
         let picture = item["b64_json"].as_str().unwrap();
         let mut rest = format!(r#""usage":{}"#, answer::usage_of_event(accepted));
         if let Some(identifier) = &accepted.safety_identifier {
-            rest.push_str(&format!(r#","safety_identifier":"{identifier}""#));
+            write!(rest, r#","safety_identifier":"{identifier}""#).unwrap();
         }
         events.push(event(accepted, "completed", picture, &rest));
     }

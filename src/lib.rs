@@ -18,6 +18,7 @@
 //! | [`images`] | the picture store, signed links, sniffing | who asked and what it cost |
 //! | [`catalog`], [`money`], [`ids`] | models, rules, prices, arithmetic, names | I/O, async, anybody |
 //! | [`postgres`] | pool, migrations, the private server | what the tables mean |
+//! | `json` | JSON documents in pieces, for strings that are pictures | what they mean |
 //! | [`telemetry`], [`clock`] | logs, figures and time, usable by all | anybody |
 
 pub mod admin;
@@ -29,6 +30,7 @@ pub mod config;
 pub mod gateway;
 pub mod ids;
 pub mod images;
+mod json;
 pub mod keys;
 pub mod ledger;
 pub mod money;

@@ -15,7 +15,7 @@ use super::{
     auth::Authenticated,
     body,
     deliver::{self, Kind},
-    form,
+    edit_json, form,
     generations::IdempotencyKey,
     params,
     uploads::Uploads,
@@ -115,6 +115,13 @@ async fn read(app: &App, request: Request) -> Result<(Map<String, Json>, Uploads
     if media_type.eq_ignore_ascii_case("multipart/form-data") {
         let work = async |body: &mut body::BodyReader<'_>| form::read(app, &given, body).await;
         return body::read_upload(request, limits.upload_bytes, limits, work).await;
+    }
+    if media_type.eq_ignore_ascii_case("application/json") {
+        // As much as the form with its pictures in base64, and the fields around them.
+        let limit = limits.upload_bytes.div_ceil(3).saturating_mul(4);
+        let limit = limit.saturating_add(limits.json_body_bytes);
+        let work = async |body: &mut body::BodyReader<'_>| edit_json::read(app, body).await;
+        return body::read_upload(request, limit, limits, work).await;
     }
     Err(ApiError::UploadContentType(Some(super::error::excerpt(
         &given,

@@ -8,6 +8,7 @@ mod auth;
 mod body;
 mod credits;
 mod deliver;
+mod edit_json;
 mod edits;
 mod error;
 mod extract;

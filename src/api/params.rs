@@ -274,7 +274,7 @@ fn not_one_of(field: &str, word: &str, words: &[&str]) -> Violation {
     }
 }
 
-fn wrong_type(name: &str, expected: &str, value: &Json) -> Violation {
+pub(super) fn wrong_type(name: &str, expected: &str, value: &Json) -> Violation {
     let got = match value {
         Json::Null => "null",
         Json::Bool(_) => "a boolean",

@@ -1,13 +1,18 @@
 //! The pictures of an edit on their way in, whichever form they come in.
 
-use super::{ApiError, Limits, error::excerpt};
+use super::{ApiError, App, Limits, error::excerpt};
 use crate::{
     catalog::{OutputFormat, Violation},
-    images::{Spool, Upload, UploadError, UploadWriter},
+    images::{Base64Decoder, NotAPicture, Spool, Upload, UploadError, UploadWriter},
 };
 
 /// What a server of uploads says it takes where no model has been asked yet.
 const FORMATS: &[OutputFormat] = &[OutputFormat::Jpeg, OutputFormat::Png, OutputFormat::Webp];
+
+/// Characters decoded at once.
+const DECODED_AT_ONCE: usize = 64 * 1024;
+/// The longest link, or beginning of a data URL.
+const MAX_LINK_BYTES: usize = 8 * 1024;
 
 /// What has come so far.
 pub(super) struct Uploads {
@@ -208,4 +213,119 @@ fn is_text(content_type: &str) -> bool {
     content_type
         .get(..5)
         .is_some_and(|kind| kind.eq_ignore_ascii_case("text/"))
+}
+
+/// One picture on its way in as a URL: its own data in base64, or a link.
+pub(super) struct DataUrl {
+    field: String,
+    /// The URL up to its comma, or all of it when it is a link.
+    head: Vec<u8>,
+    content: Option<Base64Decoder>,
+    bytes: Vec<u8>,
+    incoming: Incoming,
+}
+
+impl DataUrl {
+    pub(super) fn new(field: String, slot: Slot, limits: &Limits) -> Self {
+        Self {
+            incoming: Incoming::new(
+                field.clone(),
+                slot,
+                Some("application/octet-stream".to_owned()),
+                false,
+                limits,
+            ),
+            field,
+            head: Vec::new(),
+            content: None,
+            bytes: Vec::new(),
+        }
+    }
+
+    /// Takes the next characters of the URL.
+    pub(super) async fn write(&mut self, app: &App, text: &[u8]) -> Result<(), ApiError> {
+        let data = if self.content.is_some() {
+            text
+        } else if let Some(data) = self.read_head(text)? {
+            data
+        } else {
+            return Ok(());
+        };
+        for text in data.chunks(DECODED_AT_ONCE) {
+            self.decode(|decoder, bytes| decoder.decode(text, bytes))?;
+            self.incoming.write(&app.spool, &self.bytes).await?;
+        }
+        Ok(())
+    }
+
+    /// Reads up to the comma of a data URL and returns what follows it.
+    fn read_head<'a>(&mut self, text: &'a [u8]) -> Result<Option<&'a [u8]>, ApiError> {
+        for (place, &byte) in text.iter().enumerate() {
+            if byte == b',' && self.is_data() {
+                let head = String::from_utf8_lossy(&self.head).to_ascii_lowercase();
+                let Some(head) = head.strip_suffix(";base64") else {
+                    return Err(self.invalid("it is a data URL, but not in base64"));
+                };
+                let media_type = head.trim_start_matches("data:");
+                if !media_type.is_empty() {
+                    self.incoming.claims = Some(media_type.to_owned());
+                }
+                self.content = Some(Base64Decoder::default());
+                return Ok(Some(&text[place + 1..]));
+            }
+            self.head.push(byte);
+            if self.head.len() > MAX_LINK_BYTES {
+                return Err(self.invalid("it is neither a data URL in base64 nor a link"));
+            }
+        }
+        Ok(None)
+    }
+
+    fn is_data(&self) -> bool {
+        let scheme = self.head.get(..5);
+        scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"data:"))
+    }
+
+    /// The whole picture.
+    pub(super) async fn finish(mut self: Box<Self>, app: &App) -> Result<(Slot, Upload), ApiError> {
+        if self.content.is_none() {
+            if self.is_data() {
+                return Err(self.invalid("it is a data URL, but not in base64"));
+            }
+            return Err(self.invalid(
+                "this server takes pictures as base64 data URLs (data:image/png;base64,…) only",
+            ));
+        }
+        self.decode(|decoder, bytes| decoder.finish(bytes))?;
+        if !self.bytes.is_empty() {
+            self.incoming.write(&app.spool, &self.bytes).await?;
+        }
+        let Self {
+            incoming, field, ..
+        } = *self;
+        let empty = || {
+            let message = format!("Invalid file '{field}': it is empty.");
+            ApiError::Parameter(Violation::named(&field, "invalid_image_file", message))
+        };
+        incoming.finish().await?.ok_or_else(empty)
+    }
+
+    fn decode(
+        &mut self,
+        work: impl FnOnce(&mut Base64Decoder, &mut Vec<u8>) -> Result<(), NotAPicture>,
+    ) -> Result<(), ApiError> {
+        self.bytes.clear();
+        let decoded = match &mut self.content {
+            Some(decoder) => work(decoder, &mut self.bytes),
+            None => Ok(()),
+        };
+        decoded.map_err(|_| self.invalid("it is not base64"))
+    }
+
+    /// Never shows the URL: it is a picture, or a link that may be signed.
+    fn invalid(&self, why: &str) -> ApiError {
+        let field = &self.field;
+        let message = format!("Invalid value for '{field}': {why}.");
+        ApiError::Parameter(Violation::named(field, "invalid_value", message))
+    }
 }

@@ -9,7 +9,6 @@
 pub mod error;
 pub mod google;
 pub mod http;
-mod json;
 mod mask;
 pub mod openai;
 pub mod registry;
@@ -28,6 +27,8 @@ use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
 pub use self::error::{ErrorKind, ProviderError};
+// The adapters know it as a part of this room.
+use crate::json;
 use crate::{
     catalog::{
         Background, ImageRequest, ImageSize, Model, OutputFormat, Quality, Route, TokenUsage,

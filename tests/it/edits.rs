@@ -1,11 +1,13 @@
 //! `POST /v1/images/edits` and `/v1/images/variations`: forms and JSON, in every spelling that clients use.
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::{Answer, App, Key, pictures};
 
 const EDITS: &str = "/v1/images/edits";
+const VARIATIONS: &str = "/v1/images/variations";
 const PROMPT: &str = "the same otter with a lantern";
 const BOUNDARY: &str = "otter-boundary-7f3a";
 
@@ -161,5 +163,427 @@ async fn pictures_come_in_every_spelling() {
         assert_eq!(measured.width, 1024, "{name}");
         assert_eq!(answer.json()["usage"]["cost"], json!(0.001), "{name}");
     }
+    app.finish().await;
+}
+
+fn data_url(media_type: &str, content: &[u8]) -> String {
+    format!("data:{media_type};base64,{}", STANDARD.encode(content))
+}
+
+fn reference(content: &[u8]) -> Value {
+    json!({"image_url": data_url("image/png", content)})
+}
+
+async fn edit_json(app: &App, key: &Key, body: &Value) -> Answer {
+    app.keep_secret(PROMPT, "a prompt");
+    let request = app
+        .client
+        .request(Method::POST, EDITS)
+        .bearer_auth(&key.secret)
+        .header("content-type", "application/json")
+        .body(body.to_string());
+    app.client.send(request).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pictures_come_in_json() {
+    let app = App::start().await;
+    let key = app.test_key("5");
+    let large = pictures::paint("png", 2000, 1500, 5, false);
+    assert!(large.len() > 10_000);
+    let body = json!({
+        "images": [reference(&square()), reference(&large)],
+        "model": "gpt-image-2.6-flare",
+        "prompt": PROMPT,
+        "mask": reference(&mask()),
+        "n": 2,
+        "quality": "low",
+        "moderation": "low",
+        "stream": false,
+        "size": null,
+        "provider": {"allow_fallbacks": false},
+    });
+    let answer = edit_json(&app, &key, &body).await.expect(200);
+    assert_eq!(answer.json()["data"].as_array().unwrap().len(), 2);
+    // Two of 3072 tokens, for each of two pictures.
+    let usage = &answer.json()["usage"];
+    assert_eq!(
+        usage["input_tokens_details"]["image_tokens"], 12_288,
+        "{usage}"
+    );
+
+    // By tiles of 512 pixels, and more where it shall be close to the original.
+    for (fidelity, tokens) in [(None, 194), (Some("low"), 194), (Some("high"), 4354)] {
+        let body = json!({
+            "images": [reference(&square())], "model": "gpt-image-1", "prompt": PROMPT, "quality": "low",
+            "size": "1024x1024", "input_fidelity": fidelity,
+        });
+        let usage = edit_json(&app, &key, &body).await.expect(200).json()["usage"].clone();
+        assert_eq!(
+            usage["input_tokens_details"]["image_tokens"], tokens,
+            "{usage}"
+        );
+        // 7 tokens of text for the prompt and 6 around it, 272 for the picture.
+        let nano = 13 * 5_000 + tokens * 10_000 + 272 * 40_000;
+        assert_eq!(usage["cost"], crate::support::usd(nano), "{usage}");
+    }
+    app.finish().await;
+}
+
+/// Sends it, and proves that it cost nothing.
+async fn refused(
+    app: &App,
+    key: &Key,
+    path: &str,
+    parts: &[Part],
+    expected: (u16, &str, &str),
+) -> String {
+    let before = app.credits(key).await;
+    let answer = post(app, key, path, form(parts)).await;
+    told(app, key, &before, &answer, expected).await
+}
+
+async fn told(
+    app: &App,
+    key: &Key,
+    before: &Value,
+    answer: &Answer,
+    expected: (u16, &str, &str),
+) -> String {
+    let problem = answer.problem();
+    let (status, param, code) = expected;
+    assert_eq!(
+        (answer.status, problem.param(), problem.code()),
+        (status, param, code),
+        "{}",
+        problem.message
+    );
+    assert_eq!(&app.credits(key).await, before, "{}", problem.message);
+    assert!(!problem.message.contains("lantern"), "{}", problem.message);
+    problem.message
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_with_a_form_is_said_by_name() {
+    let app = App::start().await;
+    let key = app.live_key("5");
+    let image = || png("image", &square());
+    let base = |more: Vec<Part>| {
+        [
+            vec![text("prompt", PROMPT), text("model", "gpt-image-2")],
+            more,
+        ]
+        .concat()
+    };
+    let wide = pictures::paint("png", 1024, 512, 3, true);
+    let jpeg = pictures::paint("jpeg", 512, 512, 3, false);
+    let torso = &square()[..900];
+    for (parts, expected) in [
+        (base(vec![]), (400, "image", "missing_required_parameter")),
+        (
+            vec![image(), text("model", "gpt-image-2")],
+            (400, "prompt", "missing_required_parameter"),
+        ),
+        (
+            base(vec![png("image", b"%PDF-1.7 not a picture at all")]),
+            (400, "image", "unsupported_file_mimetype"),
+        ),
+        (
+            base(vec![text("image", "https://example.com/otter.png")]),
+            (400, "image", "invalid_type"),
+        ),
+        (
+            base(vec![png("image", torso)]),
+            (400, "image", "invalid_image_file"),
+        ),
+        (
+            base(vec![png("image", b"")]),
+            (400, "image", "invalid_image_file"),
+        ),
+        (
+            base(vec![image(), png("mask", &wide)]),
+            (400, "mask", "invalid_mask_image_format"),
+        ),
+        (
+            base(vec![image(), png("mask", &square())]),
+            (400, "mask", "invalid_mask_image_format"),
+        ),
+        (
+            base(vec![image(), png("mask", &jpeg)]),
+            (400, "mask", "unsupported_file_mimetype"),
+        ),
+        (
+            base(vec![image(), png("mask", &mask()), png("mask", &mask())]),
+            (400, "mask", "duplicate_parameter"),
+        ),
+        (
+            base(vec![image(), png("markup", &mask())]),
+            (400, "markup", "unsupported_parameter"),
+        ),
+        (
+            base(vec![image(), text("n", "3"), text("n", "3")]),
+            (400, "n", "duplicate_parameter"),
+        ),
+        (
+            base(vec![image(), text("n", "three")]),
+            (400, "n", "invalid_type"),
+        ),
+        (
+            base(vec![image(), text("n", "11")]),
+            (400, "n", "integer_above_max_value"),
+        ),
+        (
+            base(vec![image(), text("stream", "yes")]),
+            (400, "stream", "invalid_type"),
+        ),
+        (
+            base(vec![image(), text("sizes", "1024x1024")]),
+            (400, "sizes", "unknown_parameter"),
+        ),
+        (
+            base(vec![image(), text("moderation", "low")]),
+            (400, "moderation", "unknown_parameter"),
+        ),
+        (
+            base(vec![image(), text("input_fidelity", "high")]),
+            (400, "input_fidelity", "invalid_input_fidelity_model"),
+        ),
+        (
+            base(vec![image(), png("prompt2", b"x")]),
+            (400, "prompt2", "invalid_type"),
+        ),
+        (
+            base(vec![
+                image(),
+                text("svg[model]", "x"),
+                text("svg[reasoning][depth]", "1"),
+            ]),
+            (400, "svg.reasoning.depth", "unknown_parameter"),
+        ),
+        (
+            base(vec![image(), text("svg[model", "x")]),
+            (400, "svg[model", "unknown_parameter"),
+        ),
+        (
+            base(vec![image(), text("provider[order][]", "nobody")]),
+            (400, "provider.order", "invalid_value"),
+        ),
+        (
+            base((0..17).map(|_| image()).collect()),
+            (400, "image", "array_above_max_length"),
+        ),
+        (
+            vec![image(), text("prompt", PROMPT), text("model", "dall-e-3")],
+            (400, "model", "invalid_value"),
+        ),
+        (
+            vec![
+                png("image", &jpeg),
+                text("prompt", PROMPT),
+                text("model", "dall-e-2"),
+            ],
+            (400, "image", "unsupported_file_mimetype"),
+        ),
+        (
+            vec![
+                png("image", &wide),
+                text("prompt", PROMPT),
+                text("model", "dall-e-2"),
+            ],
+            (400, "image", "invalid_image_size"),
+        ),
+        (
+            vec![
+                image(),
+                image(),
+                text("prompt", PROMPT),
+                text("model", "dall-e-2"),
+            ],
+            (400, "image", "array_above_max_length"),
+        ),
+    ] {
+        let shown: Vec<&str> = parts.iter().map(|Part(head, _)| head.as_str()).collect();
+        let message = refused(&app, &key, EDITS, &parts, expected).await;
+        assert!(message.len() < 600, "{shown:?}: {message}");
+    }
+    // The models that can are named.
+    let parts = [image(), text("prompt", PROMPT), text("model", "dall-e-3")];
+    let message = refused(&app, &key, EDITS, &parts, (400, "model", "invalid_value")).await;
+    assert!(message.contains("openai/gpt-image-2"), "{message}");
+    let parts = [image(), text("model", "gpt-image-2")];
+    let message = refused(
+        &app,
+        &key,
+        VARIATIONS,
+        &parts,
+        (400, "model", "invalid_value"),
+    )
+    .await;
+    assert!(message.contains("openai/dall-e-2"), "{message}");
+    let parts = [image(), text("prompt", PROMPT)];
+    refused(
+        &app,
+        &key,
+        VARIATIONS,
+        &parts,
+        (400, "prompt", "unknown_parameter"),
+    )
+    .await;
+    // Generations know no such thing.
+    let body = json!({"prompt": PROMPT, "model": "gpt-image-1", "input_fidelity": "high"});
+    let problem = app.refuse(&key, 400, &body).await;
+    assert_eq!(
+        (problem.param(), problem.code()),
+        ("input_fidelity", "unknown_parameter")
+    );
+    assert!(app.openai.calls().is_empty());
+    app.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_with_the_json_is_said_by_name() {
+    let app = App::start().await;
+    let key = app.live_key("5");
+    let good = reference(&square());
+    let base = |images: Value| json!({"prompt": PROMPT, "model": "gpt-image-2", "images": images});
+    let with = |name: &str, value: Value| {
+        let mut body = base(json!([reference(&square())]));
+        body[name] = value;
+        body
+    };
+    for (body, expected) in [
+        (
+            base(json!([])),
+            (400, "image", "missing_required_parameter"),
+        ),
+        (base(json!("x")), (400, "images", "invalid_type")),
+        (
+            base(json!(["data:image/png;base64,AAAA"])),
+            (400, "images[0]", "invalid_type"),
+        ),
+        (
+            base(json!([{}])),
+            (400, "images[0].image_url", "missing_required_parameter"),
+        ),
+        (
+            base(json!([{"image_url": 7}])),
+            (400, "images[0].image_url", "invalid_type"),
+        ),
+        (
+            base(json!([{"file_id": "file-1"}])),
+            (400, "images[0].file_id", "unsupported_parameter"),
+        ),
+        (
+            base(json!([good, {"image_url": "data:image/png;base64,AAAA", "detail": "high"}])),
+            (400, "images[1].image_url", "invalid_image_file"),
+        ),
+        (
+            base(json!([{"image_url": "data:image/png;base64,!!!!"}])),
+            (400, "images[0].image_url", "invalid_value"),
+        ),
+        (
+            base(json!([{"image_url": "data:image/png,AAAA"}])),
+            (400, "images[0].image_url", "invalid_value"),
+        ),
+        (
+            base(json!([{"image_url": "https://example.com/otter.png?sig=1"}])),
+            (400, "images[0].image_url", "invalid_value"),
+        ),
+        (
+            base(json!([{"image_url": data_url("application/pdf", &[b'x'; 64])}])),
+            (400, "images[0].image_url", "unsupported_file_mimetype"),
+        ),
+        (
+            base(json!([{"image_url": data_url("", &square()), "detail": "high"}])),
+            (400, "images[0].detail", "unknown_parameter"),
+        ),
+        (
+            with("mask", json!("data:image/png;base64,AAAA")),
+            (400, "mask", "invalid_type"),
+        ),
+        (
+            with("mask", json!({"image_url": "x".repeat(20_000)})),
+            (400, "mask.image_url", "invalid_value"),
+        ),
+        (
+            with("image", json!("x")),
+            (400, "image", "unknown_parameter"),
+        ),
+        (
+            with("markup", json!(good)),
+            (400, "markup", "unsupported_parameter"),
+        ),
+        (
+            with("user", json!("u".repeat(2 << 20))),
+            (413, "", "request_too_large"),
+        ),
+        (json!([good]), (400, "", "")),
+        (json!("images"), (400, "", "")),
+    ] {
+        let before = app.credits(&key).await;
+        let answer = edit_json(&app, &key, &body).await;
+        told(&app, &key, &before, &answer, expected).await;
+    }
+    for (body, expected) in [
+        (
+            r#"{"images":[{"image_url":"data:image/png;base64,iVBORw0KGgo"#.to_owned(),
+            (400, "", ""),
+        ),
+        ("[".repeat(100_000), (400, "", "")),
+        (format!("{{\"a\":{}", "[".repeat(60)), (400, "", "")),
+        (
+            r#"{"n":1,"n":2}"#.to_owned(),
+            (400, "n", "duplicate_parameter"),
+        ),
+        (String::new(), (400, "", "")),
+        ("7".to_owned(), (400, "", "")),
+        (
+            format!("{{\"a\":[{}1]}}", "1,".repeat(400_000)),
+            (413, "", "request_too_large"),
+        ),
+    ] {
+        let before = app.credits(&key).await;
+        let request = app
+            .client
+            .request(Method::POST, EDITS)
+            .bearer_auth(&key.secret);
+        let request = request
+            .header("content-type", "application/json")
+            .body(body);
+        let answer = app.client.send(request).await;
+        told(&app, &key, &before, &answer, expected).await;
+    }
+    assert!(app.openai.calls().is_empty());
+    app.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn variations_are_made_by_those_who_can() {
+    let app = App::start().await;
+    let key = app.test_key("5");
+    let parts = [
+        png("image", &square()),
+        text("n", "2"),
+        text("size", "256x256"),
+    ];
+    let answer = post(&app, &key, VARIATIONS, form(&parts)).await.expect(200);
+    let body = answer.json();
+    assert_eq!(body["model"], "openai/dall-e-2");
+    assert_eq!(body["usage"]["cost"], json!(0.032));
+    assert!(body["data"][1]["url"].is_string());
+    app.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edit_without_a_model_is_for_openais_editor() {
+    let app = App::start().await;
+    let key = app.test_key("5");
+    let answer = edit(
+        &app,
+        &key,
+        &[png("image", &square()), text("prompt", PROMPT)],
+    )
+    .await;
+    assert_eq!(answer.expect(200).json()["model"], "openai/gpt-image-1.5");
     app.finish().await;
 }

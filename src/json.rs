@@ -13,7 +13,7 @@
 use bytes::{Buf, Bytes, BytesMut};
 
 /// Nesting beyond this is refused; no provider comes near it.
-pub(super) const MAX_DEPTH: u32 = 64;
+pub(crate) const MAX_DEPTH: u32 = 64;
 /// Names and scalars beyond this are none that anybody here knows; they come out empty.
 const MAX_TEXT_BYTES: usize = 256;
 /// A run without escapes of at least this length is worth a slice of its own; shorter ones between escapes
@@ -24,7 +24,7 @@ const MAX_PIECE_BYTES: usize = 64 * 1024;
 
 /// One step through a document.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Token {
+pub(crate) enum Token {
     /// `{` or `[`.
     Begin(Container),
     /// `}` or `]`.
@@ -43,7 +43,7 @@ pub(super) enum Token {
 
 /// What holds other values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Container {
+pub(crate) enum Container {
     /// `{…}`
     Object,
     /// `[…]`
@@ -52,7 +52,7 @@ pub(super) enum Container {
 
 /// Why a document cannot be read. Says nothing of its content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum JsonError {
+pub(crate) enum JsonError {
     /// A byte that cannot stand where it stands.
     #[error("it is not JSON")]
     Syntax,
@@ -94,7 +94,7 @@ enum Escape {
 }
 
 /// Reads one document. Feed it with [`Tokenizer::push`], then take tokens until there are none.
-pub(super) struct Tokenizer {
+pub(crate) struct Tokenizer {
     input: Bytes,
     state: State,
     escape: Escape,
@@ -110,7 +110,7 @@ pub(super) struct Tokenizer {
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
 impl Tokenizer {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             input: Bytes::new(),
             state: State::Start(0),
@@ -124,19 +124,19 @@ impl Tokenizer {
     }
 
     /// Gives it the next chunk. The tokens of the one before must have been taken.
-    pub(super) fn push(&mut self, chunk: Bytes) {
+    pub(crate) fn push(&mut self, chunk: Bytes) {
         debug_assert!(self.input.is_empty(), "tokens were left behind");
         self.input = chunk;
     }
 
     /// Whether the document is complete.
-    pub(super) fn is_done(&self) -> bool {
+    pub(crate) fn is_done(&self) -> bool {
         self.state == State::Done
     }
 
     /// The text of the [`Token::Name`] or [`Token::Scalar`] that was just taken; empty when it was longer
     /// than anything known here, or no text.
-    pub(super) fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         if self.text_overflowed {
             return "";
         }
@@ -147,7 +147,7 @@ impl Tokenizer {
     ///
     /// # Errors
     /// [`JsonError`]; nothing more comes after one.
-    pub(super) fn next(&mut self) -> Result<Option<Token>, JsonError> {
+    pub(crate) fn next(&mut self) -> Result<Option<Token>, JsonError> {
         loop {
             match self.state {
                 State::InString => return self.string(),

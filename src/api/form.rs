@@ -147,16 +147,6 @@ struct Fields {
 
 impl Fields {
     fn add(&mut self, name: &str, text: String) -> Result<(), ApiError> {
-        // In OpenAI's API the JSON form has it and this one does not.
-        if name == Parameter::Moderation.as_str() {
-            let message =
-                "Unknown parameter: 'moderation'. Edits take it in a JSON body only.".to_owned();
-            return Err(ApiError::Parameter(Violation::named(
-                name,
-                "unknown_parameter",
-                message,
-            )));
-        }
         let path = Path::parse(name)
             .ok_or_else(|| ApiError::Parameter(super::params::unknown_field(name)))?;
         if !path.is_list() && !self.names.insert(name.to_owned()) {

@@ -95,7 +95,10 @@ fn model(offer: &Offer<'_>) -> ModelJson {
         status,
         shutdown_date: shutdown.map(|date| date.to_string()),
         architecture: Architecture {
-            input_modalities: &["text"],
+            input_modalities: match model.rules.input_images() {
+                Some(_) => &["text", "image"],
+                None => &["text"],
+            },
             output_modalities: &["image"],
         },
         supported_parameters: model.rules.to_json(),

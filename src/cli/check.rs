@@ -42,7 +42,7 @@ pub(super) fn run(config: &Config, arguments: &Arguments) -> anyhow::Result<Exit
         models.flat_map(|model| model.routes.iter().map(move |route| (model, route)))
     };
     output::table(
-        &["MODEL", "STATUS", "SERVED BY", "AS", "MARKUP"],
+        &["MODEL", "STATUS", "SERVED BY", "AS", "EDITS", "MARKUP"],
         routes().map(|(model, route)| row(model, route, config, &providers)),
     );
     output::line("");
@@ -110,15 +110,29 @@ fn database(config: &Config) -> String {
     }
 }
 
-fn row(model: &Model, route: &Route, config: &Config, providers: &Providers) -> [String; 5] {
+fn row(model: &Model, route: &Route, config: &Config, providers: &Providers) -> [String; 6] {
     let on = providers.state(&route.provider).is_ok();
     [
         model.id.clone(),
         status(model),
         format!("{} ({})", route.provider, if on { "on" } else { "off" }),
         route.upstream_model.clone(),
+        edits(route),
         output::percent(markup(route, config)),
     ]
+}
+
+/// `16 images, mask`; nothing for a route that does not edit.
+fn edits(route: &Route) -> String {
+    let Some(edits) = &route.edits else {
+        return String::new();
+    };
+    let images = match edits.max_images.get() {
+        1 => "1 image".to_owned(),
+        more => format!("{more} images"),
+    };
+    let mask = if edits.mask { ", mask" } else { "" };
+    format!("{images}{mask}")
 }
 
 /// The margin on this route, in basis points.
@@ -181,6 +195,13 @@ fn document(config: &Config, catalog: &Catalog, providers: &Providers) -> Value 
                     "provider": route.provider,
                     "upstream_model": route.upstream_model,
                     "on": providers.state(&route.provider).is_ok(),
+                    "edits": route.edits.as_ref().map(|edits| json!({
+                        "max_images": edits.max_images,
+                        "mask": edits.mask,
+                        "upstream_model": edits.route.upstream_model,
+                        "pricing": edits.route.price.to_json(markup(&edits.route, config)),
+                    })),
+                    "varies": route.varies,
                     "pricing": route.price.to_json(markup(route, config)),
                 })
             })

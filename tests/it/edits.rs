@@ -198,7 +198,6 @@ async fn pictures_come_in_json() {
         "mask": reference(&mask()),
         "n": 2,
         "quality": "low",
-        "moderation": "low",
         "stream": false,
         "size": null,
         "provider": {"allow_fallbacks": false},

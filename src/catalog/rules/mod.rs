@@ -230,8 +230,34 @@ impl Rules {
     }
 
     /// `supported_parameters` of `/v1/models`: values, range and default of each parameter, and under
-    /// `conditions` what holds only together with other parameters.
+    /// `conditions` what holds only together with other parameters. What only edits or variations take says
+    /// so under `endpoints`; where they have another rule than generations, it stands under their name, and is
+    /// `null` for what they do not take.
     pub fn to_json(&self) -> Json {
+        let mut parameters = self.own_json();
+        let tasks = [("edits", &self.edits), ("variations", &self.variations)];
+        for (task, rules) in tasks {
+            let Some(rules) = rules.as_deref() else {
+                continue;
+            };
+            for (name, rule) in self.difference(rules) {
+                match parameters.get_mut(&name) {
+                    None => {
+                        let mut rule = rule;
+                        rule["endpoints"] = json!([task]);
+                        parameters.insert(name, rule);
+                    }
+                    Some(known) => match known.get_mut("endpoints") {
+                        Some(Json::Array(endpoints)) => endpoints.push(json!(task)),
+                        _ => known[task] = rule,
+                    },
+                }
+            }
+        }
+        Json::Object(parameters)
+    }
+
+    fn own_json(&self) -> Map<String, Json> {
         let described = |parameter: Parameter, rule: &dyn Describe| {
             let mut described = rule.describe();
             let conditions: Vec<String> = self
@@ -255,37 +281,19 @@ impl Rules {
         if let Some(mask) = &self.mask {
             parameters.insert("mask".to_owned(), mask.describe());
         }
-        Json::Object(parameters)
+        parameters
     }
 
-    /// What of [`Rules::to_json`] is different for another endpoint of the same model: a rule of its own,
-    /// or `null` for what that endpoint does not take.
-    fn difference(&self, other: &Self) -> Json {
-        let (Json::Object(ours), Json::Object(mut theirs)) = (self.to_json(), other.to_json())
-        else {
-            return Json::Null;
-        };
+    /// What another endpoint of the same model has another rule for, or (`null`) does not take.
+    fn difference(&self, other: &Self) -> Map<String, Json> {
+        let (ours, mut theirs) = (self.own_json(), other.own_json());
         theirs.retain(|name, rule| ours.get(name) != Some(rule));
         let is_gone = |name: &&String| {
             Parameter::from_name(name).is_some_and(|parameter| !other.takes(parameter))
         };
-        theirs.extend(
-            ours.keys()
-                .filter(is_gone)
-                .map(|name| (name.clone(), Json::Null)),
-        );
-        Json::Object(theirs)
-    }
-
-    /// `supported_parameters` of each endpoint beside `/v1/images/generations`, as far as they differ from
-    /// those of that one; empty when the model serves no other.
-    pub fn endpoints_to_json(&self) -> Json {
-        let tasks = [("edits", &self.edits), ("variations", &self.variations)];
-        let tasks = tasks.into_iter().filter_map(|(name, rules)| {
-            let rules = rules.as_deref()?;
-            Some((name.to_owned(), self.difference(rules)))
-        });
-        Json::Object(tasks.collect())
+        let gone = ours.keys().filter(is_gone);
+        theirs.extend(gone.map(|name| (name.clone(), Json::Null)));
+        theirs
     }
 
     /// The rules of edits; `None` when the model paints from text alone.

@@ -18,9 +18,11 @@
 //! | [`images`] | the picture store, signed links, sniffing | who asked and what it cost |
 //! | [`catalog`], [`money`], [`ids`] | models, rules, prices, arithmetic, names | I/O, async, anybody |
 //! | [`postgres`] | pool, migrations, the private server | what the tables mean |
+//! | `addresses` | which of them are public, for opening links that others chose | which links |
 //! | `json` | JSON documents in pieces, for strings that are pictures | what they mean |
 //! | [`telemetry`], [`clock`] | logs, figures and time, usable by all | anybody |
 
+mod addresses;
 pub mod admin;
 pub mod api;
 pub mod catalog;

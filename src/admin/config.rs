@@ -11,8 +11,9 @@ use serde_json::{Map, Value, json};
 
 use super::Desk;
 use crate::config::{
-    AdminConfig, CloudConfig, Config, DatabaseConfig, ImagesConfig, LimitsConfig, LogConfig,
-    LogFormat, MetricsConfig, OnDisconnect, ProviderConfig, RoutingConfig, ShutdownConfig,
+    AdminConfig, CloudConfig, Config, DatabaseConfig, EditsConfig, ImagesConfig, LimitsConfig,
+    LogConfig, LogFormat, MetricsConfig, OnDisconnect, ProviderConfig, RoutingConfig,
+    ShutdownConfig,
 };
 
 /// `GET /admin/v1/config`
@@ -32,6 +33,7 @@ fn describe(config: &Config) -> Value {
         database,
         images,
         limits,
+        edits: EditsConfig { fetch_urls },
         routing,
         shutdown,
         log,
@@ -54,6 +56,7 @@ fn describe(config: &Config) -> Value {
         "database": describe_database(database),
         "images": describe_images(images),
         "limits": describe_limits(limits),
+        "edits": {"fetch_urls": fetch_urls},
         "routing": describe_routing(routing),
         "shutdown": describe_shutdown(shutdown),
         "log": describe_log(log),

@@ -42,7 +42,13 @@ pub use self::{
     error::ApiError,
     router::{metrics_router, router},
 };
-use crate::{clock::Clock, gateway::Gateway, images::Spool, keys::Keys, ledger::Ledger};
+use crate::{
+    clock::Clock,
+    gateway::Gateway,
+    images::{Fetcher, Spool},
+    keys::Keys,
+    ledger::Ledger,
+};
 
 /// Everything the endpoints work with.
 #[derive(Debug, Clone)]
@@ -57,6 +63,8 @@ pub struct App {
     pub clock: Clock,
     /// Where uploads are while they are worked on.
     pub spool: Spool,
+    /// Opens links to pictures, where the operator allows it.
+    pub fetcher: Option<Fetcher>,
     /// How much a client may send, and how slowly.
     pub limits: Limits,
 }

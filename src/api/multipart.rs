@@ -121,7 +121,8 @@ impl Multipart {
                 }
                 State::Preamble => {
                     let Some(place) = self.delimiter.find(&self.buffer) else {
-                        if self.buffer.len() > MAX_PREAMBLE_BYTES {
+                        // The delimiter may have begun.
+                        if self.buffer.len() > MAX_PREAMBLE_BYTES + self.delimiter.needle().len() {
                             return Err(MultipartError::NoFirstBoundary);
                         }
                         return Ok(None);
@@ -176,7 +177,8 @@ impl Multipart {
         }
         // The line end of the delimiter is also the first half of the end of a head without lines.
         let end = memmem::find(&self.buffer, HEAD_END);
-        if end.unwrap_or(self.buffer.len()) > MAX_HEAD_BYTES {
+        let length = end.unwrap_or(self.buffer.len().saturating_sub(HEAD_END.len() - 1));
+        if length > MAX_HEAD_BYTES {
             return Err(MultipartError::LongHead);
         }
         let Some(end) = end else {
@@ -289,4 +291,199 @@ fn quoted_text(quoted: &str) -> (String, &str) {
         }
     }
     (text, "")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const TYPE: &str = "multipart/form-data; boundary=\"a b\"";
+
+    /// The parts of a body that comes in chunks of this size: heads and whole contents.
+    fn read(body: &[u8], chunk: usize) -> Result<Vec<(PartHead, Vec<u8>)>, MultipartError> {
+        let mut form = Multipart::new(TYPE)?;
+        let mut parts = Vec::new();
+        let mut open = false;
+        for chunk in body.chunks(chunk.max(1)) {
+            form.push(chunk);
+            while let Some(event) = form.next()? {
+                match event {
+                    Event::Part(head) => {
+                        assert!(!open, "a part in a part");
+                        open = true;
+                        parts.push((head, Vec::new()));
+                    }
+                    Event::Data(data) => {
+                        assert!(!data.is_empty());
+                        parts.last_mut().unwrap().1.extend_from_slice(&data);
+                    }
+                    Event::PartEnd => {
+                        assert!(open, "an end without a beginning");
+                        open = false;
+                    }
+                }
+            }
+            // What is kept is a head at most, or the beginning of a delimiter.
+            assert!(form.buffer.len() <= MAX_HEAD_BYTES + chunk.len() + 3);
+        }
+        form.finish()?;
+        assert!(!open);
+        Ok(parts)
+    }
+
+    fn check(body: &str, expected: Result<&[(&str, &str)], MultipartError>) {
+        for chunk in 1..body.len().max(2) {
+            let found = read(body.as_bytes(), chunk).map(|parts| {
+                let shown = |(head, content): (PartHead, Vec<u8>)| {
+                    (head.name, String::from_utf8(content).unwrap())
+                };
+                parts.into_iter().map(shown).collect::<Vec<_>>()
+            });
+            let expected = expected.map(|parts| {
+                let owned =
+                    |(name, content): &(&str, &str)| ((*name).to_owned(), (*content).to_owned());
+                parts.iter().map(owned).collect::<Vec<_>>()
+            });
+            assert_eq!(found, expected, "{body:?} in chunks of {chunk}");
+        }
+    }
+
+    #[test]
+    fn forms_are_read_whatever_their_chunks() {
+        let head = "content-disposition: form-data; name=";
+        check(
+            &format!("--a b\r\n{head}n\r\n\r\n3\r\n--a b\r\n{head}\"b[]\"\r\n\r\n\r\n--a b--\r\n"),
+            Ok(&[("n", "3"), ("b[]", "")]),
+        );
+        check(
+            &format!(
+                "hello\r\n--a b  \r\nX: y\r\nContent-DISPOSITION:form-data;name=\"a\\\"b\"\r\n\r\n\r\n-\r\n--a\r\n\r\n--a b--bye\r\n--a b\r\n"
+            ),
+            Ok(&[("a\"b", "\r\n-\r\n--a\r\n")]),
+        );
+        check("--a b--", Ok(&[]));
+        check("", Err(MultipartError::NoFirstBoundary));
+        check("--b a\r\n", Err(MultipartError::NoFirstBoundary));
+        check("--a b", Err(MultipartError::Truncated));
+        check("--a b-", Err(MultipartError::Truncated));
+        check("--a b-x", Err(MultipartError::AfterBoundary));
+        check("--a bc\r\n", Err(MultipartError::AfterBoundary));
+        check("--a b\r\n\r\n", Err(MultipartError::NoName));
+        check(
+            "--a b\r\ncontent-disposition: attachment; name=n\r\n\r\n",
+            Err(MultipartError::NoName),
+        );
+        check(
+            &format!("--a b\r\n{head}n\r\n\r\n3\r\n--a "),
+            Err(MultipartError::Truncated),
+        );
+    }
+
+    #[test]
+    fn heads_say_whether_they_are_files() {
+        for (lines, expected) in [
+            ("name=a", (None, None)),
+            ("name=a; filename=b.png", (Some(FileName::Given), None)),
+            (
+                "name=a; filename=\"\"\r\nContent-Type: image/png",
+                (Some(FileName::Empty), Some("image/png")),
+            ),
+            (
+                "name=a; filename*=UTF-8''b.png\r\ncontent-type:",
+                (Some(FileName::Given), None),
+            ),
+            (
+                "filename=\"; name=x\"; name=a",
+                (Some(FileName::Given), None),
+            ),
+        ] {
+            let head = format!("Content-Disposition: form-data; {lines}");
+            let head = part_head(head.as_bytes()).unwrap();
+            assert_eq!(head.name, "a", "{lines}");
+            assert_eq!(
+                (head.file_name, head.content_type.as_deref()),
+                expected,
+                "{lines}"
+            );
+        }
+    }
+
+    #[test]
+    fn nothing_grows_without_a_bound() {
+        let endless = format!("--a b\r\n{}", "x: y\r\n".repeat(2000));
+        assert_eq!(read(endless.as_bytes(), 100), Err(MultipartError::LongHead));
+        let endless = "-".repeat(5000);
+        assert_eq!(
+            read(endless.as_bytes(), 100),
+            Err(MultipartError::NoFirstBoundary)
+        );
+        for content_type in [
+            "multipart/form-data".to_owned(),
+            "multipart/form-data; boundary=".to_owned(),
+            format!("multipart/form-data; boundary={}", "b".repeat(201)),
+        ] {
+            let refused = Multipart::new(&content_type).map(drop);
+            assert_eq!(refused, Err(MultipartError::NoBoundary));
+        }
+    }
+
+    /// Pieces that forms are made of, so that most bodies come near to one.
+    fn fragments() -> impl Strategy<Value = Vec<u8>> {
+        let pieces = prop::sample::select(vec![
+            "--a b",
+            "\r\n--a b",
+            "--a b--",
+            "\r\n",
+            "\r\n\r\n",
+            "-",
+            "--",
+            "\r",
+            "\n",
+            "a b",
+            " ",
+            ";",
+            "content-disposition: form-data; name=n",
+            "content-disposition: form-data; name=\"n",
+            "content-type: image/png",
+            ":",
+            "=",
+            "\"",
+            "\\",
+        ]);
+        let piece = prop_oneof![
+            4 => pieces.prop_map(|text| text.as_bytes().to_vec()),
+            1 => prop::collection::vec(any::<u8>(), 0..40),
+        ];
+        prop::collection::vec(piece, 0..40).prop_map(|pieces| pieces.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused_the_same_in_any_chunks(body in fragments(), chunk in 1_usize..64) {
+            prop_assert_eq!(read(&body, chunk), read(&body, usize::MAX));
+        }
+
+        #[test]
+        fn what_is_written_is_read(
+            contents in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..300), 0..6),
+            chunk in 1_usize..400,
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let mut body = Vec::new();
+            for (number, content) in contents.iter().enumerate() {
+                body.extend(format!("--a b\r\ncontent-disposition: form-data; name=\"f{number}\"\r\n\r\n").bytes());
+                body.extend(content);
+                body.extend(b"\r\n");
+            }
+            body.extend(b"--a b--");
+            let parts = read(&body, chunk).unwrap();
+            let read_back: Vec<_> = parts.into_iter().map(|(_, content)| content).collect();
+            prop_assert_eq!(&read_back, &contents);
+            // A torso is never taken for the whole.
+            let cut = cut.index(body.len());
+            prop_assert!(read(&body[..cut], chunk).is_err());
+        }
+    }
 }

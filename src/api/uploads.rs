@@ -3,7 +3,10 @@
 use super::{ApiError, App, Limits, error::excerpt};
 use crate::{
     catalog::{OutputFormat, Violation},
-    images::{Base64Decoder, NotAPicture, Spool, Upload, UploadError, UploadWriter},
+    images::{
+        Base64Decoder, FetchError, NotAPicture, PictureFormat, Spool, Upload, UploadError,
+        UploadWriter,
+    },
 };
 
 /// What a server of uploads says it takes where no model has been asked yet.
@@ -199,6 +202,10 @@ impl Incoming {
                     );
                     return invalid_type(name, message);
                 };
+                if FORMATS.iter().any(|format| is_type_of(claims, *format)) {
+                    let message = format!("Invalid file '{}': {why}.", self.name);
+                    return self.invalid(message);
+                }
                 let claims = excerpt(claims);
                 ApiError::Parameter(Violation::unsupported_file(&self.name, &claims, FORMATS))
             }
@@ -207,6 +214,11 @@ impl Incoming {
             UploadError::Storage(error) => ApiError::Internal(Box::new(error)),
         }
     }
+}
+
+fn is_type_of(content_type: &str, format: OutputFormat) -> bool {
+    let media_type = PictureFormat::from(format).content_type();
+    content_type.eq_ignore_ascii_case(media_type)
 }
 
 fn is_text(content_type: &str) -> bool {
@@ -292,10 +304,9 @@ impl DataUrl {
             if self.is_data() {
                 return Err(self.invalid("it is a data URL, but not in base64"));
             }
-            return Err(self.invalid(
-                "this server takes pictures as base64 data URLs (data:image/png;base64,…) only",
-            ));
+            self.fetch(app).await?;
         }
+        // What a link brought is not encoded, and leaves nothing to finish.
         self.decode(|decoder, bytes| decoder.finish(bytes))?;
         if !self.bytes.is_empty() {
             self.incoming.write(&app.spool, &self.bytes).await?;
@@ -308,6 +319,26 @@ impl DataUrl {
             ApiError::Parameter(Violation::named(&field, "invalid_image_file", message))
         };
         incoming.finish().await?.ok_or_else(empty)
+    }
+
+    /// Opens the link that it is, where that is allowed.
+    async fn fetch(&mut self, app: &App) -> Result<(), ApiError> {
+        let Some(fetcher) = &app.fetcher else {
+            return Err(self.invalid(
+                "this server takes pictures as base64 data URLs (data:image/png;base64,…) only",
+            ));
+        };
+        let refusal =
+            |error: FetchError| self.invalid(&format!("the link was not opened: {error}"));
+        let link = String::from_utf8_lossy(&self.head).into_owned();
+        let mut file = fetcher.open(&link).await.map_err(refusal)?;
+        loop {
+            let chunk = file.next().await;
+            match chunk.map_err(|error| self.invalid(&format!("the link broke off: {error}")))? {
+                Some(chunk) => self.incoming.write(&app.spool, &chunk).await?,
+                None => return Ok(()),
+            }
+        }
     }
 
     fn decode(

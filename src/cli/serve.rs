@@ -27,7 +27,7 @@ use crate::{
     },
     config::{Config, OnDisconnect, local_url},
     gateway::{Gateway, GatewaySettings, ProviderSlot, Rooms},
-    images::{ImageStore, Links, Spool},
+    images::{Fetcher, ImageStore, Links, Spool},
     keys::Keys,
     ledger::Ledger,
     postgres::{private::ServeLock, secrets},
@@ -111,6 +111,10 @@ async fn serve(context: &Context, files: Option<u64>, signals: &mut Signals) -> 
         )
         .await
         .with_context(|| format!("data_dir: {}", config.data_dir.display()))?,
+        fetcher: match config.edits.fetch_urls {
+            true => Some(Fetcher::new().context("[edits] fetch_urls")?),
+            false => None,
+        },
         limits: Limits {
             json_body_bytes: config.limits.json_body_bytes,
             body_idle_timeout: config.limits.body_idle_timeout,

@@ -56,6 +56,8 @@ pub struct Config {
     pub images: ImagesConfig,
     /// `[limits]`
     pub limits: LimitsConfig,
+    /// `[edits]`
+    pub edits: EditsConfig,
     /// `[routing]`
     pub routing: RoutingConfig,
     /// `[shutdown]`
@@ -125,6 +127,13 @@ pub struct LimitsConfig {
     pub max_in_flight: usize,
     /// How long a stream may be silent before a comment says that it lives.
     pub keepalive: Duration,
+}
+
+/// `[edits]`
+#[derive(Debug, Clone)]
+pub struct EditsConfig {
+    /// Whether links to pictures in the JSON of an edit are opened.
+    pub fetch_urls: bool,
 }
 
 /// `[routing]`
@@ -323,6 +332,9 @@ fn read(root: &mut Section<'_>, environment: &Environment) -> Config {
         database: root.section("database", |section| database(section, environment)),
         images: root.section("images", |section| images(section, &data_dir)),
         limits: root.section("limits", limits),
+        edits: root.section("edits", |section| EditsConfig {
+            fetch_urls: section.value("fetch_urls", false),
+        }),
         routing: root.section("routing", |section| RoutingConfig {
             failures: section.value("failures", AtLeastOne(3)).0,
             rest: section.value("rest", Duration::from_secs(10)),

@@ -6,6 +6,7 @@
 
 mod base64;
 mod copies;
+mod fetch;
 mod links;
 mod sniff;
 mod store;
@@ -16,6 +17,7 @@ mod writer;
 pub use self::{
     base64::{Base64Decoder, Base64Encoder, encode_base64, encoded_len},
     copies::Copies,
+    fetch::{FetchError, Fetched, Fetcher},
     links::{LinkError, Links},
     sniff::{NotAPicture, PictureFormat, PictureInfo, Sniffer},
     store::{ImageStore, PictureStream, StoreError, StoredImage},

@@ -6,16 +6,16 @@ use serde_json::{Value, json};
 
 use crate::support::{Answer, App, Key, pictures};
 
-const EDITS: &str = "/v1/images/edits";
+pub(crate) const EDITS: &str = "/v1/images/edits";
 const VARIATIONS: &str = "/v1/images/variations";
 const PROMPT: &str = "the same otter with a lantern";
-const BOUNDARY: &str = "otter-boundary-7f3a";
+pub(crate) const BOUNDARY: &str = "otter-boundary-7f3a";
 
 /// A part of a form: its head as it is on the wire, and its content.
 #[derive(Clone)]
-struct Part(String, Vec<u8>);
+pub(crate) struct Part(String, Vec<u8>);
 
-fn text(name: &str, value: &str) -> Part {
+pub(crate) fn text(name: &str, value: &str) -> Part {
     let head = format!("Content-Disposition: form-data; name=\"{name}\"");
     Part(head, value.as_bytes().to_vec())
 }
@@ -27,11 +27,11 @@ fn file(name: &str, file_name: &str, content_type: &str, content: &[u8]) -> Part
     Part(head, content.to_vec())
 }
 
-fn png(name: &str, content: &[u8]) -> Part {
+pub(crate) fn png(name: &str, content: &[u8]) -> Part {
     file(name, "otter.png", "image/png", content)
 }
 
-fn form(parts: &[Part]) -> Vec<u8> {
+pub(crate) fn form(parts: &[Part]) -> Vec<u8> {
     let mut body = Vec::new();
     for Part(head, content) in parts {
         body.extend(format!("--{BOUNDARY}\r\n{head}\r\n\r\n").bytes());
@@ -42,7 +42,7 @@ fn form(parts: &[Part]) -> Vec<u8> {
     body
 }
 
-async fn post(app: &App, key: &Key, path: &str, body: Vec<u8>) -> Answer {
+pub(crate) async fn post(app: &App, key: &Key, path: &str, body: Vec<u8>) -> Answer {
     let request = app
         .client
         .request(Method::POST, path)
@@ -60,7 +60,7 @@ async fn edit(app: &App, key: &Key, parts: &[Part]) -> Answer {
     post(app, key, EDITS, form(parts)).await
 }
 
-fn square() -> Vec<u8> {
+pub(crate) fn square() -> Vec<u8> {
     pictures::paint("png", 512, 512, 7, false).to_vec()
 }
 
@@ -222,8 +222,8 @@ async fn pictures_come_in_json() {
             usage["input_tokens_details"]["image_tokens"], tokens,
             "{usage}"
         );
-        // 7 tokens of text for the prompt and 6 around it, 272 for the picture.
-        let nano = 13 * 5_000 + tokens * 10_000 + 272 * 40_000;
+        // 8 tokens of text for the prompt and 6 around it, 272 for the picture.
+        let nano = 14 * 5_000 + tokens * 10_000 + 272 * 40_000;
         assert_eq!(usage["cost"], crate::support::usd(nano), "{usage}");
     }
     app.finish().await;
@@ -284,7 +284,12 @@ async fn what_is_wrong_with_a_form_is_said_by_name() {
             (400, "prompt", "missing_required_parameter"),
         ),
         (
-            base(vec![png("image", b"%PDF-1.7 not a picture at all")]),
+            base(vec![file(
+                "image",
+                "a.pdf",
+                "application/pdf",
+                b"%PDF-1.7 not a picture at all",
+            )]),
             (400, "image", "unsupported_file_mimetype"),
         ),
         (

@@ -34,5 +34,6 @@ mod streaming;
 mod support;
 mod test_keys;
 mod the_fake;
+mod uploads;
 mod upstream_failures;
 mod usage;

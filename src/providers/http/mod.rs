@@ -42,7 +42,7 @@ pub(super) use self::{
 };
 use self::{
     deadline::Deadline,
-    hosts::{Lookup, ResultHosts, system_lookup},
+    hosts::{Lookup, ResultHosts},
     witness::{BodyError, Witness},
 };
 use super::{ErrorKind, PictureEvent, PictureSink, ProviderError};
@@ -125,7 +125,7 @@ impl HttpClient {
             client,
             mirror: OnceLock::new(),
             hosts: Arc::new(hosts),
-            lookup: system_lookup,
+            lookup: crate::addresses::system_lookup,
             base_url,
             headers,
             timeout: config.timeout,

@@ -1,0 +1,298 @@
+//! Pictures that clients name by a link, fetched where the operator allows it (`[edits] fetch_urls`).
+//!
+//! A link is chosen by a stranger and opened from inside the operator's network, so it may lead to public
+//! addresses only: `https`, no credentials, every redirect judged again. Names are resolved once, here, and the
+//! connection goes to an address that passed, so a name that changes its answer (DNS rebinding) gains
+//! nothing. A proxy would resolve names itself, so none is used.
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use reqwest::{
+    StatusCode, Url,
+    dns::{Addrs, Name, Resolve, Resolving},
+    header,
+};
+use tokio::time::{Instant, timeout_at};
+
+use crate::addresses::{self, Lookup};
+
+/// Storage services redirect once; more than this goes in circles.
+const MAX_REDIRECTS: usize = 3;
+/// Until a connection is up.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// One picture, from the first name looked up to the last byte.
+const LONGEST_FETCH: Duration = Duration::from_secs(30);
+
+/// Why a link brought no picture. Never says the link: it may be signed.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// It must not be opened.
+    #[error("{0}")]
+    Refused(&'static str),
+    /// It opened nothing.
+    #[error("it answers {0}")]
+    Status(u16),
+    /// It took too long.
+    #[error("it did not come within {} seconds", LONGEST_FETCH.as_secs())]
+    TimedOut,
+    /// The connection failed or broke off.
+    #[error("it cannot be reached")]
+    Unreachable,
+}
+
+/// Opens links. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Fetcher {
+    client: reqwest::Client,
+    policy: Policy,
+}
+
+/// What may be opened; tests have a server of their own.
+#[derive(Debug, Clone, Copy)]
+struct Policy {
+    is_allowed: fn(IpAddr) -> bool,
+    scheme: &'static str,
+    lookup: Lookup,
+}
+
+/// The bytes behind a link.
+pub struct Fetched {
+    response: reqwest::Response,
+    deadline: Instant,
+}
+
+impl Fetcher {
+    /// One that opens public addresses.
+    ///
+    /// # Errors
+    /// What the HTTP client says when it cannot be set up.
+    pub fn new() -> Result<Self, reqwest::Error> {
+        Self::with(Policy {
+            is_allowed: addresses::is_public,
+            scheme: "https",
+            lookup: addresses::system_lookup,
+        })
+    }
+
+    fn with(policy: Policy) -> Result<Self, reqwest::Error> {
+        // Somebody else may have installed one; any will do.
+        drop(rustls::crypto::ring::default_provider().install_default());
+        let client = reqwest::Client::builder()
+            .user_agent(concat!("easel/", env!("CARGO_PKG_VERSION")))
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .referer(false)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .dns_resolver(Arc::new(PublicResolver(policy)))
+            .build()?;
+        Ok(Self { client, policy })
+    }
+
+    /// Opens a link.
+    ///
+    /// # Errors
+    /// [`FetchError`].
+    pub async fn open(&self, link: &str) -> Result<Fetched, FetchError> {
+        let deadline = Instant::now() + LONGEST_FETCH;
+        let mut url = Url::parse(link).map_err(|_| FetchError::Refused("it is no URL"))?;
+        for _ in 0..=MAX_REDIRECTS {
+            self.check(&url)?;
+            let request = self
+                .client
+                .get(url.clone())
+                .header(header::ACCEPT, "image/*");
+            let response = timeout_at(deadline, request.send())
+                .await
+                .map_err(|_| FetchError::TimedOut)?
+                .map_err(|error| cause(&error))?;
+            let status = response.status();
+            if status == StatusCode::OK {
+                return Ok(Fetched { response, deadline });
+            }
+            if !status.is_redirection() {
+                return Err(FetchError::Status(status.as_u16()));
+            }
+            url = response
+                .headers()
+                .get(header::LOCATION)
+                .and_then(|location| location.to_str().ok())
+                .and_then(|location| url.join(location).ok())
+                .ok_or(FetchError::Refused("it redirects nowhere"))?;
+        }
+        Err(FetchError::Refused("it redirects in circles"))
+    }
+
+    /// Judges a link by its text.
+    fn check(&self, url: &Url) -> Result<(), FetchError> {
+        if url.scheme() != self.policy.scheme {
+            return Err(FetchError::Refused("it is no https link"));
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(FetchError::Refused("it holds a user name or password"));
+        }
+        // Addresses are not looked up, so the resolver does not see them.
+        let host = url.host_str().unwrap_or_default();
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        match host.parse::<IpAddr>() {
+            Ok(address) if !(self.policy.is_allowed)(address) => Err(PRIVATE),
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+}
+
+const PRIVATE: FetchError = FetchError::Refused("it leads to a private address");
+
+impl Fetched {
+    /// The next bytes, or `None` at the end.
+    ///
+    /// # Errors
+    /// [`FetchError::TimedOut`], [`FetchError::Unreachable`].
+    pub async fn next(&mut self) -> Result<Option<Bytes>, FetchError> {
+        timeout_at(self.deadline, self.response.chunk())
+            .await
+            .map_err(|_| FetchError::TimedOut)?
+            .map_err(|_| FetchError::Unreachable)
+    }
+}
+
+/// Resolves names to addresses that may be connected to.
+struct PublicResolver(Policy);
+
+/// A name that leads to none.
+#[derive(Debug, thiserror::Error)]
+#[error("the name leads to a private address")]
+struct NoAddress;
+
+impl Resolve for PublicResolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        let Policy {
+            is_allowed, lookup, ..
+        } = self.0;
+        Box::pin(async move {
+            let mut found = lookup(name.as_str().to_owned()).await?;
+            found.retain(|address| is_allowed(address.ip()));
+            if found.is_empty() {
+                return Err(NoAddress.into());
+            }
+            let addresses: Addrs = Box::new(found.into_iter());
+            Ok(addresses)
+        })
+    }
+}
+
+fn cause(error: &reqwest::Error) -> FetchError {
+    let mut source = std::error::Error::source(error);
+    while let Some(inner) = source {
+        if inner.is::<NoAddress>() {
+            return PRIVATE;
+        }
+        source = inner.source();
+    }
+    FetchError::Unreachable
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    async fn told(fetcher: &Fetcher, link: &str) -> String {
+        match fetcher.open(link).await {
+            Ok(mut fetched) => {
+                let mut bytes = Vec::new();
+                while let Some(chunk) = fetched.next().await.unwrap() {
+                    bytes.extend(chunk);
+                }
+                String::from_utf8(bytes).unwrap()
+            }
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[tokio::test]
+    async fn links_into_networks_are_not_opened() {
+        let fetcher = Fetcher::new().unwrap();
+        for (link, expected) in [
+            ("nowhere", "it is no URL"),
+            ("http://example.com/a.png", "it is no https link"),
+            ("file:///etc/passwd", "it is no https link"),
+            (
+                "https://me:secret@example.com/a.png",
+                "it holds a user name or password",
+            ),
+            ("https://127.0.0.1/a.png", "it leads to a private address"),
+            ("https://2130706433/a.png", "it leads to a private address"),
+            ("https://[::1]/a.png", "it leads to a private address"),
+            (
+                "https://[::ffff:10.0.0.1]/a.png",
+                "it leads to a private address",
+            ),
+            (
+                "https://169.254.169.254/latest",
+                "it leads to a private address",
+            ),
+            ("https://localhost/a.png", "it leads to a private address"),
+        ] {
+            assert_eq!(told(&fetcher, link).await, expected, "{link}");
+        }
+    }
+
+    /// A server that answers one connection after another with these.
+    async fn serve(answers: Vec<String>) -> u16 {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let serving = async move {
+            for answer in answers {
+                let (mut socket, _) = listener.accept().await.unwrap();
+                let mut request = [0; 2048];
+                let _ = socket.read(&mut request).await.unwrap();
+                socket.write_all(answer.as_bytes()).await.unwrap();
+            }
+        };
+        #[expect(clippy::disallowed_methods, reason = "ends with the test's runtime")]
+        drop(tokio::spawn(serving));
+        port
+    }
+
+    #[tokio::test]
+    async fn redirects_are_judged_like_links() {
+        let fetcher = Fetcher::with(Policy {
+            is_allowed: |address| address == IpAddr::from([127, 0, 0, 1]),
+            scheme: "http",
+            lookup: addresses::system_lookup,
+        })
+        .unwrap();
+        let to = |place: &str| {
+            format!(
+                "HTTP/1.1 302 Found\r\nlocation: {place}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+            )
+        };
+        let ok =
+            "HTTP/1.1 200 OK\r\ncontent-length: 5\r\nconnection: close\r\n\r\notter".to_owned();
+        let gone =
+            "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".to_owned();
+        for (answers, expected) in [
+            (vec![ok.clone()], "otter"),
+            (vec![to("/elsewhere"), ok], "otter"),
+            (vec![gone], "it answers 404"),
+            (
+                vec![to("http://127.0.0.2/a.png")],
+                "it leads to a private address",
+            ),
+            (vec![to("https://127.0.0.1/a.png")], "it is no https link"),
+            (
+                vec![to("/a"), to("/b"), to("/c"), to("/d")],
+                "it redirects in circles",
+            ),
+        ] {
+            let port = serve(answers).await;
+            let link = format!("http://127.0.0.1:{port}/a.png");
+            assert_eq!(told(&fetcher, &link).await, expected);
+        }
+    }
+}

@@ -176,3 +176,8 @@ async fn node_streams() {
 async fn node_edits() {
     run(node(), "node/edits.mjs").await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn curl_edits() {
+    run(PathBuf::from("bash"), "curl/edits.sh").await;
+}

@@ -107,8 +107,14 @@ impl Reading<'_> {
                 Ok(())
             }
             Token::End => match self.stack.pop() {
-                Some(Open::Object { members, .. }) => self.value(Json::Object(members)),
-                Some(Open::Array(items)) => self.value(Json::Array(items)),
+                Some(Open::Object { members, .. }) => {
+                    self.value(Json::Object(members));
+                    Ok(())
+                }
+                Some(Open::Array(items)) => {
+                    self.value(Json::Array(items));
+                    Ok(())
+                }
                 None => Err(malformed(JsonError::Syntax)),
             },
             Token::Name => {
@@ -125,12 +131,14 @@ impl Reading<'_> {
                 Some(Text::Plain(text)) => {
                     let text = String::from_utf8(text)
                         .map_err(|_| ApiError::Json("a string is no UTF-8 text".to_owned()))?;
-                    self.value(Json::String(text))
+                    self.value(Json::String(text));
+                    Ok(())
                 }
                 Some(Text::Picture(url)) => {
                     let (slot, upload) = url.finish(self.app).await?;
                     self.uploads.add(slot, upload);
-                    self.value(Json::Bool(true))
+                    self.value(Json::Bool(true));
+                    Ok(())
                 }
                 None => Ok(()),
             },
@@ -138,7 +146,8 @@ impl Reading<'_> {
                 self.keep(VALUE_BYTES)?;
                 let value = serde_json::from_str(tokenizer.text())
                     .map_err(|_| malformed(JsonError::Syntax))?;
-                self.value(value)
+                self.value(value);
+                Ok(())
             }
         }
     }
@@ -237,7 +246,7 @@ impl Reading<'_> {
     }
 
     /// A value is complete.
-    fn value(&mut self, value: Json) -> Result<(), ApiError> {
+    fn value(&mut self, value: Json) {
         match self.stack.last_mut() {
             Some(Open::Object { members, name }) => {
                 members.insert(std::mem::take(name), value);
@@ -245,7 +254,6 @@ impl Reading<'_> {
             Some(Open::Array(items)) => items.push(value),
             None => self.done = Some(value),
         }
-        Ok(())
     }
 
     fn keep(&mut self, bytes: usize) -> Result<(), ApiError> {

@@ -122,7 +122,7 @@ impl Reading<'_> {
             let may_be_absent = file_name != Some(FileName::Given);
             let claims =
                 content_type.or_else(|| file_name.map(|_| "application/octet-stream".to_owned()));
-            let incoming = Incoming::new(name, slot, claims, may_be_absent, &self.app.limits);
+            let incoming = Incoming::new(&name, slot, claims, may_be_absent, &self.app.limits);
             return Ok(Part::Picture(Box::new(incoming)));
         }
         if file_name.is_some() {
@@ -224,8 +224,7 @@ fn typed(path: &Path, text: String) -> Json {
             }
         }
         (_, None) if is_object && text.starts_with('{') => as_json(text),
-        (Some(ParameterKind::Flag), None) => flag(text),
-        (_, Some(Step::Member(_))) => flag(text),
+        (Some(ParameterKind::Flag), None) | (_, Some(Step::Member(_))) => flag(text),
         _ => Json::String(text),
     }
 }

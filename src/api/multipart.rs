@@ -262,12 +262,11 @@ fn parameters(header: &str) -> impl Iterator<Item = (&str, String)> {
                 continue;
             };
             let value = value.trim_start();
-            let (text, after) = match value.strip_prefix('"') {
-                Some(quoted) => quoted_text(quoted),
-                None => {
-                    let end = value.find(';').unwrap_or(value.len());
-                    (value[..end].trim().to_owned(), &value[end..])
-                }
+            let (text, after) = if let Some(quoted) = value.strip_prefix('"') {
+                quoted_text(quoted)
+            } else {
+                let end = value.find(';').unwrap_or(value.len());
+                (value[..end].trim().to_owned(), &value[end..])
             };
             rest = after;
             return Some((name, text));
@@ -358,9 +357,7 @@ mod tests {
             Ok(&[("n", "3"), ("b[]", "")]),
         );
         check(
-            &format!(
-                "hello\r\n--a b  \r\nX: y\r\nContent-DISPOSITION:form-data;name=\"a\\\"b\"\r\n\r\n\r\n-\r\n--a\r\n\r\n--a b--bye\r\n--a b\r\n"
-            ),
+            "hello\r\n--a b  \r\nX: y\r\nContent-DISPOSITION:form-data;name=\"a\\\"b\"\r\n\r\n\r\n-\r\n--a\r\n\r\n--a b--bye\r\n--a b\r\n",
             Ok(&[("a\"b", "\r\n-\r\n--a\r\n")]),
         );
         check("--a b--", Ok(&[]));

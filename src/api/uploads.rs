@@ -135,14 +135,14 @@ pub(super) struct Incoming {
 
 impl Incoming {
     pub(super) fn new(
-        name: String,
+        name: &str,
         slot: Slot,
         claims: Option<String>,
         may_be_absent: bool,
         limits: &Limits,
     ) -> Self {
         Self {
-            name: excerpt(&name),
+            name: excerpt(name),
             slot,
             claims,
             may_be_absent,
@@ -241,7 +241,7 @@ impl DataUrl {
     pub(super) fn new(field: String, slot: Slot, limits: &Limits) -> Self {
         Self {
             incoming: Incoming::new(
-                field.clone(),
+                &field,
                 slot,
                 Some("application/octet-stream".to_owned()),
                 false,
@@ -307,7 +307,7 @@ impl DataUrl {
             self.fetch(app).await?;
         }
         // What a link brought is not encoded, and leaves nothing to finish.
-        self.decode(|decoder, bytes| decoder.finish(bytes))?;
+        self.decode(Base64Decoder::finish)?;
         if !self.bytes.is_empty() {
             self.incoming.write(&app.spool, &self.bytes).await?;
         }

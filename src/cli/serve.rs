@@ -111,9 +111,10 @@ async fn serve(context: &Context, files: Option<u64>, signals: &mut Signals) -> 
         )
         .await
         .with_context(|| format!("data_dir: {}", config.data_dir.display()))?,
-        fetcher: match config.edits.fetch_urls {
-            true => Some(Fetcher::new().context("[edits] fetch_urls")?),
-            false => None,
+        fetcher: if config.edits.fetch_urls {
+            Some(Fetcher::new().context("[edits] fetch_urls")?)
+        } else {
+            None
         },
         limits: Limits {
             json_body_bytes: config.limits.json_body_bytes,

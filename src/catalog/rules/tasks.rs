@@ -78,12 +78,6 @@ impl TaskRules {
         rules.cross.retain(|cross| !cross.parameters().any(gone));
         rules.cross.extend(self.cross);
 
-        /// What is said here, or what was there.
-        fn or_before<R>(own: Option<R>, before: &mut Option<R>) {
-            if own.is_some() {
-                *before = own;
-            }
-        }
         rules.n = self.n.unwrap_or(rules.n);
         rules.size = self.size.unwrap_or(rules.size);
         rules.response_format = self.response_format.unwrap_or(rules.response_format);
@@ -114,6 +108,13 @@ impl TaskRules {
         rules.mask = self.mask;
         rules.validate()?;
         Ok(rules)
+    }
+}
+
+/// What is said here, or what was there.
+fn or_before<R>(own: Option<R>, before: &mut Option<R>) {
+    if own.is_some() {
+        *before = own;
     }
 }
 

@@ -13,7 +13,7 @@ use serde_json::{Map, Value as Json};
 use super::{
     ApiError, App,
     auth::Authenticated,
-    body,
+    body::{self, BodyReader},
     deliver::{self, Kind},
     edit_json, form,
     generations::IdempotencyKey,
@@ -106,24 +106,25 @@ async fn perform(
 
 /// The fields and the pictures of a request, from a form or from JSON.
 async fn read(app: &App, request: Request) -> Result<(Map<String, Json>, Uploads), ApiError> {
-    let Some(given) = request.headers().get(header::CONTENT_TYPE) else {
-        return Err(ApiError::UploadContentType(None));
-    };
-    let given = given.to_str().unwrap_or("unreadable").to_owned();
-    let media_type = given.split(';').next().unwrap_or_default().trim();
+    let given = request.headers().get(header::CONTENT_TYPE);
+    let given = given.map(|given| given.to_str().unwrap_or("unreadable").to_owned());
+    let media_type = given.as_deref().unwrap_or_default();
+    let media_type = media_type.split(';').next().unwrap_or_default().trim();
     let limits = &app.limits;
     if media_type.eq_ignore_ascii_case("multipart/form-data") {
-        let work = async |body: &mut body::BodyReader<'_>| form::read(app, &given, body).await;
+        let content_type = given.as_deref().unwrap_or_default();
+        let work = async |body: &mut BodyReader<'_>| form::read(app, content_type, body).await;
         return body::read_upload(request, limits.upload_bytes, limits, work).await;
     }
     if media_type.eq_ignore_ascii_case("application/json") {
         // As much as the form with its pictures in base64, and the fields around them.
         let limit = limits.upload_bytes.div_ceil(3).saturating_mul(4);
         let limit = limit.saturating_add(limits.json_body_bytes);
-        let work = async |body: &mut body::BodyReader<'_>| edit_json::read(app, body).await;
+        let work = async |body: &mut BodyReader<'_>| edit_json::read(app, body).await;
         return body::read_upload(request, limit, limits, work).await;
     }
-    Err(ApiError::UploadContentType(Some(super::error::excerpt(
-        &given,
-    ))))
+    let given = given.map(|given| super::error::excerpt(&given));
+    // Read like the others, so that a client that is still sending sees the refusal.
+    let work = async |_: &mut BodyReader<'_>| Err(ApiError::UploadContentType(given));
+    body::read_upload(request, limits.upload_bytes, limits, work).await
 }

@@ -212,6 +212,8 @@ fn ledger(error: LedgerError) -> Response {
         | LedgerError::Inconsistent(_)
         | LedgerError::NothingToBook
         | LedgerError::Money(_)
+        | LedgerError::Repeated(_)
+        | LedgerError::NameTaken
         | LedgerError::Database { .. } => return ApiError::from(error).into_response(),
     }
     .into_response()

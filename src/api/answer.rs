@@ -28,6 +28,15 @@ const X_GENERATION_ID: HeaderName = HeaderName::from_static("x-generation-id");
 const X_ATTEMPTS: HeaderName = HeaderName::from_static("x-attempts");
 const X_DROPPED_PARAMETERS: HeaderName = HeaderName::from_static("x-dropped-parameters");
 
+const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+
+/// Says that an answer is told again and was not charged again.
+pub(super) fn say_replayed(headers: &mut http::HeaderMap, is_replayed: bool) {
+    if is_replayed {
+        headers.insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
+    }
+}
+
 /// Says which generation an answer belongs to and which upstream calls it took.
 pub(super) fn trace(headers: &mut http::HeaderMap, generation: &str, attempts: &str) {
     insert_text(headers, X_GENERATION_ID, generation);
@@ -73,6 +82,7 @@ pub(super) fn generation(app: &App, generation: &Generation, frame: &Frame) -> R
     );
     trace(headers, &generation.id.to_string(), &generation.attempts);
     say_dropped(headers, &generation.dropped, &frame.dropped);
+    say_replayed(headers, generation.is_replayed);
     if generation
         .pictures
         .iter()

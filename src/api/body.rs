@@ -15,8 +15,8 @@ use tokio::time::timeout;
 
 use super::{ApiError, App, Limits};
 
-/// The JSON object of a request's body.
-pub(super) struct JsonObject(pub(super) Map<String, Value>);
+/// The JSON object of a request's body, and the bytes that it was.
+pub(super) struct JsonObject(pub(super) Map<String, Value>, pub(super) BytesMut);
 
 impl FromRequest<App> for JsonObject {
     type Rejection = ApiError;
@@ -24,7 +24,7 @@ impl FromRequest<App> for JsonObject {
     async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
         let bytes = json_bytes(request, &app.limits).await?;
         match serde_json::from_slice(&bytes) {
-            Ok(Value::Object(object)) => Ok(Self(object)),
+            Ok(Value::Object(object)) => Ok(Self(object, bytes)),
             Ok(_) => Err(ApiError::NotAnObject),
             Err(error) => Err(ApiError::Json(describe(&error))),
         }

@@ -9,6 +9,7 @@ use serde_json::{Map, Value as Json};
 
 use super::{
     ApiError, App,
+    asked::Asked,
     body::BodyReader,
     error::excerpt,
     uploads::{DataUrl, Slot, Uploads, invalid_type},
@@ -33,6 +34,7 @@ const FILE_ID: &str = "file_id";
 pub(super) async fn read(
     app: &App,
     body: &mut BodyReader<'_>,
+    asked: &mut Asked,
 ) -> Result<(Map<String, Json>, Uploads), ApiError> {
     let mut tokenizer = Tokenizer::new();
     let mut reading = Reading {
@@ -44,6 +46,7 @@ pub(super) async fn read(
         left: app.limits.json_body_bytes,
     };
     while let Some(data) = body.next().await? {
+        asked.bytes(&data);
         tokenizer.push(data);
         while let Some(token) = tokenizer.next().map_err(malformed)? {
             reading.token(token, &tokenizer).await?;

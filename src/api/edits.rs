@@ -12,12 +12,11 @@ use serde_json::{Map, Value as Json};
 
 use super::{
     ApiError, App,
+    asked::Asked,
     auth::Authenticated,
     body::{self, BodyReader},
     deliver::{self, Kind},
-    edit_json, form,
-    generations::IdempotencyKey,
-    params,
+    edit_json, form, params,
     uploads::Uploads,
 };
 use crate::{
@@ -33,17 +32,20 @@ pub(super) async fn edit(
     State(app): State<App>,
     Extension(request): Extension<RequestId>,
     Authenticated(key): Authenticated,
-    IdempotencyKey(idempotency_key): IdempotencyKey,
+    asked: Result<Asked, ApiError>,
     body: Request,
 ) -> Result<Response, ApiError> {
-    let read = read(&app, body).await.and_then(|(object, uploads)| {
-        let (images, mask) = uploads.into_parts();
-        if images.is_empty() {
-            return Err(ApiError::Parameter(Violation::missing_named("image")));
-        }
-        Ok((object, Task::Edit(Arc::new(Inputs { images, mask }))))
-    });
-    perform(&app, request, key, idempotency_key, read).await
+    let read = read(&app, asked, body)
+        .await
+        .and_then(|(asked, (object, uploads))| {
+            let (images, mask) = uploads.into_parts();
+            if images.is_empty() {
+                return Err(ApiError::Parameter(Violation::missing_named("image")));
+            }
+            let task = Task::Edit(Arc::new(Inputs { images, mask }));
+            Ok((asked, object, task))
+        });
+    perform(&app, request, key, read).await
 }
 
 /// `POST /v1/images/variations`
@@ -51,28 +53,32 @@ pub(super) async fn vary(
     State(app): State<App>,
     Extension(request): Extension<RequestId>,
     Authenticated(key): Authenticated,
-    IdempotencyKey(idempotency_key): IdempotencyKey,
+    asked: Result<Asked, ApiError>,
     body: Request,
 ) -> Result<Response, ApiError> {
-    let read = read(&app, body).await.and_then(|(object, uploads)| {
-        let (images, mask) = uploads.into_parts();
-        if mask.is_some() {
-            let message = "Unknown parameter: 'mask'. A variation has none.".to_owned();
-            return Err(ApiError::Parameter(Violation::named(
-                "mask",
-                "unknown_parameter",
-                message,
-            )));
-        }
-        let count = images.len();
-        let mut images = images.into_iter();
-        match (images.next(), images.next()) {
-            (Some(image), None) => Ok((object, Task::Vary(Arc::new(image)))),
-            (Some(_), Some(_)) => Err(ApiError::Parameter(Violation::too_many_images(1, count))),
-            (None, _) => Err(ApiError::Parameter(Violation::missing_named("image"))),
-        }
-    });
-    perform(&app, request, key, idempotency_key, read).await
+    let read = read(&app, asked, body)
+        .await
+        .and_then(|(asked, (object, uploads))| {
+            let (images, mask) = uploads.into_parts();
+            if mask.is_some() {
+                let message = "Unknown parameter: 'mask'. A variation has none.".to_owned();
+                return Err(ApiError::Parameter(Violation::named(
+                    "mask",
+                    "unknown_parameter",
+                    message,
+                )));
+            }
+            let count = images.len();
+            let mut images = images.into_iter();
+            match (images.next(), images.next()) {
+                (Some(image), None) => Ok((asked, object, Task::Vary(Arc::new(image)))),
+                (Some(_), Some(_)) => {
+                    Err(ApiError::Parameter(Violation::too_many_images(1, count)))
+                }
+                (None, _) => Err(ApiError::Parameter(Violation::missing_named("image"))),
+            }
+        });
+    perform(&app, request, key, read).await
 }
 
 /// What both come to.
@@ -80,15 +86,14 @@ async fn perform(
     app: &App,
     request: RequestId,
     key: ApiKey,
-    idempotency_key: Option<String>,
-    read: Result<(Map<String, Json>, Task), ApiError>,
+    read: Result<(Asked, Map<String, Json>, Task), ApiError>,
 ) -> Result<Response, ApiError> {
-    let parsed = read.and_then(|(object, task)| {
+    let parsed = read.and_then(|(asked, object, task)| {
         let body =
             params::parse(object, key.unsupported_parameters).map_err(ApiError::Parameter)?;
-        Ok((body, task))
+        Ok((asked, body, task))
     });
-    let (body, task) = match parsed {
+    let (asked, body, task) = match parsed {
         Ok(parsed) => parsed,
         Err(refusal) => return Err(deliver::refused(app, key.id, key.limits, refusal).await),
     };
@@ -99,32 +104,49 @@ async fn perform(
         params: body.params,
         task,
         preferences: body.preferences,
-        idempotency_key,
+        request_hash: Some(asked.hash()),
+        retry_count: asked.retry_count,
+        idempotency_key: asked.idempotency_key,
     };
     deliver::deliver(app, order, Kind::Edit, body.dropped).await
 }
 
 /// The fields and the pictures of a request, from a form or from JSON.
-async fn read(app: &App, request: Request) -> Result<(Map<String, Json>, Uploads), ApiError> {
+async fn read(
+    app: &App,
+    asked: Result<Asked, ApiError>,
+    request: Request,
+) -> Result<(Asked, (Map<String, Json>, Uploads)), ApiError> {
     let given = request.headers().get(header::CONTENT_TYPE);
     let given = given.map(|given| given.to_str().unwrap_or("unreadable").to_owned());
     let media_type = given.as_deref().unwrap_or_default();
     let media_type = media_type.split(';').next().unwrap_or_default().trim();
     let limits = &app.limits;
+    let mut asked = match asked {
+        Ok(asked) => asked,
+        Err(refusal) => {
+            // Read like the others, so that a client that is still sending sees the refusal.
+            let work = async |_: &mut BodyReader<'_>| Err(refusal);
+            return body::read_upload(request, limits.upload_bytes, limits, work).await;
+        }
+    };
     if media_type.eq_ignore_ascii_case("multipart/form-data") {
         let content_type = given.as_deref().unwrap_or_default();
-        let work = async |body: &mut BodyReader<'_>| form::read(app, content_type, body).await;
-        return body::read_upload(request, limits.upload_bytes, limits, work).await;
+        let work =
+            async |body: &mut BodyReader<'_>| form::read(app, content_type, body, &mut asked).await;
+        let read = body::read_upload(request, limits.upload_bytes, limits, work).await?;
+        return Ok((asked, read));
     }
     if media_type.eq_ignore_ascii_case("application/json") {
         // As much as the form with its pictures in base64, and the fields around them.
         let limit = limits.upload_bytes.div_ceil(3).saturating_mul(4);
         let limit = limit.saturating_add(limits.json_body_bytes);
-        let work = async |body: &mut BodyReader<'_>| edit_json::read(app, body).await;
-        return body::read_upload(request, limit, limits, work).await;
+        let work = async |body: &mut BodyReader<'_>| edit_json::read(app, body, &mut asked).await;
+        let read = body::read_upload(request, limit, limits, work).await?;
+        return Ok((asked, read));
     }
     let given = given.map(|given| super::error::excerpt(&given));
-    // Read like the others, so that a client that is still sending sees the refusal.
+    // The same.
     let work = async |_: &mut BodyReader<'_>| Err(ApiError::UploadContentType(given));
     body::read_upload(request, limits.upload_bytes, limits, work).await
 }

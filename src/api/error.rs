@@ -147,6 +147,14 @@ impl Parts {
         }
     }
 
+    /// Asking again is no use, whatever the SDKs would conclude from the status.
+    fn finally(self) -> Self {
+        Self {
+            should_retry: Some(false),
+            ..self
+        }
+    }
+
     /// The caller may come back after this time.
     pub(crate) fn come_back(self, after: Duration) -> Self {
         Self {
@@ -416,6 +424,25 @@ fn gateway_parts(error: &GatewayError) -> Parts {
             "The generation is finished, but its settlement is not recorded yet. Fetch it from \
              GET /v1/images/generations instead of asking again.",
         ),
+        GatewayError::IdempotencyConflict => Parts::new(
+            Status::CONFLICT,
+            INVALID,
+            "idempotency_conflict",
+            "This Idempotency-Key was used with another request within the last 24 hours. Nothing was charged. \
+             Use a new key for a new request.",
+        )
+        .param("Idempotency-Key")
+        .finally(),
+        GatewayError::ReplayExpired { generation } => Parts::new(
+            Status::GONE,
+            INVALID,
+            "replay_expired",
+            format!(
+                "This request was answered before, by {generation}, and its images are not kept any more. \
+                 Nothing was charged again. To have new images made, use a new Idempotency-Key."
+            ),
+        )
+        .finally(),
         GatewayError::Panicked | GatewayError::Internal(_) => internal(),
     }
 }
@@ -644,6 +671,7 @@ impl IntoResponse for ApiError {
         if let Self::Gateway(GatewayError::Upstream(failure)) = &self {
             let generation = failure.generation.to_string();
             super::answer::trace(response.headers_mut(), &generation, &failure.attempts);
+            super::answer::say_replayed(response.headers_mut(), failure.is_replayed);
         }
         response
     }

@@ -9,6 +9,7 @@ use serde_json::{Map, Value as Json};
 
 use super::{
     ApiError, App,
+    asked::Asked,
     body::BodyReader,
     error::excerpt,
     multipart::{Event, FileName, Multipart, PartHead},
@@ -29,6 +30,7 @@ pub(super) async fn read(
     app: &App,
     content_type: &str,
     body: &mut BodyReader<'_>,
+    asked: &mut Asked,
 ) -> Result<(Map<String, Json>, Uploads), ApiError> {
     let mut form = Multipart::new(content_type).map_err(malformed)?;
     let mut reading = Reading {
@@ -42,11 +44,20 @@ pub(super) async fn read(
     while let Some(data) = body.next().await? {
         form.push(&data);
         while let Some(event) = form.next().map_err(malformed)? {
+            digest(asked, &event);
             reading.event(event).await?;
         }
     }
     form.finish().map_err(malformed)?;
     Ok((reading.fields.object, reading.uploads))
+}
+
+fn digest(asked: &mut Asked, event: &Event) {
+    match event {
+        Event::Part(head) => asked.part(&head.name, head.file_name.is_some()),
+        Event::Data(data) => asked.part_bytes(data),
+        Event::PartEnd => asked.part_end(),
+    }
 }
 
 fn malformed(error: super::multipart::MultipartError) -> ApiError {

@@ -4,6 +4,7 @@
 //! contents; each endpoint has a file of its own.
 
 mod answer;
+mod asked;
 mod auth;
 mod body;
 mod credits;

@@ -62,6 +62,7 @@ pub(super) async fn answer(
         app: app.clone(),
         frame,
         intro,
+        is_replayed: false,
     };
     match timeout(app.limits.keepalive, &mut delivery).await {
         Ok(delivery) => events.begin(delivery?),
@@ -79,6 +80,7 @@ struct Events {
     app: App,
     frame: Frame,
     intro: Intro,
+    is_replayed: bool,
     span: Span,
     phase: Phase,
     ready: VecDeque<Bytes>,
@@ -149,6 +151,7 @@ struct End<'a> {
 impl Events {
     fn into_response(self) -> Response {
         let id = self.intro.id.to_string();
+        let is_replayed = self.is_replayed;
         let (dropped, frame_dropped) = (self.intro.dropped.clone(), self.frame.dropped.clone());
         let body = stream::try_unfold(self, |mut events| async move {
             let next = events.next().await;
@@ -165,6 +168,7 @@ impl Events {
             headers.insert(name, HeaderValue::from_static(value));
         }
         answer::trace(headers, &id, "");
+        answer::say_replayed(headers, is_replayed);
         answer::say_dropped(headers, &dropped, &frame_dropped);
         response
     }
@@ -172,7 +176,12 @@ impl Events {
     fn begin(&mut self, delivery: Delivery) {
         let progress = match delivery {
             Delivery::Begun(progress) => progress,
-            Delivery::Whole(generation) => Progress::of(self.intro.clone(), *generation),
+            Delivery::Whole(generation) => {
+                // A repeat is told of the one that it repeats.
+                (self.intro.id, self.intro.created) = (generation.id, generation.created);
+                self.is_replayed = generation.is_replayed;
+                Progress::of(self.intro.clone(), *generation)
+            }
         };
         let store = self.app.gateway.rooms().store.clone();
         self.phase = Phase::Telling(Box::new(Source::new(progress, store)));

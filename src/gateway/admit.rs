@@ -70,10 +70,12 @@ impl Admission {
         prices
     }
 
-    /// Whether the pictures have to be in the store: for links, or because they come from several calls.
+    /// Whether the pictures have to be in the store: for links, because they come from several calls, or
+    /// because the client means to ask for them again.
     pub(super) fn needs_store(&self) -> bool {
         let n = self.request.n;
         self.request.response_format == ResponseFormat::Url
+            || self.order.idempotency_key.is_some()
             || (self.routes.iter()).any(|candidacy| candidacy.route.images_per_call < n)
     }
 

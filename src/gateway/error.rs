@@ -13,6 +13,9 @@ use crate::{
     routing::NoRoute,
 };
 
+/// The cause of an error that is told again.
+const OF_ANOTHER: &str = "the request that this one repeats failed so";
+
 /// Why a request got no picture.
 #[derive(Debug, thiserror::Error)]
 pub enum GatewayError {
@@ -101,6 +104,15 @@ pub enum GatewayError {
     /// A bug: the task died.
     #[error("the generation's task panicked")]
     Panicked,
+    /// The idempotency key names another request.
+    #[error("the idempotency key names another request")]
+    IdempotencyConflict,
+    /// The request was served and charged before, and its pictures are not kept any more.
+    #[error("the pictures of {generation} are not kept any more")]
+    ReplayExpired {
+        /// The generation that it repeats.
+        generation: GenerationId,
+    },
     /// Our own fault, not for the caller's eyes.
     #[error("internal error")]
     Internal(#[source] Box<dyn Error + Send + Sync>),
@@ -129,13 +141,70 @@ impl GatewayError {
             | Self::Unsettled
             | Self::HoldLost
             | Self::Panicked
+            | Self::IdempotencyConflict
+            | Self::ReplayExpired { .. }
             | Self::Internal(_) => false,
+        }
+    }
+
+    /// The same for somebody else who asked for the same. The causes of our own faults are logged once.
+    pub(super) fn told_again(&self) -> Self {
+        match self {
+            Self::Violation(violation) => Self::Violation(violation.clone()),
+            Self::MissingModel => Self::MissingModel,
+            Self::ModelNotFound { name, nearest } => Self::ModelNotFound {
+                name: name.clone(),
+                nearest: nearest.clone(),
+            },
+            Self::ModelUnavailable { model, reasons } => Self::ModelUnavailable {
+                model: model.clone(),
+                reasons: reasons.clone(),
+            },
+            Self::ModelForbidden { model, allowed } => Self::ModelForbidden {
+                model: model.clone(),
+                allowed: allowed.clone(),
+            },
+            Self::UnknownProvider { field, name, known } => Self::UnknownProvider {
+                field,
+                name: name.clone(),
+                known: known.clone(),
+            },
+            Self::NoRoute(refused) => Self::NoRoute(refused.clone()),
+            Self::InsufficientBalance { needed, available } => Self::InsufficientBalance {
+                needed: *needed,
+                available: *available,
+            },
+            Self::RateLimited {
+                what,
+                limit,
+                retry_after,
+            } => Self::RateLimited {
+                what,
+                limit: *limit,
+                retry_after: *retry_after,
+            },
+            Self::Upstream(failure) => Self::Upstream(Box::new(UpstreamFailure {
+                is_replayed: true,
+                ..(**failure).clone()
+            })),
+            Self::Saturated => Self::Saturated,
+            Self::Draining => Self::Draining,
+            Self::DatabaseUnavailable(_) => Self::DatabaseUnavailable(OF_ANOTHER.into()),
+            Self::StoreUnavailable => Self::StoreUnavailable,
+            Self::Unsettled => Self::Unsettled,
+            Self::HoldLost => Self::HoldLost,
+            Self::Panicked => Self::Panicked,
+            Self::IdempotencyConflict => Self::IdempotencyConflict,
+            Self::ReplayExpired { generation } => Self::ReplayExpired {
+                generation: *generation,
+            },
+            Self::Internal(_) => Self::Internal(OF_ANOTHER.into()),
         }
     }
 }
 
 /// The most telling failure of a generation that brought no picture.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[error("{provider} failed")]
 pub struct UpstreamFailure {
     /// The generation that failed.
@@ -147,6 +216,8 @@ pub struct UpstreamFailure {
     /// What it is.
     #[source]
     pub error: ProviderError,
+    /// Whether it is told again, to a repeat of its request.
+    pub is_replayed: bool,
 }
 
 /// The code by which callers, books and lists know a failure of a provider. Refusals keep the provider's
@@ -183,6 +254,7 @@ impl From<LedgerError> for GatewayError {
                 limit,
                 retry_after,
             },
+            LedgerError::NameTaken => Self::IdempotencyConflict,
             LedgerError::HoldEnded(_) => Self::HoldLost,
             // A settlement does not come here with these: it is repeated until it gets through.
             passing if passing.is_passing() => Self::DatabaseUnavailable(Box::new(passing)),

@@ -14,6 +14,7 @@ mod inputs;
 mod offers;
 mod order;
 mod relay;
+mod replay;
 mod settle;
 
 use std::{collections::BTreeMap, panic::AssertUnwindSafe, sync::Arc, time::Duration};
@@ -30,6 +31,7 @@ use self::{
     admit::Admission,
     attempt::Work,
     relay::{Outlet, Pipe, Word},
+    replay::{Before, Lead, Place, Repeats},
 };
 pub use self::{
     admit::LONGEST_GENERATION,
@@ -106,6 +108,7 @@ pub struct Gateway {
     slots: Arc<Semaphore>,
     tasks: TaskTracker,
     copies: Copies,
+    repeats: Arc<Repeats>,
 }
 
 /// An order that was admitted: it has a name and a slot, and nothing has moved yet.
@@ -119,11 +122,23 @@ pub struct Accepted {
     counted: TaskTrackerToken,
 }
 
+/// What became of an order that was taken up.
+enum Turn {
+    Delivered(Delivery),
+    /// Nothing was begun: it repeats this generation's.
+    Repeat(Box<Admission>, GenerationId),
+}
+
+/// How often an order is taken up whose forerunners come to nothing, each after it had waited for the one before.
+const MOST_TURNS: usize = 8;
+
 /// Why there is no hold to work on.
 struct NotHeld {
     error: GatewayError,
     /// The hold that may have been placed all the same.
     unconfirmed: Option<Box<NewHold>>,
+    /// The generation whose request this one repeats.
+    repeats: Option<GenerationId>,
 }
 
 impl From<GatewayError> for NotHeld {
@@ -131,6 +146,7 @@ impl From<GatewayError> for NotHeld {
         Self {
             error,
             unconfirmed: None,
+            repeats: None,
         }
     }
 }
@@ -140,6 +156,7 @@ impl Gateway {
     pub fn new(rooms: Rooms, settings: GatewaySettings) -> Arc<Self> {
         Arc::new(Self {
             slots: Arc::new(Semaphore::new(settings.max_in_flight)),
+            repeats: Repeats::new(settings.max_in_flight),
             copies: Copies::new(rooms.store.clone(), settings.replay_budget_bytes),
             rooms,
             settings,
@@ -166,13 +183,7 @@ impl Gateway {
     pub fn accept(self: &Arc<Self>, order: Order) -> Result<Accepted, GatewayError> {
         // Before the slot: a drain that still gave us one must find us among the tasks.
         let counted = self.tasks.token();
-        let slot =
-            Arc::clone(&self.slots)
-                .try_acquire_owned()
-                .map_err(|refused| match refused {
-                    TryAcquireError::Closed => GatewayError::Draining,
-                    TryAcquireError::NoPermits => GatewayError::Saturated,
-                })?;
+        let slot = self.slot()?;
         let admission = admit::admit(&self.rooms, &self.settings, order)?;
         let intro = Intro::new(
             admission.generation,
@@ -189,10 +200,25 @@ impl Gateway {
         })
     }
 
+    /// A place among those in flight.
+    fn slot(&self) -> Result<OwnedSemaphorePermit, GatewayError> {
+        let slot = Arc::clone(&self.slots).try_acquire_owned();
+        slot.map_err(|refused| match refused {
+            TryAcquireError::Closed => GatewayError::Draining,
+            TryAcquireError::NoPermits => GatewayError::Saturated,
+        })
+    }
+
     async fn run(&self, mut admission: Admission, outlet: &Outlet) {
         let hold = match self.hold(&mut admission).await {
             Ok(hold) => hold,
-            Err(NotHeld { error, unconfirmed }) => {
+            Err(NotHeld {
+                repeats: Some(before),
+                ..
+            }) => return outlet.hand_back(admission, before),
+            Err(NotHeld {
+                error, unconfirmed, ..
+            }) => {
                 outlet.conclude(Err(error));
                 if let Some(new) = unconfirmed {
                     settle::take_back(&self.rooms.ledger, &new).await;
@@ -215,6 +241,8 @@ impl Gateway {
     fn keep(&self, admission: &Admission) -> Keep {
         match admission.request.response_format {
             ResponseFormat::Url => Keep::Always,
+            // The client means to ask for it again.
+            ResponseFormat::B64Json if admission.order.idempotency_key.is_some() => Keep::Always,
             ResponseFormat::B64Json if self.settings.relay_copies && self.rooms.store.is_well() => {
                 Keep::IfPossible
             }
@@ -250,6 +278,8 @@ impl Gateway {
             limits: key.limits,
             user: admission.end_user(),
             idempotency_key: admission.order.idempotency_key.clone(),
+            request_hash: admission.order.request_hash,
+            retry_count: admission.order.retry_count,
         };
         match self.rooms.ledger.hold_one(&new).await {
             Ok(hold) => {
@@ -259,6 +289,12 @@ impl Gateway {
             Err(error @ LedgerError::Unconfirmed { .. }) => Err(NotHeld {
                 error: error.into(),
                 unconfirmed: Some(Box::new(new)),
+                repeats: None,
+            }),
+            Err(error @ LedgerError::Repeated(before)) => Err(NotHeld {
+                error: error.into(),
+                unconfirmed: None,
+                repeats: Some(before),
             }),
             Err(refused) => {
                 if let LedgerError::InsufficientBalance { needed, available } = &refused {
@@ -331,7 +367,39 @@ impl Accepted {
     /// # Cancel safety
     /// Dropped before the hold, nothing has happened; after it, the generation goes on without a
     /// listener.
-    pub async fn deliver(self) -> Result<Delivery, GatewayError> {
+    pub async fn deliver(mut self) -> Result<Delivery, GatewayError> {
+        let gateway = Arc::clone(&self.gateway);
+        let intro = Arc::clone(&self.intro);
+        for _ in 0..MOST_TURNS {
+            let (admission, before) = match gateway.repeats.enter(&self.admission)? {
+                Place::Behind(heard) => {
+                    // Who waits for another is not in flight.
+                    drop(self.slot);
+                    (Box::new(self.admission), Before::Here(heard))
+                }
+                Place::First(lead) => match self.work(lead).await? {
+                    Turn::Delivered(delivery) => return Ok(delivery),
+                    Turn::Repeat(admission, before) => (admission, Before::Booked(before)),
+                },
+            };
+            // Rare, so that the others need not have room for it.
+            if let Some(generation) = Box::pin(gateway.repeat(&admission, before)).await? {
+                return Ok(Delivery::Whole(generation));
+            }
+            // What it would have repeated came to nothing.
+            self = Self {
+                counted: gateway.tasks.token(),
+                slot: gateway.slot()?,
+                gateway: Arc::clone(&gateway),
+                admission: *admission,
+                intro: Arc::clone(&intro),
+            };
+        }
+        Err(GatewayError::Saturated)
+    }
+
+    /// Does the work, unless the books say that it is a repeat.
+    async fn work(self, lead: Lead) -> Result<Turn, GatewayError> {
         let Self {
             gateway,
             admission,
@@ -357,6 +425,7 @@ impl Accepted {
             Arc::clone(&pipe),
             first_word,
             client_left,
+            lead,
         );
         let span = info_span!(
             "generation",
@@ -371,8 +440,12 @@ impl Accepted {
         tasks.spawn(work.instrument(span));
         drop(counted);
         match heard.await {
-            Ok(Word::Last(outcome)) => outcome.map(Delivery::Whole),
-            Ok(Word::Begun) => Ok(Delivery::Begun(Progress::new(intro, pipe, listening))),
+            Ok(Word::Last(outcome)) => outcome.map(Delivery::Whole).map(Turn::Delivered),
+            Ok(Word::Begun) => {
+                let progress = Progress::new(intro, pipe, listening);
+                Ok(Turn::Delivered(Delivery::Begun(progress)))
+            }
+            Ok(Word::Repeat(admission, before)) => Ok(Turn::Repeat(admission, before)),
             // The sender is dropped unsent only by a panic in the task.
             Err(_) => Err(GatewayError::Panicked),
         }

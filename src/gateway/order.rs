@@ -7,6 +7,7 @@ use crate::{
     ids::{GenerationId, ImageId, RequestId},
     images::PictureInfo,
     keys::ApiKey,
+    ledger::RequestHash,
     money::NanoUsd,
     providers::Task,
     routing::Preferences,
@@ -29,6 +30,10 @@ pub struct Order {
     pub preferences: Preferences,
     /// The client's name for the effect.
     pub idempotency_key: Option<String>,
+    /// What it asks, by which a repeat is recognised.
+    pub request_hash: Option<RequestHash>,
+    /// How often the client says that it has asked before.
+    pub retry_count: u16,
 }
 
 /// A finished, settled generation: everything the answer says.
@@ -62,6 +67,8 @@ pub struct Generation {
     pub dropped: Vec<&'static str>,
     /// The upstream calls it took, in order, as `provider=outcome`.
     pub attempts: String,
+    /// Whether it is told again, to a repeat of its request.
+    pub is_replayed: bool,
 }
 
 /// One picture of the answer.
@@ -84,7 +91,7 @@ pub struct DeliveredPicture {
 }
 
 /// One picture that was asked for and did not arrive; costs nothing.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct FailedPicture {
     /// Its place in what was asked for, from 0; behind those that arrived.
     pub index: u8,

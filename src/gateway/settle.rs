@@ -11,7 +11,7 @@ use super::{
     attempt::{ServedCall, Work, WorkEnd},
     order::{DeliveredPicture, FailedPicture, Generation, Usage},
     relay::Outlet,
-    upstream_code,
+    replay, upstream_code,
 };
 use crate::{
     catalog::{
@@ -61,6 +61,7 @@ pub(super) fn close(
                 attempts: summary,
                 provider: provider.to_owned(),
                 error,
+                is_replayed: false,
             })))
         }
     };
@@ -72,6 +73,7 @@ pub(super) fn close(
         hold,
         ending,
         attempts,
+        replay: replay::of(admission, &outcome),
     };
     (settlement, outcome)
 }
@@ -289,6 +291,7 @@ fn capture(
         response_format: admission.request.response_format,
         dropped: admission.dropped.clone(),
         attempts: String::new(),
+        is_replayed: false,
     };
     let ending = Ending::Captured {
         provider: by.provider_name.clone(),

@@ -136,6 +136,16 @@ impl KeyLimits {
     pub const fn per_minute(self) -> bool {
         self.requests_per_minute.is_some() || self.images_per_minute.is_some()
     }
+
+    /// Those that hold for a request that comes to no picture of its own.
+    #[must_use]
+    pub const fn only_requests(self) -> Self {
+        Self {
+            requests_per_minute: self.requests_per_minute,
+            images_per_minute: None,
+            max_in_flight: None,
+        }
+    }
 }
 
 /// A key as the rest of the house sees it; the secret is not in it.

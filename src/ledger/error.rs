@@ -6,7 +6,7 @@ use sqlx::error::DatabaseError;
 
 use super::account::EntryKind;
 use crate::{
-    ids::{AccountId, HoldId},
+    ids::{AccountId, GenerationId, HoldId},
     keys::Mode,
     money::NanoUsd,
     postgres::{TxError, is_passing},
@@ -33,6 +33,12 @@ pub enum LedgerError {
         /// When to come back.
         retry_after: Duration,
     },
+    /// It repeats the request of this generation, which runs or is finished.
+    #[error("{0} is the same request")]
+    Repeated(GenerationId),
+    /// The idempotency key names another request of the same API key.
+    #[error("the idempotency key names another request")]
+    NameTaken,
     /// No such account.
     #[error("there is no account '{0}'")]
     NoAccount(String),
@@ -148,6 +154,8 @@ impl TxError for LedgerError {
             Self::Database { source, .. } | Self::Unconfirmed { source, .. } => Some(source),
             Self::InsufficientBalance { .. }
             | Self::RateLimited { .. }
+            | Self::Repeated(_)
+            | Self::NameTaken
             | Self::NoAccount(_)
             | Self::AmbiguousAccount { .. }
             | Self::NothingToBook

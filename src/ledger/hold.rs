@@ -14,9 +14,10 @@ use super::{
     Ledger,
     account::Balance,
     batch::{self, Batches, Outcome, Queue, Work},
+    claim::{Claims, Replay, RequestHash},
     error::LedgerError,
     limits::KeyCount,
-    repo::{accounts, holds},
+    repo::{accounts, claims, holds},
     settle::{Ending, Settlement},
 };
 use crate::{
@@ -60,6 +61,10 @@ pub struct NewHold {
     pub user: Option<String>,
     /// The client's name for the effect, if it gave one.
     pub idempotency_key: Option<String>,
+    /// What it asks. Without one it is never taken for a repeat, and no repeat for one of it.
+    pub request_hash: Option<RequestHash>,
+    /// How often the client says that it has asked before, where it gives the effect no name.
+    pub retry_count: u16,
 }
 
 /// Money that is reserved. Must be settled; a crash leaves it to the sweeper.
@@ -103,7 +108,8 @@ impl Ledger {
     /// The outer error when nothing was committed (the database), or, if it is
     /// [`LedgerError::Unconfirmed`], when nobody knows: then [`Ledger::take_back`] ends what may be there.
     /// The inner one when a hold was refused: [`LedgerError::InsufficientBalance`],
-    /// [`LedgerError::RateLimited`].
+    /// [`LedgerError::RateLimited`], [`LedgerError::NameTaken`]; [`LedgerError::Repeated`] when another
+    /// generation is the same request.
     ///
     /// # Cancel safety
     /// Dropped before it returns, holds may have been committed, and nobody ends them before they are overdue.
@@ -138,7 +144,12 @@ impl Ledger {
                 } else {
                     holds::count_keys(&mut tx, limited, now.timestamp()).await?
                 };
-                let outcomes = decide(new, &mut books, &mut counts);
+                let mut claimed = if new.iter().any(Claims::matter_to) {
+                    claims::read(&mut tx, new, now).await?
+                } else {
+                    Claims::default()
+                };
+                let outcomes = decide(new, &mut books, &mut counts, &mut claimed);
                 let granted: Vec<(&NewHold, &Hold)> = new
                     .iter()
                     .zip(&outcomes)
@@ -147,6 +158,7 @@ impl Ledger {
                 if !granted.is_empty() {
                     holds::insert(&mut tx, &granted, self.replica, now).await?;
                 }
+                claims::write(&mut tx, &granted, &claimed, now).await?;
                 counts.retain(|key, _| {
                     new.iter()
                         .any(|new| new.key == *key && new.limits.per_minute())
@@ -172,10 +184,7 @@ impl Ledger {
     /// # Cancel safety
     /// Dropped before it returns, the request may have been counted or not.
     pub async fn count_refused(&self, key: KeyId, limits: KeyLimits) -> Result<(), LedgerError> {
-        let limits = KeyLimits {
-            requests_per_minute: limits.requests_per_minute,
-            ..KeyLimits::default()
-        };
+        let limits = limits.only_requests();
         if !limits.per_minute() {
             return Ok(());
         }
@@ -235,6 +244,7 @@ impl Ledger {
                         .to_owned(),
                 },
                 attempts: Vec::new(),
+                replay: Replay::default(),
             };
             match self.settle(&[settlement]).await?.pop() {
                 Some(Ok(())) => return Ok(true),
@@ -334,11 +344,12 @@ pub(super) type Books = BTreeMap<(AccountId, Mode), Balance>;
 pub(super) type KeyCounts = BTreeMap<KeyId, KeyCount>;
 
 /// Grants or refuses each hold of a batch, in order, each seeing what the ones before it took. `books`
-/// and `counts` are left as they shall be written.
+/// and `counts` are left as they shall be written, and so are `claims`.
 pub(super) fn decide(
     holds: &[NewHold],
     books: &mut Books,
     counts: &mut KeyCounts,
+    claims: &mut Claims,
 ) -> Vec<Result<Hold, LedgerError>> {
     holds
         .iter()
@@ -352,6 +363,13 @@ pub(super) fn decide(
             }
             let images = u32::from(new.images);
             let mut count = counts.get_mut(&new.key);
+            if let Err(repeated) = claims.admit(new) {
+                // Paints nothing, so all that is counted of it is that it was made.
+                if let Some(count) = &mut count {
+                    count.admit(new.limits.only_requests(), 0)?;
+                }
+                return Err(repeated);
+            }
             if let Some(count) = &mut count {
                 count.admit(new.limits, images)?;
             }
@@ -366,6 +384,7 @@ pub(super) fn decide(
                 },
             )?;
             balance.held = balance.held.checked_add(amount)?;
+            claims.granted(new);
             if let Some(count) = count {
                 count.granted(images);
             }

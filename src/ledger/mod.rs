@@ -21,6 +21,7 @@
 mod account;
 mod attempts;
 mod batch;
+mod claim;
 mod error;
 mod history;
 mod hold;
@@ -48,6 +49,7 @@ pub use self::{
         MAX_ACCOUNT_MARKUP_BASIS_POINTS, NewAccount, NewEntry,
     },
     attempts::{AttemptFilter, ListedAttempt},
+    claim::{JOINED_WITHIN, KEY_KEPT_FOR, Replay, RequestHash, Standing},
     error::LedgerError,
     history::{
         AttemptRecord, Generation, GenerationError, GenerationFilter, GenerationStatus, ImageRecord,

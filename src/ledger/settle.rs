@@ -11,6 +11,7 @@ use tracing::instrument;
 use super::{
     Ledger,
     batch::{self, Batches, Outcome, Queue, Work},
+    claim::Replay,
     error::LedgerError,
     hold::Hold,
     repo::{
@@ -34,6 +35,8 @@ pub struct Settlement {
     pub ending: Ending,
     /// Every upstream call that was made, in order.
     pub attempts: Vec<Attempt>,
+    /// What a repeat of the request is told.
+    pub replay: Replay,
 }
 
 /// How a generation ends.

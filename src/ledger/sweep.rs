@@ -82,7 +82,9 @@ impl Ledger {
             replicas::forget_silent(&self.pool, self.replica, silent_for, LONGEST_GAP).await?;
         let age = TimeDelta::from_std(overdue_after).unwrap_or(TimeDelta::MAX);
         let overdue = self.clock.now().checked_sub_signed(age);
-        self.expire_orphans(overdue.filter(|_| judged)).await
+        let expired = self.expire_orphans(overdue.filter(|_| judged)).await?;
+        self.forget_claims().await?;
+        Ok(expired)
     }
 
     /// Expires the open holds of one replica that is known to be dead, such as this one's own earlier

@@ -15,6 +15,7 @@ use crate::{
 mod accounts;
 mod attempts;
 mod batching;
+mod claims;
 mod history;
 mod holding;
 mod interleaving;
@@ -95,6 +96,8 @@ impl Books {
             limits: KeyLimits::default(),
             user: None,
             idempotency_key: None,
+            request_hash: None,
+            retry_count: 0,
         }
     }
 
@@ -163,6 +166,7 @@ async fn settle(ledger: &Ledger, settlement: &Settlement) -> Result<(), LedgerEr
         hold: twin(&settlement.hold),
         ending: settlement.ending.clone(),
         attempts: settlement.attempts.clone(),
+        replay: settlement.replay.clone(),
     };
     ledger.settle_one(&Arc::new(same)).await
 }
@@ -195,6 +199,7 @@ fn capture(hold: Hold, costs: &[&str]) -> Settlement {
             output_tokens: 0,
         },
         attempts: vec![attempt(None)],
+        replay: Replay::default(),
     }
 }
 
@@ -206,6 +211,7 @@ fn release(hold: Hold) -> Settlement {
             error_message: "the provider failed".to_owned(),
         },
         attempts: vec![attempt(Some("overloaded"))],
+        replay: Replay::default(),
     }
 }
 

@@ -22,7 +22,9 @@ use easel::{
     clock::Clock,
     ids::{AccountId, GenerationId, HoldId, ImageId, KeyId, ReplicaId, RequestId},
     keys::{KeyLimits, Keys, Mode, NewKey, UnsupportedParameters},
-    ledger::{Attempt, Ending, Hold, Ledger, NewEntry, NewHold, Picture, Settlement},
+    ledger::{
+        Attempt, Ending, Hold, Ledger, NewEntry, NewHold, Picture, Replay, RequestHash, Settlement,
+    },
     money::NanoUsd,
     postgres::{connect, migrate, options_from_url},
 };
@@ -211,9 +213,19 @@ async fn grow(
 }
 
 fn new_hold(account: AccountId, key: KeyId) -> NewHold {
+    let generation = GenerationId::new();
+    // As good as any: no two are alike.
+    let mut hash = [0; 32];
+    for (to, from) in hash
+        .iter_mut()
+        .rev()
+        .zip(generation.to_string().bytes().rev())
+    {
+        *to = from;
+    }
     NewHold {
         id: HoldId::new(),
-        generation: GenerationId::new(),
+        generation,
         request: RequestId::new(),
         account,
         key,
@@ -225,6 +237,8 @@ fn new_hold(account: AccountId, key: KeyId) -> NewHold {
         limits: KeyLimits::default(),
         user: None,
         idempotency_key: None,
+        request_hash: Some(RequestHash::new(hash)),
+        retry_count: 0,
     }
 }
 
@@ -262,6 +276,10 @@ fn settlement(hold: Hold) -> Settlement {
             images: 1,
             maybe_charged: false,
         }],
+        replay: Replay {
+            answer: Some(r#"{"size":"1024x1024","quality":"standard"}"#.to_owned()),
+            claim: None,
+        },
     }
 }
 

@@ -16,6 +16,7 @@ mod failover;
 mod generations;
 mod google;
 mod history;
+mod idempotency;
 mod keys;
 mod links;
 mod metrics;

@@ -1,6 +1,7 @@
 //! The task's end of a delivery: what is shown goes through here, and so does the last word.
 
 use std::{
+    fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -17,7 +18,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::{HELD_BACK, PATIENCE, Piece, flow::Opening, pipe::Pipe};
 use crate::{
-    gateway::{GatewayError, Generation},
+    gateway::{
+        GatewayError, Generation,
+        admit::Admission,
+        replay::{Echo, Lead},
+    },
+    ids::GenerationId,
     images::{Keep, StoredImage},
     providers::About,
 };
@@ -34,12 +40,23 @@ pub(in crate::gateway) enum Shows {
 }
 
 /// The first word to a caller.
-#[derive(Debug)]
 pub(in crate::gateway) enum Word {
     /// Everything is settled, or nothing came.
     Last(Result<Box<Generation>, GatewayError>),
     /// There is something to see.
     Begun,
+    /// Nothing was begun, because the order repeats the one of this generation.
+    Repeat(Box<Admission>, GenerationId),
+}
+
+impl fmt::Debug for Word {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Last(_) => "Last",
+            Self::Begun => "Begun",
+            Self::Repeat(..) => "Repeat",
+        })
+    }
 }
 
 /// What became of text.
@@ -62,6 +79,8 @@ pub(in crate::gateway) struct Outlet {
     pipe: Arc<Pipe>,
     line: Mutex<Line>,
     client_left: CancellationToken,
+    /// Who waits for the same answer.
+    lead: Lead,
     is_torn: AtomicBool,
 }
 
@@ -92,6 +111,7 @@ impl Outlet {
         pipe: Arc<Pipe>,
         waiting: oneshot::Sender<Word>,
         client_left: CancellationToken,
+        lead: Lead,
     ) -> Self {
         Self {
             shows,
@@ -103,6 +123,7 @@ impl Outlet {
                 patience: PATIENCE,
             }),
             client_left,
+            lead,
             is_torn: AtomicBool::new(false),
         }
     }
@@ -158,16 +179,29 @@ impl Outlet {
                 self.give_texts(&mut generation);
                 Box::new(generation)
             });
+            self.lead.tell_outcome(outcome.as_deref());
             if waiting.send(Word::Last(outcome)).is_err() {
                 log_leaving();
             }
         } else {
+            self.lead.tell_outcome(outcome.as_ref());
             self.pipe.push(match outcome {
                 Ok(generation) => Piece::Settled(Box::new(generation)),
                 Err(error) => Piece::Failed(error),
             });
         }
         self.pipe.close();
+    }
+
+    /// Gives the order back, which is a repeat.
+    pub(in crate::gateway) fn hand_back(&self, admission: Admission, repeats: GenerationId) {
+        self.lead.tell(Echo::RepeatOf(repeats));
+        if let Some(waiting) = self.line().waiting.take() {
+            let word = Word::Repeat(Box::new(admission), repeats);
+            if waiting.send(word).is_err() {
+                log_leaving();
+            }
+        }
     }
 
     /// A picture or draft begins to be shown.

@@ -2,7 +2,7 @@
 
 use sqlx::PgConnection;
 
-use super::{decode, name};
+use super::{claims::window, decode, name};
 use crate::{
     ids::{KeyId, ReplicaId},
     ledger::{
@@ -125,6 +125,15 @@ pub(in crate::ledger) async fn insert(
     let amounts: Vec<i64> = granted.iter().map(|(_, hold)| hold.amount.nano()).collect();
     let users = optional(|new| &new.user);
     let idempotency_keys = optional(|new| &new.idempotency_key);
+    // A named request is found by its name.
+    let hashes: Vec<Option<Vec<u8>>> = granted
+        .iter()
+        .map(|(new, _)| {
+            let hash = new.request_hash.as_ref();
+            let hash = hash.filter(|_| new.idempotency_key.is_none());
+            hash.map(|hash| hash.as_bytes().to_vec())
+        })
+        .collect();
     // The replica is registered here if it has not said so itself: an open hold without a living replica
     // is swept.
     sqlx::query!(
@@ -132,13 +141,14 @@ pub(in crate::ledger) async fn insert(
              insert into replicas (id) values ($12) on conflict (id) do nothing
          ), new as (
              select * from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
-                 $8::smallint[], $9::bigint[], $10::text[], $11::text[])
+                 $8::smallint[], $9::bigint[], $10::text[], $11::text[], $14::bytea[])
              as new (generation_id, hold_id, request_id, account_id, mode, key_id, model, images, amount, end_user,
-                 idempotency_key)
+                 idempotency_key, request_hash)
          ), generation as (
              insert into generations (id, request_id, account_id, mode, key_id, model, images_asked, end_user,
-                 idempotency_key, created_at)
-             select generation_id, request_id, account_id, mode, key_id, model, images, end_user, idempotency_key, $13
+                 idempotency_key, created_at, request_hash, request_window)
+             select generation_id, request_id, account_id, mode, key_id, model, images, end_user, idempotency_key, $13,
+                 request_hash, case when request_hash is not null then $15::integer end
              from new
          ), hold as (
              insert into holds (generation_id, id, account_id, mode, key_id, replica_id, amount_nano_usd, created_at)
@@ -160,6 +170,8 @@ pub(in crate::ledger) async fn insert(
         &idempotency_keys as &[Option<String>],
         replica.to_string(),
         now,
+        &hashes as &[Option<Vec<u8>>],
+        window(now),
     )
     .execute(connection)
     .await

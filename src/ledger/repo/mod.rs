@@ -3,7 +3,8 @@
 //! **Locks, and their order.** (1) rows of `api_keys` of keys with limits, by id; (2) rows of `balances`,
 //! by (account, mode); (3) rows of `holds`, only ever by the conditional update that ends them. Every
 //! transaction takes them in this order and none skips (2) before (3), so they cannot deadlock, and an
-//! account's money is changed by one transaction at a time. Functions here take the caller's connection;
+//! account's money is changed by one transaction at a time. Repeated requests (`claims`) are told under the
+//! lock (2): those of one API key have one balance. Functions here take the caller's connection;
 //! the service opens the transaction.
 //!
 //! Statements take arrays, one is a batch of one. Text that came from outside passes [`clean`]: one client's
@@ -16,6 +17,7 @@
 
 pub(super) mod accounts;
 pub(super) mod attempts;
+pub(super) mod claims;
 pub(super) mod history;
 pub(super) mod holds;
 pub(super) mod open;

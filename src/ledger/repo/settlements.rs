@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use sqlx::PgConnection;
 
-use super::{clean, decode};
+use super::{clean, decode, name};
 use crate::{
     ids::{EntryId, GenerationId},
     ledger::{
@@ -53,10 +53,11 @@ pub(in crate::ledger) async fn end(
         r#"with ending as materialized (
              select * from unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::text[],
                  $8::bigint[], $9::text[], $10::text[], $11::text[], $12::text[], $13::smallint[], $14::bigint[],
-                 $15::bigint[], $16::bigint[], $17::text[], $18::text[])
+                 $15::bigint[], $16::bigint[], $17::text[], $18::text[], $43::text[], $44::text[],
+                 $45::text[], $46::text[])
              with ordinality as ending (generation_id, hold_id, account_id, mode, amount, hold_status, captured,
                  entry_id, generation_status, provider, upstream_model, images, upstream_cost, input_tokens,
-                 output_tokens, error_code, error_message, place)
+                 output_tokens, error_code, error_message, answer, refusal, claim_key_id, claim, place)
          ), ended as (
              update holds h
              set status = ending.hold_status, captured_nano_usd = ending.captured, ended_at = $1
@@ -91,9 +92,15 @@ pub(in crate::ledger) async fn end(
                  upstream_model = ended.upstream_model, images_delivered = ended.images,
                  cost_nano_usd = ended.captured, upstream_cost_nano_usd = ended.upstream_cost,
                  input_tokens = ended.input_tokens, output_tokens = ended.output_tokens,
-                 error_code = ended.error_code, error_message = ended.error_message
+                 error_code = ended.error_code, error_message = ended.error_message,
+                 answer = ended.answer::jsonb
              from ended where g.id = ended.generation_id and g.status = 'in_progress'
              returning 1
+         ), refused as (
+             update idempotency_keys k set refusal = ended.refusal::jsonb
+             from ended
+             where k.key_id = ended.claim_key_id and k.idempotency_key = ended.claim
+                 and k.generation_id = ended.generation_id
          ), picture as (
              insert into images (generation_id, position, id, format, width, height, size_bytes, cost_nano_usd,
                  upstream_cost_nano_usd, revised_prompt, expires_at, created_at)
@@ -158,6 +165,10 @@ pub(in crate::ledger) async fn end(
         &attempts.errors as &[Option<&str>],
         &attempts.images,
         &attempts.maybe_charged,
+        &endings.answers as &[Option<String>],
+        &endings.refusals as &[Option<String>],
+        &endings.claim_keys as &[Option<String>],
+        &endings.claims as &[Option<String>],
     )
     .fetch_one(connection)
     .await
@@ -221,6 +232,11 @@ struct Endings<'a> {
     output_tokens: Vec<i64>,
     error_codes: Vec<Option<String>>,
     error_messages: Vec<Option<String>>,
+    answers: Vec<Option<String>>,
+    refusals: Vec<Option<String>>,
+    /// Whose name the refusal is kept under.
+    claim_keys: Vec<Option<String>>,
+    claims: Vec<Option<String>>,
 }
 
 impl<'a> Endings<'a> {
@@ -267,6 +283,22 @@ impl<'a> Endings<'a> {
                 Some((error_code, error_message))
             }
         };
+        let answer = settlement.replay.answer.as_deref().map(json);
+        let claim = settlement.replay.claim.as_ref();
+        let (answer, refusal, claim) = match &settlement.ending {
+            Ending::Captured { .. } => (answer, None, None),
+            Ending::Released { .. } => {
+                let claim = claim.filter(|_| answer.is_some());
+                (None, answer, claim)
+            }
+        };
+        self.answers.push(answer);
+        self.refusals.push(refusal);
+        let (key, text) = claim
+            .map(|(key, text)| (key.to_string(), name(text)))
+            .unzip();
+        self.claim_keys.push(key);
+        self.claims.push(text);
         let (code, message) = error.unzip();
         self.error_codes.push(code.map(|text| clean(text)));
         self.error_messages.push(message.map(|text| clean(text)));
@@ -348,6 +380,29 @@ impl<'a> Attempts<'a> {
         self.errors.push(attempt.error);
         self.images.push(i16::from(attempt.images));
         self.maybe_charged.push(attempt.maybe_charged);
+    }
+}
+
+/// JSON whose texts have no NUL, which `jsonb` cannot keep even when it is escaped.
+fn json(text: &str) -> String {
+    if text.contains("\\u0000") || text.contains('\0') {
+        // Told by the parser, because the backslash may be an escaped one.
+        let parsed = serde_json::from_str::<serde_json::Value>(text).map(without_nul);
+        return parsed.map_or_else(|_| "null".to_owned(), |value| value.to_string());
+    }
+    text.to_owned()
+}
+
+fn without_nul(value: serde_json::Value) -> serde_json::Value {
+    use serde_json::Value;
+    match value {
+        Value::String(text) => Value::String(clean(&text)),
+        Value::Array(items) => items.into_iter().map(without_nul).collect(),
+        Value::Object(fields) => fields
+            .into_iter()
+            .map(|(name, value)| (clean(&name), without_nul(value)))
+            .collect(),
+        other @ (Value::Null | Value::Bool(_) | Value::Number(_)) => other,
     }
 }
 

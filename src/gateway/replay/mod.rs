@@ -1,0 +1,337 @@
+//! One client request is one charge (I8): repeats get the answer of the generation that they repeat.
+//!
+//! Who works is decided in the books, where the hold is placed. What is here spares the books: whoever works in
+//! this process is known by name, and a thousand repeats of one request wait on one channel, without a
+//! connection and without a place among those in flight. Of a generation that another process works on, one
+//! waiter looks into the books from time to time, for all.
+
+mod record;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    sync::{Semaphore, watch},
+    time::{Instant, sleep},
+};
+
+pub(super) use self::record::{answer, refusal};
+use super::{Gateway, GatewayError, Generation, admit::Admission, settle::Outcome};
+use crate::{
+    ids::{GenerationId, KeyId},
+    ledger::{LedgerError, RequestHash, Standing},
+};
+
+/// Between two looks into the books at a generation that another process works on.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// How long the books may be away meanwhile.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// By what a request that is worked on here is known.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Name {
+    /// The client's own name for it, which is good for one API key.
+    Given(KeyId, String),
+    Ours(GenerationId),
+}
+
+/// What came of a request, for those that repeat it.
+#[derive(Debug, Clone)]
+pub(super) enum Echo {
+    /// The same answer.
+    Answered(Arc<Generation>),
+    /// The same error.
+    Failed(Arc<GatewayError>),
+    /// It was itself a repeat, of this generation.
+    RepeatOf(GenerationId),
+    /// Nothing came of it, and it may be done again.
+    Nothing,
+}
+
+/// Everything that is worked on in this process.
+#[derive(Debug)]
+pub(super) struct Repeats {
+    running: Mutex<HashMap<Name, Running>>,
+    /// Places for those that wait for another's answer.
+    waiting: Semaphore,
+}
+
+#[derive(Debug)]
+struct Running {
+    hash: Option<RequestHash>,
+    heard: watch::Receiver<Option<Echo>>,
+}
+
+/// The first of its name. Dropped, it is no more, and whoever waits for it learns that.
+#[derive(Debug)]
+pub(super) struct Lead {
+    repeats: Arc<Repeats>,
+    names: Vec<Name>,
+    tell: watch::Sender<Option<Echo>>,
+}
+
+/// Whether a request is the first of its name.
+pub(super) enum Place {
+    First(Lead),
+    Behind(watch::Receiver<Option<Echo>>),
+}
+
+impl Repeats {
+    /// For so many that wait at the same time.
+    pub(super) fn new(most_waiting: usize) -> Arc<Self> {
+        Arc::new(Self {
+            running: Mutex::default(),
+            waiting: Semaphore::new(most_waiting),
+        })
+    }
+
+    /// Takes the place of an admitted request.
+    ///
+    /// # Errors
+    /// [`GatewayError::IdempotencyConflict`].
+    pub(super) fn enter(self: &Arc<Self>, admission: &Admission) -> Result<Place, GatewayError> {
+        let order = &admission.order;
+        let ours = Name::Ours(admission.generation);
+        let given = order.idempotency_key.clone();
+        let given = given.map(|name| Name::Given(order.key.id, name));
+        let names = given.into_iter().chain([ours]).collect();
+        self.take(names, order.request_hash)
+    }
+
+    /// Takes a place behind, or else before, all others that wait for this generation.
+    fn follow(self: &Arc<Self>, generation: GenerationId) -> Result<Place, GatewayError> {
+        self.take(vec![Name::Ours(generation)], None)
+    }
+
+    fn take(
+        self: &Arc<Self>,
+        names: Vec<Name>,
+        hash: Option<RequestHash>,
+    ) -> Result<Place, GatewayError> {
+        let mut running = self.lock();
+        if let Some(before) = names.iter().find_map(|name| running.get(name)) {
+            if hash.is_some() && before.hash != hash {
+                return Err(GatewayError::IdempotencyConflict);
+            }
+            return Ok(Place::Behind(before.heard.clone()));
+        }
+        let (tell, heard) = watch::channel(None);
+        for name in &names {
+            let heard = heard.clone();
+            running.insert(name.clone(), Running { hash, heard });
+        }
+        Ok(Place::First(Lead {
+            repeats: Arc::clone(self),
+            names,
+            tell,
+        }))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Name, Running>> {
+        // Nothing in here panics half-way.
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Lead {
+    /// What came of it; the first word counts.
+    pub(super) fn tell(&self, echo: Echo) {
+        self.tell.send_if_modified(|told| {
+            let is_first = told.is_none();
+            if is_first {
+                *told = Some(echo);
+            }
+            is_first
+        });
+    }
+
+    /// The last word to the one who asked.
+    pub(super) fn tell_outcome(&self, outcome: Result<&Generation, &GatewayError>) {
+        self.tell(match outcome {
+            Ok(generation) => Echo::Answered(Arc::new(generation.clone())),
+            Err(error) => Echo::Failed(Arc::new(error.told_again())),
+        });
+    }
+}
+
+impl Drop for Lead {
+    fn drop(&mut self) {
+        let mut running = self.repeats.lock();
+        for name in &self.names {
+            running.remove(name);
+        }
+    }
+}
+
+impl Gateway {
+    /// Waits for the answer of the request that this one repeats. `None`: it may be done again.
+    ///
+    /// # Errors
+    /// The same as that one's; [`GatewayError::ReplayExpired`] when its pictures are gone.
+    ///
+    /// # Cancel safety
+    /// May be dropped.
+    pub(super) async fn repeat(
+        &self,
+        admission: &Admission,
+        before: Before,
+    ) -> Result<Option<Box<Generation>>, GatewayError> {
+        let place = self.repeats.waiting.try_acquire();
+        let _place = place.map_err(|_| GatewayError::Saturated)?;
+        let mut echo = match before {
+            Before::Here(heard) => {
+                self.count_repeat(admission).await?;
+                listen(heard).await
+            }
+            // The books have counted it.
+            Before::Booked(generation) => Echo::RepeatOf(generation),
+        };
+        if let Echo::RepeatOf(generation) = echo {
+            echo = match self.repeats.follow(generation)? {
+                Place::Behind(heard) => listen(heard).await,
+                Place::First(lead) => {
+                    let echo = match self.look_up(admission, generation).await {
+                        Ok(echo) => echo,
+                        Err(error) => Echo::Failed(Arc::new(error)),
+                    };
+                    lead.tell(echo.clone());
+                    echo
+                }
+            };
+        }
+        match echo {
+            Echo::Answered(generation) => {
+                self.check_kept(&generation).await?;
+                Ok(Some(Box::new(told_again(&generation))))
+            }
+            Echo::Failed(error) => Err(error.told_again()),
+            Echo::RepeatOf(_) | Echo::Nothing => Ok(None),
+        }
+    }
+
+    /// All that is counted of a repeat is that it was made.
+    async fn count_repeat(&self, admission: &Admission) -> Result<(), GatewayError> {
+        let key = &admission.order.key;
+        match self.rooms.ledger.count_refused(key.id, key.limits).await {
+            Err(too_many @ LedgerError::RateLimited { .. }) => Err(too_many.into()),
+            Err(error) => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "a repeated request was not counted"
+                );
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// What the books say of a generation, once it has ended.
+    async fn look_up(
+        &self,
+        admission: &Admission,
+        generation: GenerationId,
+    ) -> Result<Echo, GatewayError> {
+        let order = &admission.order;
+        let name = order.idempotency_key.as_deref();
+        let claim = name.map(|name| (order.key.id, name));
+        let mut pause = FIRST_PAUSE;
+        let mut heard_at = Instant::now();
+        loop {
+            let standing = self
+                .rooms
+                .ledger
+                .standing(order.key.account, generation, claim);
+            match standing.await {
+                Ok(Standing::InProgress) => heard_at = Instant::now(),
+                Ok(Standing::Completed(found, answer)) => {
+                    let answered =
+                        record::replay(&self.rooms, &self.settings, admission, *found, answer)?;
+                    return Ok(Echo::Answered(Arc::new(answered)));
+                }
+                Ok(Standing::Refused(refusal)) => {
+                    let error = record::replay_refusal(generation, &refusal)?;
+                    return Ok(Echo::Failed(Arc::new(error)));
+                }
+                Ok(Standing::Failed) => return Ok(Echo::Nothing),
+                Err(error) if error.is_passing() && heard_at.elapsed() < PATIENCE => {}
+                Err(error) => return Err(error.into()),
+            }
+            if self.is_draining() {
+                // Another process can wait as well.
+                return Err(GatewayError::Draining);
+            }
+            if Instant::now() >= admission.deadline {
+                return Err(GatewayError::Unsettled);
+            }
+            sleep(pause).await;
+            pause = pause.mul_f32(1.5).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// Never a second charge: what was charged and is gone is an error.
+    async fn check_kept(&self, generation: &Generation) -> Result<(), GatewayError> {
+        let unseen = generation
+            .pictures
+            .iter()
+            .filter(|picture| picture.text.is_none());
+        let wanted: Vec<_> = unseen
+            .map(|picture| (picture.id, picture.info.format))
+            .collect();
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let found = self.rooms.store.find(wanted).await;
+        let found = found.map_err(|error| GatewayError::Internal(Box::new(error)))?;
+        if found.contains(&false) {
+            return Err(GatewayError::ReplayExpired {
+                generation: generation.id,
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Where the request is that another one repeats.
+#[derive(Debug)]
+pub(super) enum Before {
+    /// It is worked on in this process, under the same name.
+    Here(watch::Receiver<Option<Echo>>),
+    /// The books know it.
+    Booked(GenerationId),
+}
+
+async fn listen(mut heard: watch::Receiver<Option<Echo>>) -> Echo {
+    let told = heard.wait_for(Option::is_some).await;
+    // It is gone without a word: its client has left before there was a hold, or its task has died.
+    told.ok()
+        .and_then(|told| (*told).clone())
+        .unwrap_or(Echo::Nothing)
+}
+
+fn told_again(generation: &Generation) -> Generation {
+    let mut generation = generation.clone();
+    generation.is_replayed = true;
+    for picture in &mut generation.pictures {
+        // Its copy is looked after by the first answer.
+        picture.is_copy = false;
+    }
+    generation
+}
+
+/// What the books keep for a repeat of a generation that ends so.
+pub(super) fn of(admission: &Admission, outcome: &Outcome) -> crate::ledger::Replay {
+    let order = &admission.order;
+    let answer = match outcome {
+        Ok(generation) => Some(answer(admission, generation)),
+        Err(error) => refusal(error),
+    };
+    let name = order.idempotency_key.clone();
+    crate::ledger::Replay {
+        answer,
+        claim: name.map(|name| (order.key.id, name)),
+    }
+}

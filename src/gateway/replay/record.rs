@@ -1,0 +1,229 @@
+//! What the books keep of an answer, as JSON, and the answer made of it again.
+//!
+//! Only what they do not know otherwise: pictures and attempts have rows of their own, and what the request
+//! itself says is in the repeat.
+
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    catalog::{ImageSize, ResponseFormat},
+    gateway::{
+        GatewayError, GatewaySettings, Generation, Rooms, UpstreamFailure,
+        admit::Admission,
+        order::{DeliveredPicture, FailedPicture, Usage},
+    },
+    ids::GenerationId,
+    images::{PictureFormat, PictureInfo},
+    ledger,
+    providers::{ErrorKind, ProviderError},
+};
+
+/// An answer. Fields may be added; what is absent was not said.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Answer {
+    /// Where it is not the model that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    model: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    size: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    quality: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    background: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    output_format: Option<String>,
+    /// Text in, pictures in, text out, pictures out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tokens: Option<[u64; 4]>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    failed: Vec<FailedPicture>,
+}
+
+/// A provider's refusal.
+#[derive(Debug, Serialize, Deserialize)]
+struct Refusal {
+    provider: String,
+    attempts: String,
+    /// Of the content; otherwise of the request's form.
+    is_of_content: bool,
+    message: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    code: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    error_type: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    param: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    upstream_status: Option<u16>,
+}
+
+/// What is kept of an answer.
+pub(in crate::gateway) fn answer(admission: &Admission, generation: &Generation) -> String {
+    let usage = &generation.usage;
+    let tokens = [
+        usage.input_text_tokens,
+        usage.input_image_tokens,
+        usage.output_text_tokens,
+        usage.output_image_tokens,
+    ];
+    let other_model = (generation.model != admission.model.id).then(|| generation.model.clone());
+    let answer = Answer {
+        model: other_model,
+        size: generation.size.map(|size| size.to_string()),
+        quality: generation.quality.map(|word| word.to_string()),
+        background: generation.background.map(|word| word.to_string()),
+        output_format: generation.output_format.map(|word| word.to_string()),
+        tokens: (tokens != [0; 4]).then_some(tokens),
+        failed: generation.failed.clone(),
+    };
+    serde_json::to_string(&answer).expect("plain fields always serialise")
+}
+
+/// What is kept of an error; `None` where the request may be done again.
+pub(in crate::gateway) fn refusal(error: &GatewayError) -> Option<String> {
+    let GatewayError::Upstream(failure) = error else {
+        return None;
+    };
+    let is_of_content = match failure.error.kind {
+        ErrorKind::ContentRefused => true,
+        ErrorKind::InvalidRequest => false,
+        ErrorKind::Auth
+        | ErrorKind::QuotaExhausted
+        | ErrorKind::ModelUnavailable
+        | ErrorKind::RateLimited { .. }
+        | ErrorKind::Overloaded { .. }
+        | ErrorKind::Timeout { .. }
+        | ErrorKind::Transport { .. }
+        | ErrorKind::Cancelled
+        | ErrorKind::Malformed
+        | ErrorKind::Storage => return None,
+    };
+    let refusal = Refusal {
+        provider: failure.provider.clone(),
+        attempts: failure.attempts.clone(),
+        is_of_content,
+        message: failure.error.message.clone(),
+        code: failure.error.code.clone(),
+        error_type: failure.error.error_type.clone(),
+        param: failure.error.param.clone(),
+        upstream_status: failure.error.upstream_status,
+    };
+    Some(serde_json::to_string(&refusal).expect("plain fields always serialise"))
+}
+
+/// The answer of a finished generation, for a repeat of its request.
+///
+/// # Errors
+/// [`GatewayError::ReplayExpired`] when the time of its pictures is over.
+pub(super) fn replay(
+    rooms: &Rooms,
+    settings: &GatewaySettings,
+    repeat: &Admission,
+    found: ledger::Generation,
+    answer: Option<String>,
+) -> Result<Generation, GatewayError> {
+    let answer: Answer = match answer {
+        Some(answer) => read(&answer)?,
+        None => Answer::default(),
+    };
+    let now = rooms.clock.now();
+    let response_format = repeat.request.response_format;
+    let with_links = response_format == ResponseFormat::Url;
+    let attempts: Vec<String> = found
+        .attempts
+        .iter()
+        .map(|attempt| {
+            let outcome = attempt.error.as_deref().unwrap_or("ok");
+            format!("{}={outcome}", attempt.provider)
+        })
+        .collect();
+    let mut pictures = Vec::with_capacity(found.images.len());
+    for image in found.images {
+        let expired = GatewayError::ReplayExpired {
+            generation: found.id,
+        };
+        let Some(format) = PictureFormat::from_extension(&image.format) else {
+            return Err(expired);
+        };
+        if image.expires_at <= now {
+            return Err(expired);
+        }
+        let expires_at = image.expires_at.min(now + settings.url_ttl);
+        pictures.push(DeliveredPicture {
+            id: image.id,
+            info: PictureInfo {
+                format,
+                size: ImageSize::new(image.width, image.height),
+            },
+            size_bytes: image.size_bytes,
+            text: None,
+            is_copy: false,
+            url: with_links.then(|| rooms.links.sign(image.id, format, expires_at)),
+            revised_prompt: image.revised_prompt,
+        });
+    }
+    let [input_text, input_image, output_text, output_image] = answer.tokens.unwrap_or_default();
+    Ok(Generation {
+        id: found.id,
+        created: found.id.created_at().timestamp(),
+        model: answer.model.unwrap_or(found.model),
+        provider: found.provider.unwrap_or_default(),
+        pictures,
+        failed: answer.failed,
+        usage: Usage {
+            input_text_tokens: input_text,
+            input_image_tokens: input_image,
+            output_text_tokens: output_text,
+            output_image_tokens: output_image,
+            cost: found.cost,
+        },
+        response_format,
+        size: word(answer.size)?,
+        quality: word(answer.quality)?,
+        background: word(answer.background)?,
+        output_format: word(answer.output_format)?,
+        dropped: repeat.dropped.clone(),
+        attempts: attempts.join(", "),
+        is_replayed: true,
+    })
+}
+
+/// The error of a refused generation, for a repeat of its request.
+pub(super) fn replay_refusal(
+    generation: GenerationId,
+    refusal: &str,
+) -> Result<GatewayError, GatewayError> {
+    let refusal: Refusal = read(refusal)?;
+    let kind = if refusal.is_of_content {
+        ErrorKind::ContentRefused
+    } else {
+        ErrorKind::InvalidRequest
+    };
+    let error = ProviderError {
+        code: refusal.code,
+        error_type: refusal.error_type,
+        param: refusal.param,
+        upstream_status: refusal.upstream_status,
+        ..ProviderError::new(kind, refusal.message)
+    };
+    Ok(GatewayError::Upstream(Box::new(UpstreamFailure {
+        generation,
+        attempts: refusal.attempts,
+        provider: refusal.provider,
+        error,
+        is_replayed: true,
+    })))
+}
+
+fn read<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, GatewayError> {
+    serde_json::from_str(json).map_err(|error| GatewayError::Internal(Box::new(error)))
+}
+
+fn word<T: FromStr<Err: std::error::Error + Send + Sync + 'static>>(
+    text: Option<String>,
+) -> Result<Option<T>, GatewayError> {
+    let parsed = text.map(|text| text.parse()).transpose();
+    parsed.map_err(|error: T::Err| GatewayError::Internal(Box::new(error)))
+}

@@ -1,0 +1,229 @@
+//! One client request is one charge (I8): who works under a name, and which repeat joins which generation.
+
+use futures_util::future::join_all;
+
+use super::*;
+
+impl Books {
+    /// A hold that is asked for under this name.
+    fn named(&self, name: &str, asks: u8) -> NewHold {
+        let mut new = self.new_hold("0.1");
+        new.idempotency_key = Some(name.to_owned());
+        new.request_hash = Some(RequestHash::new([asks; 32]));
+        new
+    }
+
+    /// A hold without a name, asked for so often before.
+    fn repeat(&self, retry_count: u16, asks: u8) -> NewHold {
+        let mut new = self.new_hold("0.1");
+        new.request_hash = Some(RequestHash::new([asks; 32]));
+        new.retry_count = retry_count;
+        new
+    }
+
+    /// The generation that was begun, or else that is repeated.
+    async fn ask(&self, new: NewHold) -> (bool, GenerationId) {
+        match hold(&self.ledger, new).await {
+            Ok(hold) => (true, hold.generation),
+            Err(LedgerError::Repeated(generation)) => (false, generation),
+            Err(other) => panic!("{other}"),
+        }
+    }
+
+    fn wait(&self, duration: Duration) {
+        let duration = chrono::TimeDelta::from_std(duration).unwrap();
+        self.clock.advance(duration);
+    }
+
+    async fn standing(&self, new: &NewHold, generation: GenerationId) -> Standing {
+        let claim = new.idempotency_key.as_deref().map(|name| (new.key, name));
+        let standing = self.ledger.standing(self.account, generation, claim);
+        standing.await.unwrap()
+    }
+}
+
+#[tokio::test]
+async fn of_all_that_come_at_once_one_works() {
+    let books = Books::with("100").await;
+    let replicas = [books.replica(), books.replica(), books.replica()];
+    let all: Vec<NewHold> = (0..300).map(|_| books.named("once", 1)).collect();
+    let calls = all
+        .iter()
+        .enumerate()
+        .map(|(number, new)| replicas[number % 3].hold_one(new));
+    let answers = join_all(calls).await;
+    let worker = answers
+        .iter()
+        .find_map(|answer| Some(answer.as_ref().ok()?.generation))
+        .unwrap();
+    let others = answers.iter().filter(
+        |answer| matches!(answer, Err(LedgerError::Repeated(generation)) if *generation == worker),
+    );
+    assert_eq!(others.count(), 299);
+    books.check("100", "0.1").await;
+}
+
+/// In one batch: nobody spoils it for the others.
+#[tokio::test]
+async fn a_conflict_is_its_own_only() {
+    let books = Books::with("100").await;
+    let taken = hold(&books.ledger, books.named("taken", 1)).await.unwrap();
+    let calls = [
+        books.named("taken", 2),
+        books.new_hold("0.1"),
+        books.named("taken", 1),
+        books.named("free", 2),
+        books.named("free", 3),
+    ];
+    let answers = books.ledger.hold(&calls).await.unwrap();
+    let [
+        Err(LedgerError::NameTaken),
+        Ok(_),
+        Err(LedgerError::Repeated(repeated)),
+        Ok(_),
+        Err(LedgerError::NameTaken),
+    ] = answers.as_slice()
+    else {
+        panic!("{answers:?}");
+    };
+    assert_eq!(*repeated, taken.generation);
+    books.check("100", "0.3").await;
+}
+
+#[tokio::test]
+async fn a_name_is_kept_for_a_day_and_then_forgotten() {
+    let books = Books::with("100").await;
+    let first = hold(&books.ledger, books.named("once", 1)).await.unwrap();
+    let generation = first.generation;
+    settle(&books.ledger, &capture(first, &["0.1"]))
+        .await
+        .unwrap();
+    books.wait(KEY_KEPT_FOR.checked_sub(Duration::from_secs(1)).unwrap());
+    assert_eq!(books.ask(books.named("once", 1)).await, (false, generation));
+    assert_eq!(books.ledger.forget_claims().await.unwrap(), 0);
+    books.wait(Duration::from_secs(1));
+    // Also one that nobody has cleaned up yet.
+    assert!(books.ask(books.named("once", 2)).await.0);
+    books.wait(KEY_KEPT_FOR);
+    assert_eq!(books.ledger.forget_claims().await.unwrap(), 1);
+    assert_eq!(
+        books.count("select count(*) from idempotency_keys").await,
+        0
+    );
+}
+
+/// What came to nothing may be done again; a refusal that is kept may not.
+#[tokio::test]
+async fn how_a_generation_ended_decides() {
+    let books = Books::with("100").await;
+    let new = books.named("once", 1);
+    let first = hold(&books.ledger, new.clone()).await.unwrap();
+    let generation = first.generation;
+    assert_eq!(books.standing(&new, generation).await, Standing::InProgress);
+    settle(&books.ledger, &release(first)).await.unwrap();
+    assert_eq!(books.standing(&new, generation).await, Standing::Failed);
+    // Under its name still only the same.
+    let other = hold(&books.ledger, books.named("once", 2)).await;
+    assert!(matches!(other, Err(LedgerError::NameTaken)), "{other:?}");
+
+    let second = hold(&books.ledger, books.named("once", 1)).await.unwrap();
+    let generation = second.generation;
+    let mut refused = release(second);
+    refused.replay = Replay {
+        answer: Some(r#"{"message":"no \u0000 \\u0000"}"#.to_owned()),
+        claim: Some((new.key, "once".to_owned())),
+    };
+    settle(&books.ledger, &refused).await.unwrap();
+    assert_eq!(books.ask(books.named("once", 1)).await, (false, generation));
+    assert_eq!(
+        books.standing(&new, generation).await,
+        Standing::Refused(r#"{"message": "no  \\u0000"}"#.to_owned())
+    );
+    books.check("100", "0").await;
+}
+
+#[tokio::test]
+async fn what_an_answer_said_is_kept_with_it() {
+    let books = Books::with("1").await;
+    let new = books.repeat(0, 1);
+    let mut settlement = capture(hold(&books.ledger, new.clone()).await.unwrap(), &["0.1"]);
+    settlement.replay.answer = Some(r#"{"size":"1024x1024"}"#.to_owned());
+    settle(&books.ledger, &settlement).await.unwrap();
+    let standing = books.standing(&new, settlement.hold.generation).await;
+    let Standing::Completed(found, Some(answer)) = standing else {
+        panic!("{standing:?}");
+    };
+    assert_eq!(answer, r#"{"size": "1024x1024"}"#);
+    assert_eq!((found.cost, found.images.len()), (usd("0.1"), 1));
+}
+
+/// The newest that this count has not joined; one that failed or is too old is none.
+#[tokio::test]
+async fn a_repeat_joins_each_generation_once_a_count() {
+    let books = Books::with("100").await;
+    let (_, one) = books.ask(books.repeat(0, 1)).await;
+    let (_, two) = books.ask(books.repeat(0, 1)).await;
+    assert_eq!(books.ask(books.repeat(1, 1)).await, (false, two));
+    assert_eq!(books.ask(books.repeat(1, 1)).await, (false, one));
+    let (is_new, third) = books.ask(books.repeat(1, 1)).await;
+    assert!(is_new, "a third request, whose first call never arrived");
+    for known in [third, two, one] {
+        assert_eq!(books.ask(books.repeat(2, 1)).await, (false, known));
+    }
+    assert!(books.ask(books.repeat(1, 2)).await.0, "another body");
+    let (_, late) = books.ask(books.repeat(0, 3)).await;
+    books.wait(JOINED_WITHIN.checked_sub(Duration::from_secs(1)).unwrap());
+    assert_eq!(books.ask(books.repeat(1, 3)).await, (false, late));
+    books.wait(Duration::from_secs(1));
+    assert!(books.ask(books.repeat(2, 3)).await.0, "too old");
+    books.wait(JOINED_WITHIN);
+    books.ledger.forget_claims().await.unwrap();
+    assert_eq!(
+        books.count("select count(*) from generation_repeats").await,
+        0
+    );
+}
+
+/// The same within one batch, and for several counts in it.
+#[tokio::test]
+async fn repeats_of_one_batch_join_each_their_own() {
+    let books = Books::with("100").await;
+    let (_, one) = books.ask(books.repeat(0, 1)).await;
+    let (_, two) = books.ask(books.repeat(0, 1)).await;
+    let calls = [
+        books.repeat(1, 1),
+        books.repeat(2, 1),
+        books.repeat(1, 1),
+        books.repeat(2, 1),
+        books.repeat(1, 1),
+        books.repeat(1, 1),
+    ];
+    let answers = books.ledger.hold(&calls).await.unwrap();
+    let joined: Vec<GenerationId> = answers
+        .iter()
+        .filter_map(|answer| match answer {
+            Err(LedgerError::Repeated(generation)) => Some(*generation),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(joined, [two, two, one, one]);
+    assert!(answers[4].is_ok() && answers[5].is_ok(), "{answers:?}");
+    books.check("100", "0.4").await;
+}
+
+#[tokio::test]
+async fn a_repeat_of_what_failed_or_died_is_done_again() {
+    let books = Books::with("100").await;
+    let failed = hold(&books.ledger, books.repeat(0, 1)).await.unwrap();
+    settle(&books.ledger, &release(failed)).await.unwrap();
+    assert!(books.ask(books.repeat(1, 1)).await.0);
+
+    let dead = books.replica();
+    let _lost = hold(&dead, books.repeat(0, 2)).await.unwrap();
+    let _named = hold(&dead, books.named("once", 3)).await.unwrap();
+    books.ledger.sweep_replica(dead.replica).await.unwrap();
+    assert!(books.ask(books.repeat(1, 2)).await.0);
+    assert!(books.ask(books.named("once", 3)).await.0);
+    // A named one is found by its name only.
+    assert!(books.ask(books.repeat(1, 3)).await.0);
+}

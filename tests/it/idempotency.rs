@@ -1,0 +1,586 @@
+//! One client request is one charge (I8), however often it comes and wherever.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::{
+    edits::{EDITS, form, png, square, text},
+    support::{Answer, App, Behaviour, Client, Key, Reply, raw::Raw, usd},
+};
+
+const GENERATIONS: &str = "/v1/images/generations";
+const PROMPT: &str = "a heron that is painted once";
+const REPLAYED: &str = "idempotent-replayed";
+
+/// Posts it under a name.
+async fn named(client: &Client, key: &Key, name: &str, body: &Value) -> Answer {
+    post(client, key, &[("idempotency-key", name)], body).await
+}
+
+/// Posts it as an SDK does that has asked so often before.
+async fn again(client: &Client, key: &Key, retry_count: u16, body: &Value) -> Answer {
+    let retry_count = retry_count.to_string();
+    post(
+        client,
+        key,
+        &[("x-stainless-retry-count", &retry_count)],
+        body,
+    )
+    .await
+}
+
+async fn post(client: &Client, key: &Key, headers: &[(&str, &str)], body: &Value) -> Answer {
+    let mut request = client
+        .request(Method::POST, GENERATIONS)
+        .bearer_auth(&key.secret)
+        .header("content-type", "application/json")
+        .body(body.to_string());
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    client.send(request).await
+}
+
+fn is_replayed(answer: &Answer) -> bool {
+    answer.find_header(REPLAYED) == Some("true")
+}
+
+async fn charges(app: &App) -> i64 {
+    app.database
+        .number("select count(*) from ledger_entries where kind = 'charge'")
+        .await
+}
+
+fn small(response_format: &str) -> Value {
+    json!({"model": "dall-e-2", "prompt": PROMPT, "size": "256x256", "response_format": response_format})
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_repeats_are_one_charge() {
+    let app = App::start().await;
+    app.keep_secret(PROMPT, "a prompt");
+    let (second, third) = tokio::join!(app.start_replica(), app.start_replica());
+    let clients = [&app.client, &second.client, &third.client];
+    let key = app.live_key("1");
+    app.openai
+        .always(Behaviour::AnswerAfter(Duration::from_secs(3)));
+    let body = small("b64_json");
+    let answers =
+        join_all((0..1000).map(|number| named(clients[number % 3], &key, "heron", &body)));
+    let answers = answers.await;
+    let first = answers[0].clone().expect(200).json();
+    for answer in &answers {
+        assert_eq!(answer.clone().expect(200).json(), first);
+        assert_eq!(
+            answer.header("x-generation-id"),
+            answers[0].header("x-generation-id")
+        );
+    }
+    let replayed = answers.iter().filter(|answer| is_replayed(answer)).count();
+    assert_eq!(replayed, 999);
+    assert_eq!(app.openai.calls().len(), 1);
+    assert_eq!(charges(&app).await, 1);
+    assert_eq!(app.balance(&key).await, usd(984_000_000));
+    second.stop().await;
+    third.stop().await;
+    app.finish().await;
+}
+
+/// Another name, or another key, is another request.
+#[tokio::test(flavor = "multi_thread")]
+async fn names_are_good_for_one_key_and_one_request() {
+    let app = App::start().await;
+    let key = app.live_key("1");
+    let other = app.live_key("1");
+    let body = small("url");
+    let first = named(&app.client, &key, "one", &body).await.expect(200);
+    assert!(!is_replayed(&first));
+    named(&app.client, &key, "two", &body).await.expect(200);
+    named(&app.client, &other, "one", &body).await.expect(200);
+    assert_eq!(app.openai.calls().len(), 3);
+    let before = app.credits(&key).await;
+
+    for (path, request) in [
+        (
+            GENERATIONS,
+            json!({"model": "dall-e-2", "prompt": PROMPT, "size": "512x512"}),
+        ),
+        (EDITS, body.clone()),
+    ] {
+        let request = app
+            .client
+            .request(Method::POST, path)
+            .bearer_auth(&key.secret)
+            .header("idempotency-key", "one")
+            .header("content-type", "application/json")
+            .body(request.to_string());
+        let answer = app.client.send(request).await;
+        if path == EDITS {
+            // It has no picture, which is found out first.
+            answer.expect(400).problem();
+            continue;
+        }
+        let answer = answer.expect(409);
+        let problem = answer.problem();
+        assert_eq!(
+            (problem.code(), problem.param()),
+            ("idempotency_conflict", "Idempotency-Key")
+        );
+        assert_eq!(answer.header("x-should-retry"), "false");
+    }
+    assert_eq!(app.credits(&key).await, before);
+    // The slash at the end makes no other request.
+    let slash = app
+        .client
+        .request(Method::POST, "/v1/images/generations/")
+        .bearer_auth(&key.secret)
+        .header("idempotency-key", "one")
+        .header("content-type", "application/json")
+        .body(body.to_string());
+    assert!(is_replayed(&app.client.send(slash).await.expect(200)));
+    app.finish().await;
+}
+
+/// Also one that runs yet.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_request_under_the_name_of_a_running_one_is_refused() {
+    let app = App::start().await;
+    let second = app.start_replica().await;
+    let key = app.live_key("1");
+    app.openai
+        .next(Behaviour::AnswerAfter(Duration::from_secs(2)));
+    let body = small("url");
+    let other = json!({"model": "dall-e-2", "prompt": PROMPT, "size": "512x512"});
+    let late = async {
+        app.openai.wait_for_call().await;
+        for client in [&app.client, &second.client] {
+            let problem = named(client, &key, "one", &other)
+                .await
+                .expect(409)
+                .problem();
+            assert_eq!(problem.code(), "idempotency_conflict");
+        }
+    };
+    let (first, ()) = tokio::join!(named(&app.client, &key, "one", &body), late);
+    first.expect(200);
+    second.stop().await;
+    app.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_are_printable_and_of_bounded_length() {
+    let app = App::start().await;
+    let key = app.live_key("1");
+    for name in ["", "tab\there", &"k".repeat(256)] {
+        let answer = named(&app.client, &key, name, &small("url"))
+            .await
+            .expect(400);
+        let problem = answer.problem();
+        assert_eq!(
+            (problem.code(), problem.param()),
+            ("invalid_value", "Idempotency-Key")
+        );
+        assert!(problem.message.contains("1 to 255"), "{problem:?}");
+    }
+    named(&app.client, &key, &"k".repeat(255), &small("url"))
+        .await
+        .expect(200);
+    app.finish().await;
+}
+
+/// The same answer: from this process, from another one, and after a restart.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_finished_is_told_again() {
+    let mut app = App::start().await;
+    app.keep_secret(PROMPT, "a prompt");
+    let key = app.live_key("5");
+    let requests = [
+        (
+            "links",
+            json!({"model": "dall-e-3", "prompt": PROMPT, "user": "u-1"}),
+        ),
+        (
+            "base64",
+            json!({"model": "dall-e-3", "prompt": PROMPT, "response_format": "b64_json"}),
+        ),
+        (
+            "tokens",
+            json!({
+                "model": "gpt-image-1", "prompt": PROMPT, "size": "1024x1024", "quality": "low",
+                "n": 2, "output_format": "jpeg", "background": "opaque",
+            }),
+        ),
+    ];
+    let mut first = Vec::new();
+    for (name, body) in &requests {
+        first.push(named(&app.client, &key, name, body).await.expect(200));
+    }
+    let charged = app.balance(&key).await;
+    let calls = app.openai.calls().len();
+    for round in 0..2 {
+        for ((name, body), first) in requests.iter().zip(&first) {
+            let again = named(&app.client, &key, name, body).await.expect(200);
+            assert!(is_replayed(&again), "{name} {round}");
+            for header in ["x-generation-id", "x-attempts"] {
+                if let Some(value) = first.find_header(header) {
+                    assert_eq!(again.header(header), value, "{name}");
+                }
+            }
+            let (mut told, mut before) = (again.json(), first.json());
+            if *name == "links" {
+                let picture = app.open_link(&again.link(0)).await.expect(200).bytes;
+                assert!(!picture.is_empty());
+                for body in [&mut told, &mut before] {
+                    let link = body["data"][0]["url"].take();
+                    assert!(link.as_str().unwrap().contains("/files/img_"));
+                }
+            }
+            assert_eq!(told, before, "{name} {round}");
+        }
+        if round == 0 {
+            app.restart().await;
+        }
+    }
+    assert_eq!(app.openai.calls().len(), calls);
+    assert_eq!(app.balance(&key).await, charged);
+    app.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_is_told_again_by_its_last_events() {
+    let app = App::start().await;
+    app.keep_secret(PROMPT, "a prompt");
+    let key = app.live_key("1");
+    let body = json!({
+        "model": "gpt-image-1", "prompt": PROMPT, "size": "1024x1024", "quality": "low", "stream": true,
+        "partial_images": 1,
+    });
+    let first = named(&app.client, &key, "stream", &body).await.expect(200);
+    let balance = app.balance(&key).await;
+    let again = named(&app.client, &key, "stream", &body).await.expect(200);
+    assert!(is_replayed(&again));
+    assert_eq!(again.header("content-type"), "text/event-stream");
+    assert_eq!(
+        again.header("x-generation-id"),
+        first.header("x-generation-id")
+    );
+    let completed = |answer: &Answer| -> Vec<Value> {
+        let text = String::from_utf8(answer.bytes.to_vec()).unwrap();
+        let data = text.lines().filter_map(|line| line.strip_prefix("data: "));
+        data.map(|data| serde_json::from_str(data).unwrap())
+            .filter(|event: &Value| event["type"] == "image_generation.completed")
+            .collect()
+    };
+    let (first, again) = (completed(&first), completed(&again));
+    assert_eq!((first.len(), again.len()), (1, 1));
+    for field in [
+        "b64_json",
+        "size",
+        "quality",
+        "background",
+        "output_format",
+        "usage",
+    ] {
+        assert_eq!(first[0][field], again[0][field], "{field}");
+    }
+    assert_eq!(app.openai.calls().len(), 1);
+    assert_eq!(app.balance(&key).await, balance);
+    app.finish().await;
+}
+
+/// The boundary between the parts of a form is another each time, and says nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edit_is_told_again_whatever_the_boundary() {
+    let app = App::start().await;
+    let key = app.test_key("5");
+    let post = async |boundary: &str, picture: &[u8]| {
+        let parts = [
+            text("model", "easel/sandbox"),
+            text("prompt", PROMPT),
+            png("image", picture),
+        ];
+        let body = form(&parts);
+        let body = replace(
+            &body,
+            crate::edits::BOUNDARY.as_bytes(),
+            boundary.as_bytes(),
+        );
+        let request = app
+            .client
+            .request(Method::POST, EDITS)
+            .bearer_auth(&key.secret)
+            .header("idempotency-key", "edit")
+            .header(
+                "content-type",
+                format!("multipart/form-data; boundary={boundary}"),
+            )
+            .body(body);
+        app.client.send(request).await
+    };
+    let first = post("first-boundary-1", &square()).await.expect(200);
+    let again = post("other-boundary-22", &square()).await.expect(200);
+    assert!(!is_replayed(&first) && is_replayed(&again));
+    assert_eq!(
+        first.header("x-generation-id"),
+        again.header("x-generation-id")
+    );
+    let other = crate::support::pictures::paint("png", 512, 512, 8, false);
+    post("first-boundary-1", &other).await.expect(409);
+    assert_eq!(charges(&app).await, 1);
+    app.finish_with_other_upstreams().await;
+}
+
+fn replace(bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
+    let mut replaced = Vec::new();
+    let mut rest = bytes;
+    while let Some(place) = rest.windows(from.len()).position(|window| window == from) {
+        replaced.extend(&rest[..place]);
+        replaced.extend(to);
+        rest = &rest[place + from.len()..];
+    }
+    replaced.extend(rest);
+    replaced
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_failed_before_a_call_is_done_again() {
+    let app = App::start().await;
+    let key = app.live_key("0.01");
+    let body = small("url");
+    named(&app.client, &key, "poor", &body)
+        .await
+        .expect(402)
+        .problem();
+    app.run(&[
+        "accounts",
+        "credit",
+        &key.account,
+        "1",
+        "--note",
+        "more",
+        "--reference",
+        "r1",
+    ])
+    .expect_success();
+    let answer = named(&app.client, &key, "poor", &body).await.expect(200);
+    assert!(!is_replayed(&answer));
+    app.finish().await;
+}
+
+/// A provider's trouble charges nothing and may be over by now; its refusal is the answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn trouble_is_tried_again_and_a_refusal_is_told_again() {
+    let mut app = App::start().await;
+    let key = app.live_key("1");
+    let body = small("url");
+    app.openai.next(Behaviour::Reply(Reply::server_error()));
+    named(&app.client, &key, "trouble", &body)
+        .await
+        .expect(502)
+        .problem();
+    named(&app.client, &key, "trouble", &body).await.expect(200);
+    let calls = app.openai.calls().len();
+
+    app.openai.next(Behaviour::Reply(Reply::moderation_dalle()));
+    let first = named(&app.client, &key, "refused", &body).await.expect(400);
+    assert_eq!(app.openai.calls().len(), calls + 1);
+    for round in 0..2 {
+        let again = named(&app.client, &key, "refused", &body).await.expect(400);
+        assert_eq!(again.problem(), first.problem(), "{round}");
+        assert!(is_replayed(&again));
+        assert_eq!(
+            again.header("x-generation-id"),
+            first.header("x-generation-id")
+        );
+        if round == 0 {
+            app.restart().await;
+        }
+    }
+    assert_eq!(app.openai.calls().len(), calls + 1);
+    app.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_kept_any_more_is_not_painted_again() {
+    let app = App::start().await;
+    let key = app.live_key("1");
+    let body = small("b64_json");
+    named(&app.client, &key, "gone", &body).await.expect(200);
+    let balance = app.balance(&key).await;
+    let images = app.directory().join("data/images");
+    let mut removed = 0;
+    for hour in std::fs::read_dir(images).unwrap().flatten() {
+        for picture in std::fs::read_dir(hour.path())
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            std::fs::remove_file(picture.path()).unwrap();
+            removed += 1;
+        }
+    }
+    assert_eq!(removed, 1, "the picture was kept for its name");
+    let answer = named(&app.client, &key, "gone", &body).await.expect(410);
+    assert_eq!(answer.problem().code(), "replay_expired");
+    assert_eq!(app.openai.calls().len(), 1);
+    assert_eq!(app.balance(&key).await, balance);
+    app.finish().await;
+}
+
+/// The client left; its SDK comes again, twice, while the provider works and afterwards.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_repeats_of_an_sdk_join() {
+    let app = App::start().await;
+    let second = app.start_replica().await;
+    let key = app.live_key("1");
+    let body = small("url");
+    app.openai
+        .next(Behaviour::AnswerAfter(Duration::from_secs(2)));
+    let mut raw = Raw::connect(app.easel.port()).await;
+    raw.send(&Raw::post(GENERATIONS, &key.secret, &body.to_string()))
+        .await;
+    app.openai.wait_for_call().await;
+    drop(raw);
+    let first = again(&app.client, &key, 1, &body).await.expect(200);
+    let other = again(&second.client, &key, 2, &body).await.expect(200);
+    assert!(is_replayed(&first) && is_replayed(&other));
+    assert_eq!(
+        first.header("x-generation-id"),
+        other.header("x-generation-id")
+    );
+    assert_eq!(app.openai.calls().len(), 1);
+    assert_eq!(charges(&app).await, 1);
+    // Another body is no repeat, and neither is what does not say so.
+    app.openai.always(Behaviour::Answer);
+    let larger = json!({"model": "dall-e-2", "prompt": PROMPT, "size": "512x512"});
+    assert!(!is_replayed(
+        &again(&app.client, &key, 1, &larger).await.expect(200)
+    ));
+    assert!(!is_replayed(
+        &again(&app.client, &key, 0, &body).await.expect(200)
+    ));
+    second.stop().await;
+    app.finish().await;
+}
+
+/// Two requests that are equal on purpose, each repeated: two charges, and each generation told once a count.
+#[tokio::test(flavor = "multi_thread")]
+async fn equal_requests_with_their_repeats_stay_two() {
+    let app = App::start().await;
+    let second = app.start_replica().await;
+    let key = app.live_key("1");
+    let body = small("url");
+    app.openai
+        .always(Behaviour::AnswerAfter(Duration::from_secs(1)));
+    let mut left = Vec::new();
+    for _ in 0..2 {
+        let mut raw = Raw::connect(app.easel.port()).await;
+        raw.send(&Raw::post(GENERATIONS, &key.secret, &body.to_string()))
+            .await;
+        left.push(raw);
+    }
+    while app.openai.calls().len() < 2 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    drop(left);
+    for count in [1, 2] {
+        let (one, other) = tokio::join!(
+            again(&app.client, &key, count, &body),
+            again(&second.client, &key, count, &body)
+        );
+        let (one, other) = (one.expect(200), other.expect(200));
+        assert_ne!(
+            one.header("x-generation-id"),
+            other.header("x-generation-id")
+        );
+    }
+    assert_eq!(app.openai.calls().len(), 2);
+    assert_eq!(charges(&app).await, 2);
+    // A third client's repeat, whose first request never arrived.
+    assert!(!is_replayed(
+        &again(&app.client, &key, 1, &body).await.expect(200)
+    ));
+    second.stop().await;
+    app.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_one_is_done_again_for_an_sdk() {
+    let app = App::start().await;
+    let key = app.live_key("1");
+    app.openai.next(Behaviour::Reply(Reply::server_error()));
+    let body = small("url");
+    again(&app.client, &key, 0, &body)
+        .await
+        .expect(502)
+        .problem();
+    assert!(!is_replayed(
+        &again(&app.client, &key, 1, &body).await.expect(200)
+    ));
+    assert!(is_replayed(
+        &again(&app.client, &key, 2, &body).await.expect(200)
+    ));
+    assert_eq!(charges(&app).await, 1);
+    app.finish().await;
+}
+
+/// Who waits at another replica for one that was killed does the work itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_generation_of_a_killed_replica_is_done_again() {
+    let mut app = App::start().await;
+    let second = app.start_replica().await;
+    let key = app.live_key("1");
+    let body = small("url");
+    app.openai.next(Behaviour::Never);
+    let request = app
+        .client
+        .request(Method::POST, GENERATIONS)
+        .bearer_auth(&key.secret)
+        .header("idempotency-key", "survivor")
+        .header("content-type", "application/json")
+        .body(body.to_string());
+    let crash = async {
+        app.openai.wait_for_call().await;
+        let waiting = named(&second.client, &key, "survivor", &body);
+        let kill = async {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            app.easel.signal(rustix::process::Signal::KILL);
+        };
+        tokio::join!(waiting, kill).0
+    };
+    let (lost, answer) = tokio::join!(app.client.try_send(request), crash);
+    assert!(lost.is_err());
+    assert!(!is_replayed(&answer.expect(200)));
+    app.lost_a_call();
+    let mut states = app.database.texts("select status from generations").await;
+    states.sort();
+    assert_eq!(states, ["abandoned", "completed"]);
+    assert_eq!(charges(&app).await, 1);
+    second.stop().await;
+    app.easel.ended(Duration::from_secs(5)).await;
+    app.start_again().await;
+    app.finish().await;
+}
+
+/// A repeat counts as a request, and as nothing else.
+#[tokio::test(flavor = "multi_thread")]
+async fn repeats_count_as_requests_only() {
+    let app = App::start().await;
+    let key = app.create_key(&["--credit", "1", "--rpm", "3", "--ipm", "1"]);
+    let body = small("url");
+    named(&app.client, &key, "one", &body).await.expect(200);
+    named(&app.client, &key, "one", &body).await.expect(200);
+    named(&app.client, &key, "one", &body).await.expect(200);
+    let problem = named(&app.client, &key, "one", &body)
+        .await
+        .expect(429)
+        .problem();
+    assert!(
+        problem.message.contains("requests per minute"),
+        "{problem:?}"
+    );
+    app.finish().await;
+}

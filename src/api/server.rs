@@ -47,6 +47,12 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// be. (Its own default is 400 KiB for each connection; `OpenAI` asks for heads below 64 KiB.)
 const CONNECTION_BUFFER: usize = 128 * 1024;
 
+/// Exchanges at the same time on one HTTP/2 connection; more are refused in a way that clients may repeat.
+const MOST_STREAMS: u32 = 32;
+
+/// How much of one HTTP/2 answer may wait for a slow client in the HTTP library, which by default lets 400 KiB.
+const STREAM_BUFFER: usize = 64 * 1024;
+
 /// Serves until `stop` is cancelled, then stops accepting and waits for the exchanges in flight.
 /// Returns whether all of them finished in time.
 pub async fn serve(
@@ -61,7 +67,11 @@ pub async fn serve(
         .timer(TokioTimer::new())
         .max_buf_size(CONNECTION_BUFFER)
         .header_read_timeout(settings.header_timeout);
-    builder.http2().timer(TokioTimer::new());
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MOST_STREAMS)
+        .max_send_buf_size(STREAM_BUFFER);
     let builder = Arc::new(builder);
     let slots = Arc::new(Semaphore::new(settings.max_connections));
     let graceful = GracefulShutdown::new();
@@ -98,8 +108,9 @@ pub async fn serve(
             service_fn(move |mut request: http::Request<Incoming>| {
                 request.extensions_mut().insert(peer);
                 let exchange = activity.begin();
+                let version = request.version();
                 let answer = router.call(request);
-                async move { Ok::<_, Infallible>(exchange.ends_with(answer.await?)) }
+                async move { Ok::<_, Infallible>(exchange.ends_with(answer.await?, version)) }
             })
         };
         let connection = builder
@@ -113,6 +124,9 @@ pub async fn serve(
                 },
                 () = activity.silence(settings.header_timeout) => {
                     tracing::debug!("a connection was closed on which nothing happened");
+                }
+                () = activity.stall(settings.stall_timeout) => {
+                    tracing::debug!("a connection was closed whose answers nobody took");
                 }
             }
             drop(slot);
@@ -236,6 +250,59 @@ mod tests {
         sends.extend(b"\0\0\x0A\x01\x05\0\0\0\x01\x82\x86\x84\x41\x05easel");
         let heard = converse(&sends).await;
         assert!(heard.contains("painted"), "{heard}");
+    }
+
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+    /// A frame of HTTP/2 (RFC 9113, 4.1).
+    fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
+        let length = u8::try_from(payload.len()).unwrap();
+        [&[0, 0, length, kind, flags, 0, 0, 0, stream], payload].concat()
+    }
+
+    /// `GET /` (RFC 7541).
+    fn get_over_http2(stream: u8) -> Vec<u8> {
+        frame(1, 5, stream, b"\x82\x86\x84\x41\x05easel")
+    }
+
+    #[tokio::test]
+    async fn who_opens_no_window_over_http2_is_hung_up_on() {
+        // Settings: an initial window of nothing.
+        let mut sends = PREFACE.to_vec();
+        sends.extend(frame(4, 0, 0, &[0, 4, 0, 0, 0, 0]));
+        sends.extend((0..8).flat_map(|place| get_over_http2(2 * place + 1)));
+        let heard = converse(&sends).await;
+        assert!(!heard.contains("painted"), "{heard}");
+    }
+
+    #[tokio::test]
+    async fn exchanges_on_one_connection_are_bounded() {
+        let talk = async |mut socket: TcpStream| {
+            let mut sends = PREFACE.to_vec();
+            sends.extend(frame(4, 0, 0, &[]));
+            sends.extend((0..40).flat_map(|place| get_over_http2(2 * place + 1)));
+            socket.write_all(&sends).await.unwrap();
+            let (mut painted, mut refused) = (0, 0);
+            while painted + refused < 40 {
+                let mut head = [0; 9];
+                socket.read_exact(&mut head).await.unwrap();
+                let length = usize::from(head[1]) << 8 | usize::from(head[2]);
+                let mut payload = vec![0; length];
+                socket.read_exact(&mut payload).await.unwrap();
+                match head[3] {
+                    0 if payload == b"painted" => painted += 1,
+                    // A reset, REFUSED_STREAM.
+                    3 => {
+                        assert_eq!(payload, [0, 0, 0, 7]);
+                        refused += 1;
+                    }
+                    _ => {}
+                }
+            }
+            (painted, refused)
+        };
+        let counted = timeout(Duration::from_secs(10), with_server(talk)).await;
+        assert_eq!(counted.unwrap(), (32, 8));
     }
 
     #[cfg(target_os = "linux")]

@@ -9,7 +9,7 @@ use axum::{
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, header};
 use http_body::Body as _;
-use http_body_util::{BodyExt as _, Limited};
+use http_body_util::BodyExt as _;
 use serde_json::{Map, Value};
 use tokio::time::timeout;
 
@@ -37,16 +37,7 @@ impl FromRequest<App> for JsonObject {
 /// Another content type, a body that is too large or pauses for too long, or one that breaks off.
 pub(crate) async fn json_bytes(request: Request, limits: &Limits) -> Result<BytesMut, ApiError> {
     check_content_type(request.headers())?;
-    // A client that waits to be told to go on sends nothing after a refusal.
-    let waits = request.headers().contains_key(header::EXPECT);
-    let mut body = request.into_body();
-    match read(&mut body, limits).await {
-        Err(error @ ApiError::BodyTooLarge(_)) if !waits => {
-            discard(body).await;
-            Err(error)
-        }
-        read => read,
-    }
+    read(&mut request.into_body(), limits).await
 }
 
 fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
@@ -121,8 +112,7 @@ impl BodyReader<'_> {
     }
 }
 
-/// Has `work` read a body of at most `limit` bytes. When it refuses what it reads, the rest is read too,
-/// within bounds, so that the client gets to see the refusal.
+/// Has `work` read a body of at most `limit` bytes.
 ///
 /// # Errors
 /// Those of the body, [`ApiError::UploadTimeout`], and those of `work`.
@@ -132,7 +122,6 @@ pub(super) async fn read_upload<T>(
     limits: &Limits,
     work: impl AsyncFnOnce(&mut BodyReader<'_>) -> Result<T, ApiError>,
 ) -> Result<T, ApiError> {
-    let waits = request.headers().contains_key(header::EXPECT);
     let mut body = request.into_body();
     let mut reader = BodyReader {
         body: &mut body,
@@ -140,34 +129,10 @@ pub(super) async fn read_upload<T>(
         left: limit,
         idle_timeout: limits.body_idle_timeout,
     };
-    let read = match reader.check_length() {
-        Err(refusal) => Err(refusal),
-        Ok(()) => timeout(limits.upload_timeout, work(&mut reader))
-            .await
-            .unwrap_or(Err(ApiError::UploadTimeout(limits.upload_timeout))),
-    };
-    let is_over = matches!(
-        read,
-        Ok(_) | Err(ApiError::BodyTimeout(_) | ApiError::BodyBroken | ApiError::UploadTimeout(_))
-    );
-    // A client that waits to be told to go on sends nothing after a refusal.
-    if !is_over && !waits {
-        discard(body).await;
-    }
-    read
-}
-
-/// Reads on and forgets, within bounds: a client that is still writing when the connection closes sees a
-/// broken pipe instead of the refusal, and SDKs repeat the request.
-async fn discard(body: Body) {
-    const MOST_BYTES: usize = 64 * 1024 * 1024;
-    const LONGEST: Duration = Duration::from_secs(10);
-    let mut rest = Limited::new(body, MOST_BYTES);
-    // Whichever bound is met first, there is nothing left to do for this client.
-    let _ = timeout(LONGEST, async {
-        while let Some(Ok(_)) = rest.frame().await {}
-    })
-    .await;
+    reader.check_length()?;
+    timeout(limits.upload_timeout, work(&mut reader))
+        .await
+        .unwrap_or(Err(ApiError::UploadTimeout(limits.upload_timeout)))
 }
 
 /// Where and what, never the content.

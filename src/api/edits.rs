@@ -122,14 +122,7 @@ async fn read(
     let media_type = given.as_deref().unwrap_or_default();
     let media_type = media_type.split(';').next().unwrap_or_default().trim();
     let limits = &app.limits;
-    let mut asked = match asked {
-        Ok(asked) => asked,
-        Err(refusal) => {
-            // Read like the others, so that a client that is still sending sees the refusal.
-            let work = async |_: &mut BodyReader<'_>| Err(refusal);
-            return body::read_upload(request, limits.upload_bytes, limits, work).await;
-        }
-    };
+    let mut asked = asked?;
     if media_type.eq_ignore_ascii_case("multipart/form-data") {
         let content_type = given.as_deref().unwrap_or_default();
         let work =
@@ -146,7 +139,5 @@ async fn read(
         return Ok((asked, read));
     }
     let given = given.map(|given| super::error::excerpt(&given));
-    // The same.
-    let work = async |_: &mut BodyReader<'_>| Err(ApiError::UploadContentType(given));
-    body::read_upload(request, limits.upload_bytes, limits, work).await
+    Err(ApiError::UploadContentType(given))
 }

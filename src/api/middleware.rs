@@ -1,4 +1,5 @@
-//! What every exchange goes through: a request id, one log line, and an envelope even for a panic.
+//! What every exchange goes through: a request id, one log line, an envelope even for a panic, and a body that
+//! is read on when it is refused.
 
 use std::{panic::AssertUnwindSafe, sync::Arc};
 
@@ -12,7 +13,7 @@ use http::{HeaderName, HeaderValue};
 use tokio::time::Instant;
 use tracing::{Instrument, field::Empty, info_span};
 
-use super::ApiError;
+use super::{ApiError, unread};
 use crate::{ids::RequestId, telemetry::metrics::metrics};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -26,7 +27,8 @@ pub(super) struct ServedModel(pub(super) Arc<str>);
 
 /// Names the exchange, runs it, and logs one line about it. The line says which route it took, not which
 /// path: paths and queries carry signed links.
-pub(super) async fn exchange(mut request: Request, next: Next) -> Response {
+pub(super) async fn exchange(request: Request, next: Next) -> Response {
+    let mut request = unread::read_on(request);
     let id = RequestId::new();
     request.extensions_mut().insert(id);
     let route = request

@@ -30,6 +30,7 @@ mod router;
 pub mod server;
 mod source;
 mod stream;
+mod unread;
 mod uploads;
 
 use std::{sync::Arc, time::Duration};

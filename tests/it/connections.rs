@@ -382,3 +382,60 @@ async fn every_answer_has_its_own_request_id() {
     assert_eq!(ids.len(), 5);
     app.finish().await;
 }
+
+/// Uploads that are refused before they are read: who sends all of it before it looks gets the answer, not a
+/// broken pipe, and the connection serves the next request.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_upload_is_read_on() {
+    const UPLOAD: usize = 8 << 20;
+    let app = App::start().await;
+    let key = app.live_key("1");
+    let body = "x".repeat(UPLOAD);
+    for (method, path, secret, status) in [
+        ("POST", "/v1/images/edits", "ek_live_nobody", "401"),
+        ("POST", "/v1/images/generations", "ek_live_nobody", "401"),
+        ("POST", "/nov1/images/edits", &*key.secret, "404"),
+        ("PUT", "/v1/images/edits", &*key.secret, "405"),
+        ("POST", "/v1/images/edits", &*key.secret, "415"),
+        ("POST", "/v1/images/generations", &*key.secret, "413"),
+    ] {
+        let content_type = if status == "415" {
+            "text/plain"
+        } else {
+            "application/json"
+        };
+        let mut raw = Raw::connect(app.easel.port()).await;
+        raw.send(&format!(
+            "{method} {path} HTTP/1.1\r\nhost: easel\r\nauthorization: Bearer {secret}\r\n\
+             content-type: {content_type}\r\ncontent-length: {UPLOAD}\r\n\r\n"
+        ))
+        .await;
+        raw.send(&body).await;
+        raw.send("GET /healthz HTTP/1.1\r\nhost: easel\r\nconnection: close\r\n\r\n")
+            .await;
+        let answers = raw.read_to_end(Duration::from_secs(20)).await;
+        let expected = format!("HTTP/1.1 {status}");
+        assert!(answers.starts_with(&expected), "{path}: {answers}");
+        assert_eq!(answers.matches("HTTP/1.1 200").count(), 1, "{answers}");
+    }
+    app.finish().await;
+}
+
+/// The answer does not wait for the rest of the body.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_comes_before_the_upload_ends() {
+    let app = App::start().await;
+    let mut raw = Raw::connect(app.easel.port()).await;
+    let started = std::time::Instant::now();
+    raw.send(
+        "POST /v1/images/edits HTTP/1.1\r\nhost: easel\r\nauthorization: Bearer ek_live_nobody\r\n\
+         content-type: application/json\r\ncontent-length: 8388608\r\n\r\nthe beginning",
+    )
+    .await;
+    let answer = raw.read(1024).await;
+    assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
+    assert!(started.elapsed() < Duration::from_secs(2));
+    // And who never sends the rest is not waited for.
+    raw.read_to_end(Duration::from_secs(10)).await;
+    app.finish().await;
+}

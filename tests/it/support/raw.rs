@@ -37,6 +37,13 @@ impl Raw {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
+    /// What comes first, at most so many bytes.
+    pub(crate) async fn read(&mut self, most: usize) -> String {
+        let mut bytes = vec![0; most];
+        let length = self.0.read(&mut bytes).await.unwrap();
+        String::from_utf8_lossy(&bytes[..length]).into_owned()
+    }
+
     /// The head and body of a request with a JSON body.
     pub(crate) fn post(path: &str, key: &str, body: &str) -> String {
         format!(

@@ -1,5 +1,10 @@
 //! One client request is one charge (I8): who works under a name, and which repeat joins which generation.
 
+#![expect(
+    clippy::arithmetic_side_effects,
+    reason = "the model counts a few days of minutes"
+)]
+
 use futures_util::future::join_all;
 
 use super::*;
@@ -226,4 +231,207 @@ async fn a_repeat_of_what_failed_or_died_is_done_again() {
     assert!(books.ask(books.named("once", 3)).await.0);
     // A named one is found by its name only.
     assert!(books.ask(books.repeat(1, 3)).await.0);
+}
+
+/// Any interleaving of requests, ends, crashes and time charges a request once (I8).
+mod any_interleaving {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const REPLICAS: usize = 2;
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        /// Asks under one of a few names, at one of the replicas, for one of two things.
+        Named(usize, u8, u8),
+        /// Asks without a name, so often before.
+        Repeat(usize, u16, u8),
+        /// Ends an open one: charged, refused, or failed.
+        Capture(usize),
+        Refuse(usize),
+        Fail(usize),
+        Crash(usize),
+        /// Minutes pass.
+        Wait(u64),
+        Forget,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let open = || any::<prop::sample::Index>().prop_map(|place| place.index(1000));
+        prop_oneof![
+            6 => (0..REPLICAS, 0..3_u8, 0..2_u8).prop_map(|(at, name, asks)| Step::Named(at, name, asks)),
+            6 => (0..REPLICAS, 0..3_u16, 0..2_u8).prop_map(|(at, count, asks)| Step::Repeat(at, count, asks)),
+            4 => open().prop_map(Step::Capture),
+            1 => open().prop_map(Step::Refuse),
+            2 => open().prop_map(Step::Fail),
+            1 => (0..REPLICAS).prop_map(Step::Crash),
+            1 => (1..20_u64).prop_map(Step::Wait),
+            1 => Just(Step::Wait(24 * 60)),
+            1 => Just(Step::Forget),
+        ]
+    }
+
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    enum State {
+        Open(usize),
+        Charged,
+        Refused,
+        Failed,
+    }
+
+    #[derive(Debug)]
+    struct Known {
+        state: State,
+        asks: u8,
+        /// Only one that has no name can be joined.
+        name: Option<u8>,
+        begun: u64,
+        counts: Vec<u16>,
+    }
+
+    struct World {
+        books: Books,
+        replicas: Vec<Ledger>,
+        minute: u64,
+        known: BTreeMap<GenerationId, Known>,
+        names: BTreeMap<u8, GenerationId>,
+        open: BTreeMap<GenerationId, Hold>,
+    }
+
+    impl World {
+        async fn run(&mut self, step: Step) {
+            match step {
+                Step::Named(at, name, asks) => self.named(at, name, asks).await,
+                Step::Repeat(at, count, asks) => self.repeat(at, count, asks).await,
+                Step::Capture(place) => self.end(place, State::Charged).await,
+                Step::Refuse(place) => self.end(place, State::Refused).await,
+                Step::Fail(place) => self.end(place, State::Failed).await,
+                Step::Crash(dead) => {
+                    let id = self.replicas[dead].replica;
+                    self.books.ledger.sweep_replica(id).await.unwrap();
+                    self.replicas[dead] = self.books.replica();
+                    for (generation, known) in &mut self.known {
+                        if known.state == State::Open(dead) {
+                            known.state = State::Failed;
+                            self.open.remove(generation);
+                        }
+                    }
+                }
+                Step::Wait(minutes) => {
+                    self.books.wait(Duration::from_mins(minutes));
+                    self.minute += minutes;
+                }
+                Step::Forget => {
+                    self.books.ledger.forget_claims().await.unwrap();
+                }
+            }
+        }
+
+        async fn named(&mut self, at: usize, name: u8, asks: u8) {
+            let new = self.books.named(&format!("name {name}"), asks);
+            let generation = new.generation;
+            let outcome = hold(&self.replicas[at], new).await;
+            let before = self.names.get(&name).copied();
+            let before = before.filter(|before| self.minute - self.known[before].begun < 24 * 60);
+            match before.map(|before| (before, &self.known[&before])) {
+                Some((_, known)) if known.asks != asks => {
+                    assert!(
+                        matches!(outcome, Err(LedgerError::NameTaken)),
+                        "{outcome:?}"
+                    );
+                }
+                Some((before, known)) if known.state != State::Failed => {
+                    assert!(
+                        matches!(outcome, Err(LedgerError::Repeated(same)) if same == before),
+                        "{outcome:?}"
+                    );
+                }
+                _ => {
+                    self.begin(at, outcome.unwrap(), asks, Some(name), 0);
+                    self.names.insert(name, generation);
+                }
+            }
+        }
+
+        async fn repeat(&mut self, at: usize, count: u16, asks: u8) {
+            let outcome = hold(&self.replicas[at], self.books.repeat(count, asks)).await;
+            let minute = self.minute;
+            let joined = self.known.iter_mut().rev().find(|(_, known)| {
+                count > 0
+                    && known.name.is_none()
+                    && known.asks == asks
+                    && minute - known.begun < 15
+                    && !matches!(known.state, State::Failed | State::Refused)
+                    && !known.counts.contains(&count)
+            });
+            match joined {
+                Some((before, known)) => {
+                    known.counts.push(count);
+                    assert!(
+                        matches!(outcome, Err(LedgerError::Repeated(same)) if same == *before),
+                        "{outcome:?}"
+                    );
+                }
+                None => self.begin(at, outcome.unwrap(), asks, None, count),
+            }
+        }
+
+        fn begin(&mut self, at: usize, hold: Hold, asks: u8, name: Option<u8>, count: u16) {
+            let known = Known {
+                state: State::Open(at),
+                asks,
+                name,
+                begun: self.minute,
+                counts: (count > 0).then_some(count).into_iter().collect(),
+            };
+            self.known.insert(hold.generation, known);
+            self.open.insert(hold.generation, hold);
+        }
+
+        async fn end(&mut self, place: usize, state: State) {
+            let count = self.open.len();
+            let Some(generation) = self.open.keys().nth(place % count.max(1)).copied() else {
+                return;
+            };
+            let hold = self.open.remove(&generation).unwrap();
+            let known = self.known.get_mut(&generation).unwrap();
+            known.state = state;
+            let mut settlement = match state {
+                State::Charged => capture(hold, &["0.1"]),
+                _ => release(hold),
+            };
+            let name = known.name.map(|name| format!("name {name}"));
+            settlement.replay = Replay {
+                answer: (state != State::Failed).then(|| "{}".to_owned()),
+                claim: name.map(|name| (self.books.key.id, name)),
+            };
+            settle(&self.books.ledger, &settlement).await.unwrap();
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 5, max_shrink_iters: 100, ..ProptestConfig::default() })]
+
+        #[test]
+        fn charges_a_request_once(steps in prop::collection::vec(step(), 80..200)) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let books = Books::with("1000").await;
+                let replicas = (0..REPLICAS).map(|_| books.replica()).collect();
+                let (known, names, open) = Default::default();
+                let mut world = World { books, replicas, minute: 0, known, names, open };
+                for step in steps {
+                    world.run(step).await;
+                }
+                let charged = world.known.values().filter(|known| known.state == State::Charged);
+                let charged = i64::try_from(charged.count()).unwrap();
+                let charges = "select count(*) from ledger_entries where kind = 'charge'";
+                assert_eq!(world.books.count(charges).await, charged);
+                assert_eq!(world.books.ledger.reconcile().await.unwrap(), []);
+            });
+        }
+    }
 }

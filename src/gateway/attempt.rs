@@ -9,7 +9,6 @@ use std::{num::NonZeroU8, sync::OnceLock, time::Duration};
 
 use futures_util::{StreamExt, stream};
 use tokio::time::{Instant, timeout_at};
-use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info_span};
 
 use super::{
@@ -180,8 +179,7 @@ async fn call_route(
                         ServedCall::not_made(call.n, ProviderError::clone(why)),
                     );
                 }
-                let left = outlet.client_left();
-                let once = || call_once(rooms, mode, candidacy, call.clone(), exposure, left);
+                let once = || call_once(rooms, mode, candidacy, call.clone(), exposure, outlet);
                 let (attempt, mut served) = once().await;
                 let mut attempts = vec![attempt];
                 let has_shown = outlet.has_begun() && matches!(exposure, Exposure::Flowing(_));
@@ -238,7 +236,7 @@ async fn call_once(
     candidacy: &Candidacy,
     call: Call,
     exposure: Exposure<'_>,
-    client_left: &CancellationToken,
+    outlet: &Outlet,
 ) -> (ledger::Attempt, ServedCall) {
     let started_at = rooms.clock.now();
     let clock = Instant::now();
@@ -258,7 +256,7 @@ async fn call_once(
                 let kind = ErrorKind::Timeout { sent: true };
                 Err(ProviderError::new(kind, "the provider did not answer in time"))
             }),
-            () = client_left.cancelled(), if candidacy.cancel_on_disconnect => {
+            () = outlet.everybody_left(), if candidacy.cancel_on_disconnect => {
                 Err(ProviderError::new(ErrorKind::Cancelled, "the client left"))
             }
         }

@@ -584,3 +584,47 @@ async fn repeats_count_as_requests_only() {
     );
     app.finish().await;
 }
+
+/// Where a provider is hung up on when its client leaves, a repeat that waits is a client too.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repeat_that_waits_keeps_the_provider_at_work() {
+    let app = App::builder()
+        .await
+        .set("providers.openai.on_disconnect", "cancel")
+        .start()
+        .await;
+    let key = app.live_key("1");
+    let body = small("url");
+    app.openai
+        .next(Behaviour::AnswerAfter(Duration::from_secs(2)));
+    let mut raw = Raw::connect(app.easel.port()).await;
+    raw.send(&Raw::post(GENERATIONS, &key.secret, &body.to_string()))
+        .await;
+    app.openai.wait_for_call().await;
+    let leave = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        drop(raw);
+    };
+    let (joined, ()) = tokio::join!(again(&app.client, &key, 1, &body), leave);
+    assert!(is_replayed(&joined.expect(200)));
+    assert_eq!(app.openai.calls().len(), 1);
+
+    // Nobody waits: it is dropped, and done again for who comes later.
+    app.openai.next(Behaviour::Never);
+    let other = json!({"model": "dall-e-2", "prompt": PROMPT, "size": "512x512"});
+    let mut raw = Raw::connect(app.easel.port()).await;
+    raw.send(&Raw::post(GENERATIONS, &key.secret, &other.to_string()))
+        .await;
+    while app.openai.calls().len() < 2 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    drop(raw);
+    let failed = "select count(*) from generations where status = 'failed'";
+    while app.database.number(failed).await == 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(!is_replayed(
+        &again(&app.client, &key, 1, &other).await.expect(200)
+    ));
+    app.finish().await;
+}

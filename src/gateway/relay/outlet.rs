@@ -138,9 +138,10 @@ impl Outlet {
         !self.client_left.is_cancelled() && !self.is_torn.load(Ordering::Relaxed)
     }
 
-    /// When nobody does any more.
-    pub(in crate::gateway) fn client_left(&self) -> &CancellationToken {
-        &self.client_left
+    /// When nobody does any more, and nobody who asked for the same waits for what comes of it.
+    pub(in crate::gateway) async fn everybody_left(&self) {
+        self.client_left.cancelled().await;
+        self.lead.nobody_waits().await;
     }
 
     /// Drops what was held back for a route that failed.

@@ -63,7 +63,7 @@ pub(super) struct Repeats {
 #[derive(Debug)]
 struct Running {
     hash: Option<RequestHash>,
-    heard: watch::Receiver<Option<Echo>>,
+    tell: watch::Sender<Option<Echo>>,
 }
 
 /// The first of its name. Dropped, it is no more, and whoever waits for it learns that.
@@ -117,12 +117,12 @@ impl Repeats {
             if hash.is_some() && before.hash != hash {
                 return Err(GatewayError::IdempotencyConflict);
             }
-            return Ok(Place::Behind(before.heard.clone()));
+            return Ok(Place::Behind(before.tell.subscribe()));
         }
-        let (tell, heard) = watch::channel(None);
+        let tell = watch::Sender::new(None);
         for name in &names {
-            let heard = heard.clone();
-            running.insert(name.clone(), Running { hash, heard });
+            let tell = tell.clone();
+            running.insert(name.clone(), Running { hash, tell });
         }
         Ok(Place::First(Lead {
             repeats: Arc::clone(self),
@@ -147,6 +147,11 @@ impl Lead {
             }
             is_first
         });
+    }
+
+    /// When nobody waits for the answer but, perhaps, the one who asked first.
+    pub(super) async fn nobody_waits(&self) {
+        self.tell.closed().await;
     }
 
     /// The last word to the one who asked.

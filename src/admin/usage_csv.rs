@@ -37,9 +37,9 @@ pub(crate) fn write(groups: &[UsageGroup], sums: &[UsageSum]) -> Result<Vec<u8>,
         let mut cells = Vec::new();
         for group in groups {
             let (of, name) = sum.group(*group);
-            cells.push(of.unwrap_or_default().to_owned());
+            cells.push(cell(of.unwrap_or_default()));
             if name_title(*group, groups.len()).is_some() {
-                cells.push(name.unwrap_or_default().to_owned());
+                cells.push(cell(name.unwrap_or_default()));
             }
         }
         cells.extend([
@@ -55,6 +55,15 @@ pub(crate) fn write(groups: &[UsageGroup], sums: &[UsageSum]) -> Result<Vec<u8>,
     writer
         .into_inner()
         .map_err(|error| SheetError::Csv(error.into_error().into()))
+}
+
+/// A text that others have chosen: what a spreadsheet would take for a formula begins with an apostrophe.
+pub(crate) fn cell(text: &str) -> String {
+    if text.starts_with(['=', '+', '-', '@', '\t', '\r', '\n']) {
+        format!("'{text}")
+    } else {
+        text.to_owned()
+    }
 }
 
 /// The column of a group's names: `name`, unless there may be two of them.
@@ -87,6 +96,17 @@ mod tests {
             cost: NanoUsd::parse("0.066").unwrap(),
             upstream_cost: NanoUsd::parse("0.06").unwrap(),
         }
+    }
+
+    #[test]
+    fn a_name_is_no_formula() {
+        for name in ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1"] {
+            assert_eq!(cell(name), format!("'{name}"));
+        }
+        assert_eq!(cell("a=b"), "a=b");
+        let sheet = write(&[UsageGroup::Account], &[sum(Some("acc_1"), Some("=1+1"))]).unwrap();
+        let sheet = String::from_utf8(sheet).unwrap();
+        assert!(sheet.contains("acc_1,'=1+1,live"), "{sheet}");
     }
 
     #[test]

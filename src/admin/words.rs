@@ -81,9 +81,13 @@ impl FromStr for Name {
 
     fn from_str(text: &str) -> Result<Self, ValueError> {
         let kept = clean(text);
-        if kept.trim().is_empty() || kept.chars().count() > LONGEST_NAME_CHARS {
+        // Names are printed on terminals, where an escape is a command.
+        if kept.trim().is_empty()
+            || kept.chars().count() > LONGEST_NAME_CHARS
+            || kept.chars().any(char::is_control)
+        {
             return Err(ValueError {
-                expected: "a name of 1 to 255 characters",
+                expected: "a name of 1 to 255 characters, none of them a control character",
             });
         }
         Ok(Self(kept))
@@ -285,7 +289,16 @@ mod tests {
         let parse = |text: &str| text.parse::<Name>().ok().map(|name| name.0);
         assert_eq!(parse("a\0b").as_deref(), Some("ab"));
         assert!(parse(&"ä".repeat(255)).is_some());
-        for refused in ["", " ", "\0", &"a".repeat(256)] {
+        for refused in [
+            "",
+            " ",
+            "\0",
+            "a\u{1b}[2J",
+            "a\x07",
+            "a\nb",
+            "\u{9b}2J",
+            &"a".repeat(256),
+        ] {
             assert_eq!(parse(refused), None, "{refused:?}");
         }
     }

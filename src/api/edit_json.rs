@@ -140,7 +140,8 @@ impl Reading<'_> {
                 Some(Text::Picture(url)) => {
                     let (slot, upload) = url.finish(self.app).await?;
                     self.uploads.add(slot, upload);
-                    self.value(Json::Bool(true));
+                    // What is kept of a picture, and nothing else keeps: any other string here is a picture.
+                    self.value(Json::String(String::new()));
                     Ok(())
                 }
                 None => Ok(()),
@@ -293,7 +294,7 @@ fn check_reference(name: &str, reference: &Json) -> Result<(), ApiError> {
         let field = format!("{name}.{}", excerpt(member));
         match (member.as_str(), value) {
             // A string that has been taken for a picture.
-            (IMAGE_URL, Json::Bool(true)) | (FILE_ID, Json::Null) => {}
+            (IMAGE_URL, Json::String(_)) | (FILE_ID, Json::Null) => {}
             (IMAGE_URL, other) => return Err(wrong_type(&field, "a string", other)),
             (FILE_ID, _) => {
                 return Err(ApiError::Parameter(Violation::named(

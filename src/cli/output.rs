@@ -9,9 +9,16 @@ use serde::Serialize;
 pub(super) fn line(text: impl AsRef<str>) {
     let mut stdout = io::stdout().lock();
     // Whoever closed the pipe has read enough.
-    writeln!(stdout, "{}", text.as_ref())
+    let text = obeyed_by_none(text.as_ref());
+    writeln!(stdout, "{text}")
         .and_then(|()| stdout.flush())
         .ok();
+}
+
+/// Lines without what a terminal would obey: names in them were chosen by others.
+fn obeyed_by_none(text: &str) -> String {
+    let is_command = |character: char| character.is_control() && !matches!(character, '\n' | '\t');
+    text.replace(is_command, "\u{FFFD}")
 }
 
 /// Prints text that ends its own lines.
@@ -42,12 +49,20 @@ where
         .set_content_arrangement(ContentArrangement::Disabled)
         .set_header(titles);
     for row in rows {
-        table.add_row(row);
+        table.add_row(row.into_iter().map(printable));
     }
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
     }
     line(table.trim_fmt());
+}
+
+/// Text that others have chosen, without what a terminal would obey or a line would break at.
+fn printable(mut text: String) -> String {
+    if text.contains(char::is_control) {
+        text = text.replace(char::is_control, "\u{FFFD}");
+    }
+    text
 }
 
 /// Prints a warning to stderr.
@@ -80,6 +95,16 @@ mod tests {
     use anyhow::anyhow;
 
     use super::*;
+
+    #[test]
+    fn cells_command_no_terminal() {
+        let name = "a\u{1b}[2J\x07\r\nb\u{9b}c".to_owned();
+        assert_eq!(
+            printable(name),
+            "a\u{FFFD}[2J\u{FFFD}\u{FFFD}\u{FFFD}b\u{FFFD}c"
+        );
+        assert_eq!(printable("Ünïcode ✓".to_owned()), "Ünïcode ✓");
+    }
 
     #[test]
     fn a_cause_is_told_once() {

@@ -474,6 +474,14 @@ async fn what_is_wrong_with_the_json_is_said_by_name() {
             (400, "images[0].image_url", "invalid_type"),
         ),
         (
+            base(json!([good, {"image_url": true}])),
+            (400, "images[1].image_url", "invalid_type"),
+        ),
+        (
+            with("mask", json!({"image_url": true})),
+            (400, "mask.image_url", "invalid_type"),
+        ),
+        (
             base(json!([{"file_id": "file-1"}])),
             (400, "images[0].file_id", "unsupported_parameter"),
         ),

@@ -4,6 +4,7 @@ use chrono::SecondsFormat;
 use serde_json::{Value, json};
 
 use crate::{
+    admin::usage_csv,
     cli::output,
     ledger::{AttemptFilter, Ledger, ListedAttempt},
 };
@@ -89,7 +90,7 @@ fn csv(found: &[ListedAttempt]) -> anyhow::Result<String> {
         let document = document(listed);
         writer.write_record(COLUMNS.map(|column| match &document[column] {
             Value::Null => String::new(),
-            Value::String(text) => text.clone(),
+            Value::String(text) => usage_csv::cell(text),
             other => other.to_string(),
         }))?;
     }

@@ -12,6 +12,7 @@ const TRAILER: u8 = 0x3B;
 
 #[derive(Debug, Default)]
 pub(super) struct Gif {
+    /// The screen, and what frames have beyond it: some decoders enlarge it for them, and pixels are paid for.
     pub(super) size: Option<ImageSize>,
     at: At,
     has_frame: bool,
@@ -63,6 +64,11 @@ impl Gif {
             },
             At::Frame => {
                 self.has_frame = true;
+                let [right, bottom] = [0, 2].map(|at| le16(bytes, at) + le16(bytes, at + 4));
+                let (width, height) = self
+                    .size
+                    .map_or((0, 0), |screen| (screen.width.get(), screen.height.get()));
+                self.size = size_of(width.max(right), height.max(bottom))?;
                 self.at = At::FirstSubBlock;
                 Ok(Want::Bytes {
                     skip: colour_table(last),

@@ -234,6 +234,20 @@ fn gif_structure() {
 }
 
 #[test]
+fn a_gif_is_as_large_as_its_largest_frame() {
+    let mut gif = samples::gif();
+    let size = |gif: &[u8]| sniff([gif]).map(|info| info.size);
+    let screen = ImageSize::new(67, 43);
+    assert_eq!(size(&gif), Ok(screen));
+    let frame = find(&gif, &[0x2C, 0, 0, 0, 0, 1, 0, 1, 0, 0]);
+    // 1 from the left, 2000 wide; 3 high is less than the screen.
+    gif[frame + 1..frame + 9].copy_from_slice(&[1, 0, 0, 0, 0xD0, 0x07, 3, 0]);
+    assert_eq!(size(&gif), Ok(ImageSize::new(2001, 43)));
+    gif[frame + 1..frame + 9].copy_from_slice(&[0xFF; 8]);
+    check(&gif, Err("a side is longer than 65535 pixels"));
+}
+
+#[test]
 fn svg_structure() {
     let size = |text: &str| sniff([text.as_bytes()]).map(|info| info.size);
     for (text, expected) in [

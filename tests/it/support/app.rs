@@ -1,7 +1,7 @@
 //! One Easel for one test: its own database, directory, fake upstream and process. `finish` proves the
 //! books, and a test that forgets it fails.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -125,7 +125,16 @@ impl App {
             .iter()
             .map(|(name, value)| (name.as_str(), value.as_str()))
             .collect();
-        run_easel(self.directory.path(), &arguments, &environment)
+        let output = run_easel(self.directory.path(), &arguments, &environment);
+        // What a command changes about a key holds everywhere within a second, not at once.
+        if matches!(arguments[1], "update" | "revoke" | "rotate") {
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "commands block their test as well"
+            )]
+            std::thread::sleep(Duration::from_secs(1));
+        }
+        output
     }
 
     pub(crate) fn config_file(&self) -> PathBuf {

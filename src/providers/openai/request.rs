@@ -96,11 +96,11 @@ impl Saying<'_> {
             request.output_format,
             OutputFormat::as_str,
         )?;
-        body.word(
-            Parameter::Moderation,
-            request.moderation,
-            Moderation::as_str,
-        )?;
+        // `auto` is what holds where there is no field for it.
+        let moderation = request.moderation.filter(|asked| {
+            asked.value != Moderation::Auto || self.endpoint.takes(Parameter::Moderation)
+        });
+        body.word(Parameter::Moderation, moderation, Moderation::as_str)?;
         body.word(
             Parameter::InputFidelity,
             request.input_fidelity,
@@ -127,7 +127,10 @@ impl Saying<'_> {
         {
             body.set(Parameter::SafetyIdentifier, identifier.as_str());
         }
-        if let Some(user) = &request.user {
+        // A form that has only the older field gets the newer one's name in it, which wins where both are given.
+        let newer = request.safety_identifier.as_ref();
+        let newer = newer.filter(|_| !self.endpoint.takes(Parameter::SafetyIdentifier));
+        if let Some(user) = newer.or(request.user.as_ref()) {
             body.set(Parameter::User, user.as_str());
         }
         if let Some(format) = self.translation.response_format {

@@ -132,6 +132,26 @@ async fn dall_e_is_asked_for_base64_and_varies() {
         file("image", "image.png", "image/png"),
     ];
     assert_eq!(parts, expected);
+
+    // Its form has only the older of the end user's two names.
+    let written = json!({
+        "model": "dall-e-2", "prompt": "An otter", "size": "256x256", "safety_identifier": "s-1", "user": "u-1",
+    });
+    let (_, parts) = sent(&call_for(&written, Task::Vary(Arc::new(upload(4, 4))))).await;
+    assert!(parts.contains(&text("user", "s-1")), "{parts:?}");
+    let (_, parts) = sent(&call_for(&written, edit(vec![upload(4, 4)], None))).await;
+    assert!(
+        parts.contains(&text("safety_identifier", "s-1")),
+        "{parts:?}"
+    );
+    assert!(parts.contains(&text("user", "u-1")), "{parts:?}");
+}
+
+#[tokio::test]
+async fn the_usual_moderation_is_not_said_to_forms() {
+    let written = json!({ "model": "gpt-image-2", "prompt": "An otter", "moderation": "auto" });
+    let (_, parts) = sent(&call_for(&written, edit(vec![upload(4, 4)], None))).await;
+    assert!(!format!("{parts:?}").contains("moderation"), "{parts:?}");
 }
 
 #[tokio::test]

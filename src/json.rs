@@ -7,8 +7,8 @@
 //! (All looked at in November 2026.)
 //!
 //! Memory is bounded whatever arrives: names and scalars have caps, nesting is a bit a level. It knows
-//! nothing of pictures. Stricter than needed it is not: raw control characters in strings and stray bytes
-//! after the document pass.
+//! nothing of pictures. Stricter than needed it is not: raw control characters in strings pass, and what follows
+//! the document too, unless that was asked for.
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -79,7 +79,7 @@ enum State {
     InName,
     InString,
     InScalar,
-    /// The document is complete; whatever follows is ignored.
+    /// The document is complete; whatever follows is ignored, or refused by who reads strictly.
     Done,
 }
 
@@ -105,6 +105,8 @@ pub(crate) struct Tokenizer {
     depth: u32,
     text: Vec<u8>,
     text_overflowed: bool,
+    /// Whether nothing may follow the document.
+    ends: bool,
 }
 
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
@@ -120,6 +122,15 @@ impl Tokenizer {
             depth: 0,
             text: Vec::new(),
             text_overflowed: false,
+            ends: false,
+        }
+    }
+
+    /// One that refuses what follows the document.
+    pub(crate) fn strict() -> Self {
+        Self {
+            ends: true,
+            ..Self::new()
         }
     }
 
@@ -167,6 +178,10 @@ impl Tokenizer {
                     return Ok(None);
                 }
                 State::Done => {
+                    let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\n' | b'\r');
+                    if self.ends && !self.input.iter().all(is_blank) {
+                        return Err(JsonError::Syntax);
+                    }
                     self.input.clear();
                     return Ok(None);
                 }
@@ -551,6 +566,29 @@ mod tests {
             (r#"{"a":1,"a":2}"#, "{a=1;a=2;^"),
         ] {
             check(document, Ok(expected));
+        }
+    }
+
+    #[test]
+    fn what_follows_is_refused_by_the_strict() {
+        for (first, second, expected) in [
+            ("{}", " \n", Ok(None)),
+            ("{}x", "", Err(JsonError::Syntax)),
+            ("{}", "{}", Err(JsonError::Syntax)),
+        ] {
+            let mut tokenizer = Tokenizer::strict();
+            let mut end = Ok(None);
+            for chunk in [first, second] {
+                tokenizer.push(Bytes::from(chunk));
+                while let Ok(Some(_)) = {
+                    end = tokenizer.next();
+                    &end
+                } {}
+                if end.is_err() {
+                    break;
+                }
+            }
+            assert_eq!(end, expected, "{first}{second}");
         }
     }
 

@@ -1,6 +1,6 @@
 //! Reading a JSON body: bounded in size, and in how long it may pause.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use axum::{
     body::Body,
@@ -14,6 +14,12 @@ use serde_json::{Map, Value};
 use tokio::time::timeout;
 
 use super::{ApiError, App, Limits};
+use crate::{
+    catalog::Violation,
+    json::{JsonError, Token, Tokenizer},
+};
+
+const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
 /// The JSON object of a request's body, and the bytes that it was.
 pub(super) struct JsonObject(pub(super) Map<String, Value>, pub(super) BytesMut);
@@ -23,12 +29,46 @@ impl FromRequest<App> for JsonObject {
 
     async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
         let bytes = json_bytes(request, &app.limits).await?;
-        match serde_json::from_slice(&bytes) {
-            Ok(Value::Object(object)) => Ok(Self(object, bytes)),
+        let document = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&bytes);
+        match serde_json::from_slice(document) {
+            Ok(Value::Object(object)) => {
+                check_names(document)?;
+                Ok(Self(object, bytes))
+            }
             Ok(_) => Err(ApiError::NotAnObject),
             Err(error) => Err(ApiError::Json(describe(&error))),
         }
     }
+}
+
+/// Refuses a document in which a name is there twice: which of the two was meant, nobody knows.
+fn check_names(document: &[u8]) -> Result<(), ApiError> {
+    let malformed = |error: JsonError| ApiError::Json(error.to_string());
+    let mut tokenizer = Tokenizer::strict();
+    tokenizer.push(Bytes::copy_from_slice(document));
+    let mut names = Vec::new();
+    while let Some(token) = tokenizer.next().map_err(malformed)? {
+        match token {
+            Token::Begin(_) => names.push(BTreeSet::new()),
+            Token::End => drop(names.pop()),
+            Token::Name => {
+                let name = tokenizer.text();
+                let known = names.last_mut();
+                if known.is_some_and(|known| !known.insert(name.to_owned())) {
+                    return Err(duplicate(name));
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// The refusal of a member that is there twice.
+pub(super) fn duplicate(name: &str) -> ApiError {
+    let shown = super::error::excerpt(name);
+    let message = format!("Duplicate parameter: '{shown}'. It is there twice.");
+    ApiError::Parameter(Violation::named(&shown, "duplicate_parameter", message))
 }
 
 /// The bytes of a request's JSON body, read within the limits.
@@ -36,8 +76,20 @@ impl FromRequest<App> for JsonObject {
 /// # Errors
 /// Another content type, a body that is too large or pauses for too long, or one that breaks off.
 pub(crate) async fn json_bytes(request: Request, limits: &Limits) -> Result<BytesMut, ApiError> {
+    check_encoding(request.headers())?;
     check_content_type(request.headers())?;
     read(&mut request.into_body(), limits).await
+}
+
+/// Bodies are taken as they are.
+fn check_encoding(headers: &HeaderMap) -> Result<(), ApiError> {
+    match headers.get(header::CONTENT_ENCODING) {
+        Some(given) if !given.as_bytes().eq_ignore_ascii_case(b"identity") => {
+            let given = given.to_str().unwrap_or("unreadable");
+            Err(ApiError::ContentEncoding(super::error::excerpt(given)))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
@@ -122,6 +174,7 @@ pub(super) async fn read_upload<T>(
     limits: &Limits,
     work: impl AsyncFnOnce(&mut BodyReader<'_>) -> Result<T, ApiError>,
 ) -> Result<T, ApiError> {
+    check_encoding(request.headers())?;
     let mut body = request.into_body();
     let mut reader = BodyReader {
         body: &mut body,

@@ -10,7 +10,7 @@ use serde_json::{Map, Value as Json};
 use super::{
     ApiError, App,
     asked::Asked,
-    body::BodyReader,
+    body::{self, BodyReader},
     error::excerpt,
     uploads::{DataUrl, Slot, Uploads, invalid_type},
 };
@@ -36,7 +36,7 @@ pub(super) async fn read(
     body: &mut BodyReader<'_>,
     asked: &mut Asked,
 ) -> Result<(Map<String, Json>, Uploads), ApiError> {
-    let mut tokenizer = Tokenizer::new();
+    let mut tokenizer = Tokenizer::strict();
     let mut reading = Reading {
         app,
         stack: Vec::new(),
@@ -177,13 +177,7 @@ impl Reading<'_> {
             return Err(malformed(JsonError::Syntax));
         };
         if members.contains_key(given) {
-            let shown = excerpt(given);
-            let message = format!("Duplicate parameter: '{shown}'. It is there twice.");
-            return Err(ApiError::Parameter(Violation::named(
-                &shown,
-                "duplicate_parameter",
-                message,
-            )));
+            return Err(body::duplicate(given));
         }
         if at_the_top && given == "image" {
             let message = "Unknown parameter: 'image'. In JSON it is 'images': [{\"image_url\": \
@@ -294,7 +288,7 @@ fn check_reference(name: &str, reference: &Json) -> Result<(), ApiError> {
         let field = format!("{name}.{}", excerpt(member));
         match (member.as_str(), value) {
             // A string that has been taken for a picture.
-            (IMAGE_URL, Json::String(_)) | (FILE_ID, Json::Null) => {}
+            (IMAGE_URL, Json::String(_)) | (IMAGE_URL | FILE_ID, Json::Null) => {}
             (IMAGE_URL, other) => return Err(wrong_type(&field, "a string", other)),
             (FILE_ID, _) => {
                 return Err(ApiError::Parameter(Violation::named(
@@ -315,7 +309,7 @@ fn check_reference(name: &str, reference: &Json) -> Result<(), ApiError> {
             }
         }
     }
-    if members.contains_key(IMAGE_URL) {
+    if members.get(IMAGE_URL).is_some_and(Json::is_string) {
         Ok(())
     } else {
         let field = format!("{name}.{IMAGE_URL}");

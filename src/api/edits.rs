@@ -7,7 +7,7 @@ use axum::{
     extract::{Request, State},
     response::Response,
 };
-use http::header;
+use http::{HeaderMap, header};
 use serde_json::{Map, Value as Json};
 
 use super::{
@@ -21,11 +21,13 @@ use super::{
 };
 use crate::{
     catalog::Violation,
-    gateway::Order,
+    gateway::{GatewayError, Order},
     ids::RequestId,
     keys::ApiKey,
     providers::{Inputs, Task},
 };
+
+const JSON: &str = "application/json";
 
 /// `POST /v1/images/edits`
 pub(super) async fn edit(
@@ -35,6 +37,7 @@ pub(super) async fn edit(
     asked: Result<Asked, ApiError>,
     body: Request,
 ) -> Result<Response, ApiError> {
+    let is_json = media_type(body.headers()).eq_ignore_ascii_case(JSON);
     let read = read(&app, asked, body)
         .await
         .and_then(|(asked, (object, uploads))| {
@@ -45,7 +48,8 @@ pub(super) async fn edit(
             let task = Task::Edit(Arc::new(Inputs { images, mask }));
             Ok((asked, object, task))
         });
-    perform(&app, request, key, read).await
+    let answered = perform(&app, request, key, read).await;
+    answered.map_err(|refusal| if is_json { in_json(refusal) } else { refusal })
 }
 
 /// `POST /v1/images/variations`
@@ -56,6 +60,7 @@ pub(super) async fn vary(
     asked: Result<Asked, ApiError>,
     body: Request,
 ) -> Result<Response, ApiError> {
+    let is_json = media_type(body.headers()).eq_ignore_ascii_case(JSON);
     let read = read(&app, asked, body)
         .await
         .and_then(|(asked, (object, uploads))| {
@@ -78,7 +83,26 @@ pub(super) async fn vary(
                 (None, _) => Err(ApiError::Parameter(Violation::missing_named("image"))),
             }
         });
-    perform(&app, request, key, read).await
+    let answered = perform(&app, request, key, read).await;
+    answered.map_err(|refusal| if is_json { in_json(refusal) } else { refusal })
+}
+
+/// The content type without its parameters.
+fn media_type(headers: &HeaderMap) -> &str {
+    let given = headers.get(header::CONTENT_TYPE);
+    let given = given.and_then(|given| given.to_str().ok());
+    let media_type = given.unwrap_or_default().split(';').next();
+    media_type.unwrap_or_default().trim()
+}
+
+/// The refusal in the names that the pictures have in JSON.
+fn in_json(refusal: ApiError) -> ApiError {
+    match refusal {
+        ApiError::Parameter(violation) | ApiError::Gateway(GatewayError::Violation(violation)) => {
+            ApiError::Parameter(violation.of_json())
+        }
+        other => other,
+    }
 }
 
 /// What both come to.
@@ -119,8 +143,7 @@ async fn read(
 ) -> Result<(Asked, (Map<String, Json>, Uploads)), ApiError> {
     let given = request.headers().get(header::CONTENT_TYPE);
     let given = given.map(|given| given.to_str().unwrap_or("unreadable").to_owned());
-    let media_type = given.as_deref().unwrap_or_default();
-    let media_type = media_type.split(';').next().unwrap_or_default().trim();
+    let media_type = media_type(request.headers()).to_owned();
     let limits = &app.limits;
     let mut asked = asked?;
     if media_type.eq_ignore_ascii_case("multipart/form-data") {
@@ -130,7 +153,7 @@ async fn read(
         let read = body::read_upload(request, limits.upload_bytes, limits, work).await?;
         return Ok((asked, read));
     }
-    if media_type.eq_ignore_ascii_case("application/json") {
+    if media_type.eq_ignore_ascii_case(JSON) {
         // As much as the form with its pictures in base64, and the fields around them.
         let limit = limits.upload_bytes.div_ceil(3).saturating_mul(4);
         let limit = limit.saturating_add(limits.json_body_bytes);

@@ -40,6 +40,9 @@ pub enum ApiError {
     /// The same for an endpoint that takes uploads.
     #[error("unsupported content type")]
     UploadContentType(Option<String>),
+    /// The body is encoded, as this.
+    #[error("unsupported content encoding")]
+    ContentEncoding(String),
     /// A form that cannot be read; where and what, without the content.
     #[error("malformed form")]
     Form(String),
@@ -211,6 +214,15 @@ impl ApiError {
                     Some(given) => format!("Unsupported content type: '{given}'. {FORM_OR_JSON}"),
                     None => format!("The request has no 'Content-Type' header. {FORM_OR_JSON}"),
                 },
+            ),
+            Self::ContentEncoding(given) => Parts::new(
+                Status::UNSUPPORTED_MEDIA_TYPE,
+                INVALID,
+                "unsupported_content_encoding",
+                format!(
+                    "Unsupported content encoding: '{given}'. Send the request body as it is, without a \
+                     'Content-Encoding' header."
+                ),
             ),
             Self::Form(what) => Parts::new(
                 Status::BAD_REQUEST,

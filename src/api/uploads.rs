@@ -61,9 +61,11 @@ impl Uploads {
                     .strip_prefix("image[")
                     .and_then(|rest| rest.strip_suffix(']'))
                     .and_then(|digits| digits.parse::<u16>().ok());
-                match place {
-                    Some(place) => self.image(usize::from(place)).map(Some),
-                    None => Ok(None),
+                match (place, name.split('[').next()) {
+                    (Some(place), _) => self.image(usize::from(place)).map(Some),
+                    (None, Some("images")) => Err(misnamed(name, "image[]")),
+                    (None, Some("mask")) => Err(misnamed(name, "mask")),
+                    (None, _) => Ok(None),
                 }
             }
         }
@@ -108,6 +110,13 @@ impl Uploads {
         let images = self.images.into_iter().map(|(_, upload)| upload);
         (images.collect(), self.mask)
     }
+}
+
+/// A form's field for pictures by a name that is nearly right.
+fn misnamed(name: &str, right: &str) -> ApiError {
+    let name = excerpt(name);
+    let message = format!("Unknown parameter: '{name}'. Did you mean '{right}'?");
+    ApiError::Parameter(Violation::named(&name, "unknown_parameter", message))
 }
 
 /// `markup` is refused by name: it lays strokes over a picture that only `OpenAI`'s own models read.

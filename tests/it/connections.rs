@@ -56,6 +56,8 @@ async fn bodies_that_are_no_json_object_are_refused() {
         "null",
         "{\"prompt\": \"\u{0}\"}",
         "{\"a\":1} trailing",
+        "{\"n\":1,\"n\":2}",
+        "{\"model\":\"dall-e-2\",\"provider\":{\"sort\":\"price\",\"sort\":\"price\"}}",
     ] {
         let request = app
             .client
@@ -175,6 +177,35 @@ async fn only_json_is_taken() {
             .header("content-type", content_type)
             .body(body.clone());
         app.client.send(request).await.expect(200);
+    }
+    app.finish().await;
+}
+
+/// A byte order mark is no part of the document, and an encoded body is refused by name.
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_are_taken_as_they_are() {
+    let app = App::start().await;
+    let key = app.live_key("1");
+    let body = json!({"model": "dall-e-2", "prompt": PROMPT, "size": "256x256"}).to_string();
+    let post = async |path: &str, encoding: &str| {
+        let request = app
+            .client
+            .request(Method::POST, path)
+            .bearer_auth(&key.secret)
+            .header("content-type", "application/json")
+            .header("content-encoding", encoding)
+            .body(format!("\u{FEFF}{body}"));
+        app.client.send(request).await
+    };
+    post(GENERATIONS, "identity").await.expect(200);
+    for (path, encoding) in [
+        (GENERATIONS, "gzip"),
+        ("/v1/images/edits", "br"),
+        ("/v1/images/variations", "zstd"),
+    ] {
+        let problem = post(path, encoding).await.expect(415).problem();
+        assert_eq!(problem.code(), "unsupported_content_encoding");
+        assert!(problem.message.contains(encoding), "{problem:?}");
     }
     app.finish().await;
 }

@@ -346,11 +346,23 @@ async fn what_is_wrong_with_a_form_is_said_by_name() {
         ),
         (
             base(vec![image(), text("moderation", "low")]),
-            (400, "moderation", "unknown_parameter"),
+            (400, "moderation", "invalid_value"),
         ),
         (
             base(vec![image(), text("input_fidelity", "high")]),
             (400, "input_fidelity", "invalid_input_fidelity_model"),
+        ),
+        (
+            base(vec![png("images", &square())]),
+            (400, "images", "unknown_parameter"),
+        ),
+        (
+            base(vec![png("images[]", &square())]),
+            (400, "images[]", "unknown_parameter"),
+        ),
+        (
+            base(vec![image(), png("mask[]", &mask())]),
+            (400, "mask[]", "unknown_parameter"),
         ),
         (
             base(vec![image(), png("prompt2", b"x")]),
@@ -458,7 +470,37 @@ async fn what_is_wrong_with_the_json_is_said_by_name() {
     for (body, expected) in [
         (
             base(json!([])),
-            (400, "image", "missing_required_parameter"),
+            (400, "images", "missing_required_parameter"),
+        ),
+        (
+            json!({"prompt": PROMPT, "model": "gpt-image-2"}),
+            (400, "images", "missing_required_parameter"),
+        ),
+        (
+            base(json!([{"image_url": null}])),
+            (400, "images[0].image_url", "missing_required_parameter"),
+        ),
+        (
+            base(json!([{"image_url": true}])),
+            (400, "images[0].image_url", "invalid_type"),
+        ),
+        (
+            base(json!(vec![good.clone(); 17])),
+            (400, "images", "array_above_max_length"),
+        ),
+        (
+            json!({"prompt": PROMPT, "model": "dall-e-2", "images": [good, good]}),
+            (400, "images", "array_above_max_length"),
+        ),
+        (
+            json!({"prompt": PROMPT, "model": "dall-e-2", "images": [
+                {"image_url": data_url("image/jpeg", &pictures::paint("jpeg", 64, 64, 3, false))}
+            ]}),
+            (400, "images[0].image_url", "unsupported_file_mimetype"),
+        ),
+        (
+            with("moderation", json!("low")),
+            (400, "moderation", "invalid_value"),
         ),
         (base(json!("x")), (400, "images", "invalid_type")),
         (
@@ -543,6 +585,12 @@ async fn what_is_wrong_with_the_json_is_said_by_name() {
         ),
         ("[".repeat(100_000), (400, "", "")),
         (format!("{{\"a\":{}", "[".repeat(60)), (400, "", "")),
+        (r#"{"prompt":"x"}x"#.to_owned(), (400, "", "")),
+        (r#"{"prompt":"x"} {"n":1}"#.to_owned(), (400, "", "")),
+        (
+            "\u{FEFF}{\"model\":\"gpt-image-2\",\"prompt\":\"x\"}".to_owned(),
+            (400, "images", "missing_required_parameter"),
+        ),
         (
             r#"{"n":1,"n":2}"#.to_owned(),
             (400, "n", "duplicate_parameter"),
@@ -583,6 +631,25 @@ async fn variations_are_made_by_those_who_can() {
     assert_eq!(body["model"], "openai/dall-e-2");
     assert_eq!(body["usage"]["cost"], json!(0.032));
     assert!(body["data"][1]["url"].is_string());
+    app.finish().await;
+}
+
+/// The default can be said in both forms.
+#[tokio::test(flavor = "multi_thread")]
+async fn moderation_as_usual_can_be_asked_of_edits() {
+    let app = App::start().await;
+    let key = app.test_key("5");
+    let parts = [
+        png("image", &square()),
+        text("model", "gpt-image-2"),
+        text("prompt", PROMPT),
+        text("moderation", "auto"),
+    ];
+    edit(&app, &key, &parts).await.expect(200);
+    let body = json!({
+        "model": "gpt-image-2", "prompt": PROMPT, "moderation": "auto", "images": [reference(&square())],
+    });
+    edit_json(&app, &key, &body).await.expect(200);
     app.finish().await;
 }
 

@@ -407,6 +407,26 @@ impl Violation {
         Self::named(IMAGE, "array_above_max_length", message)
     }
 
+    /// The same in the names of the JSON form, where it is about the pictures: the form's `image` is `images`
+    /// there, and a picture of it `images[0].image_url` (`contracts/openai-images.md`, 4.2).
+    #[must_use]
+    pub fn of_json(mut self) -> Self {
+        let name = match (self.code, self.parameter.as_str()) {
+            // There, 'image' is what nobody knows.
+            ("unknown_parameter", _) => return self,
+            ("missing_required_parameter" | "array_above_max_length", IMAGE) => "images".to_owned(),
+            (_, IMAGE) => "images[0].image_url".to_owned(),
+            (_, name) => match name.strip_prefix(IMAGE) {
+                Some(place) if place.starts_with('[') => format!("images{place}.image_url"),
+                _ => return self,
+            },
+        };
+        let (before, now) = (format!("'{}'", self.parameter), format!("'{name}'"));
+        self.message = self.message.replace(&before, &now);
+        self.parameter = name;
+        self
+    }
+
     /// A file of a type that is not taken (`contracts/openai-images.md`, section 6).
     pub fn unsupported_file(name: &str, given: &str, formats: &[OutputFormat]) -> Self {
         let mut types: Vec<&str> = formats.iter().map(|format| media_type(*format)).collect();

@@ -101,7 +101,7 @@ fn model(offer: &Offer<'_>) -> ModelJson {
             },
             output_modalities: &["image"],
         },
-        supported_parameters: model.rules.to_json(),
+        supported_parameters: offer.rules.to_json(),
         pricing: offer
             .routes
             .first()

@@ -1,6 +1,6 @@
 //! Admission: everything that can be decided before money moves. Pure but for the clock and a new id.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 use tokio::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     catalog::{
-        Catalog, ImageRequest, ImageSize, Model, Parameter, Params, ResponseFormat, Route,
+        Catalog, ImageRequest, ImageSize, Model, Parameter, Params, ResponseFormat, Route, Rules,
         Unsupported, Value, Violation,
     },
     ids::GenerationId,
@@ -173,6 +173,15 @@ pub(super) fn check_allowed(key: &ApiKey, model: &Model) -> Result<(), GatewayEr
             allowed: allowed.clone(),
         }),
         _ => Ok(()),
+    }
+}
+
+/// The model's rules as they are for such keys: without what [`check_priced`] refuses.
+pub(super) fn priced_rules(mode: Mode, model: &Model) -> Cow<'_, Rules> {
+    if mode == Mode::Test || (model.routes.iter()).all(|route| route.price.covers_vectors()) {
+        Cow::Borrowed(&model.rules)
+    } else {
+        model.rules.without_vectors()
     }
 }
 

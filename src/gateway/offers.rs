@@ -1,10 +1,10 @@
 //! What a key can use: the models with a provider that is switched on, and what they cost it.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use super::{Gateway, GatewayError, admit};
 use crate::{
-    catalog::{Model, Route},
+    catalog::{Model, Route, Rules},
     keys::ApiKey,
 };
 
@@ -13,6 +13,8 @@ use crate::{
 pub struct Offer<'a> {
     /// The model.
     pub model: &'a Arc<Model>,
+    /// Its rules, as far as this key may use them.
+    pub rules: Cow<'a, Rules>,
     /// The routes that would be tried, with the markup that goes on each; never empty.
     pub routes: Vec<(&'a Arc<Route>, u32)>,
 }
@@ -60,6 +62,10 @@ impl Gateway {
                 reasons,
             });
         }
-        Ok(Offer { model, routes })
+        Ok(Offer {
+            model,
+            rules: admit::priced_rules(key.mode, model),
+            routes,
+        })
     }
 }

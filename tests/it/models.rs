@@ -13,6 +13,27 @@ fn find<'a>(list: &'a Value, id: &str) -> &'a Value {
         .unwrap_or_else(|| panic!("{id} is not listed"))
 }
 
+/// What nobody has priced is not offered to who would have to pay for it; a test key may try everything.
+#[tokio::test(flavor = "multi_thread")]
+async fn live_keys_see_only_the_formats_that_they_may_use() {
+    let app = App::start().await;
+    let formats = async |key| {
+        let path = "/v1/models/gpt-image-2.6-flare";
+        let shown = app.get(&key, path).await.expect(200).json();
+        shown["supported_parameters"].clone()
+    };
+    let live = formats(app.live_key("1")).await;
+    let values = json!(["png", "jpeg", "webp", "gif"]);
+    assert_eq!(live["output_format"]["values"], values);
+    assert!(live.get("svg").is_none(), "{live}");
+    assert!(!live["output_format"].to_string().contains("svg"), "{live}");
+    let test = formats(app.test_key("1")).await;
+    let values = json!(["png", "jpeg", "webp", "gif", "svg"]);
+    assert_eq!(test["output_format"]["values"], values);
+    assert!(test["svg"].is_object());
+    app.finish().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_list_has_every_openai_model() {
     let app = App::start().await;

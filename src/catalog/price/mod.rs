@@ -231,7 +231,15 @@ impl Price {
         let is_vector = request
             .output_format
             .is_some_and(|format| format.value == OutputFormat::Svg);
-        !(is_vector && matches!(self.kind, Kind::Token(_)))
+        !is_vector || self.covers_vectors()
+    }
+
+    /// [`Price::covers`] of vector pictures.
+    pub fn covers_vectors(&self) -> bool {
+        match self.kind {
+            Kind::Token(_) => false,
+            Kind::Image(_) | Kind::Megapixel(_) => true,
+        }
     }
 
     /// What each delivered picture costs, in order; as many as `delivered.sizes`.

@@ -113,6 +113,13 @@ impl CrossRule {
         self.parameter
     }
 
+    /// Whether it has nothing to say where there are no vector pictures.
+    pub(super) fn is_about_vectors(&self) -> bool {
+        let when_vector = || self.is == Some(vec![Scalar::Text("svg".to_owned())]);
+        self.parameter == Parameter::Svg
+            || (self.parameter == Parameter::OutputFormat && when_vector())
+    }
+
     /// Every parameter it speaks of.
     pub(super) fn parameters(&self) -> impl Iterator<Item = Parameter> {
         std::iter::once(self.parameter).chain(self.needs.keys().copied())

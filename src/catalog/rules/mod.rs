@@ -11,7 +11,7 @@ mod size;
 mod tasks;
 mod violation;
 
-use std::num::NonZeroU8;
+use std::{borrow::Cow, num::NonZeroU8};
 
 use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
@@ -255,6 +255,32 @@ impl Rules {
             }
         }
         Json::Object(parameters)
+    }
+
+    /// These rules as they are for who cannot have vector pictures.
+    pub fn without_vectors(&self) -> Cow<'_, Self> {
+        let has_vectors = self
+            .output_format
+            .as_ref()
+            .is_some_and(|formats| formats.values.contains(&OutputFormat::Svg));
+        if !has_vectors {
+            return Cow::Borrowed(self);
+        }
+        let without = |task: &Option<Box<Self>>| {
+            let rules = task.as_deref()?.without_vectors().into_owned();
+            Some(Box::new(rules))
+        };
+        let mut rules = Self {
+            svg: None,
+            edits: without(&self.edits),
+            variations: without(&self.variations),
+            ..self.clone()
+        };
+        if let Some(formats) = &mut rules.output_format {
+            formats.values.retain(|format| *format != OutputFormat::Svg);
+        }
+        rules.cross.retain(|cross| !cross.is_about_vectors());
+        Cow::Owned(rules)
     }
 
     fn own_json(&self) -> Map<String, Json> {

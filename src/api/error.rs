@@ -12,11 +12,11 @@ use serde::Serialize;
 
 use crate::{
     catalog::Violation,
-    gateway::{GatewayError, upstream_code},
+    gateway::{GatewayError, UpstreamFailure},
     images::LinkError,
     keys::KeyError,
     ledger::LedgerError,
-    providers::{ErrorKind, ProviderError},
+    providers::ErrorKind,
 };
 
 /// Why a request was refused.
@@ -394,7 +394,7 @@ fn gateway_parts(error: &GatewayError) -> Parts {
             ),
         )
         .come_back(*retry_after),
-        GatewayError::Upstream(failure) => upstream_parts(&failure.error),
+        GatewayError::Upstream(failure) => upstream_parts(failure),
         GatewayError::Saturated => Parts::new(
             Status::SERVICE_UNAVAILABLE,
             "service_unavailable_error",
@@ -460,9 +460,22 @@ fn gateway_parts(error: &GatewayError) -> Parts {
 }
 
 /// `design`, section 9, "Routing and failures".
-fn upstream_parts(error: &ProviderError) -> Parts {
+fn upstream_parts(failure: &UpstreamFailure) -> Parts {
     use StatusCode as Status;
-    let code = upstream_code(error);
+    let (error, code) = (&failure.error, failure.code());
+    if let Some(day) = failure.retired_on {
+        return Parts::new(
+            Status::NOT_FOUND,
+            INVALID,
+            code,
+            format!(
+                "The model '{}' was retired on {day}, and no provider here serves it any more. Nothing was \
+                 charged. GET /v1/models lists the models there are.",
+                failure.model
+            ),
+        )
+        .param("model");
+    }
     match error.kind {
         ErrorKind::InvalidRequest | ErrorKind::ContentRefused => Parts {
             param: error.param.clone(),
@@ -492,7 +505,17 @@ fn upstream_parts(error: &ProviderError) -> Parts {
             code,
             "The image could not be stored. Nothing was charged.",
         ),
-        ErrorKind::Auth | ErrorKind::QuotaExhausted | ErrorKind::ModelUnavailable => Parts::new(
+        ErrorKind::ModelUnavailable => Parts::new(
+            Status::BAD_GATEWAY,
+            UPSTREAM,
+            code,
+            format!(
+                "The provider '{}' does not know the model '{}' by the name it is asked for. Nothing was \
+                 charged; please tell the operator.",
+                failure.provider, failure.model
+            ),
+        ),
+        ErrorKind::Auth | ErrorKind::QuotaExhausted => Parts::new(
             Status::BAD_GATEWAY,
             UPSTREAM,
             code,
@@ -694,6 +717,7 @@ mod tests {
     use http_body_util::BodyExt as _;
 
     use super::*;
+    use crate::{ids::GenerationId, providers::ProviderError};
 
     async fn text(error: ApiError) -> String {
         let body = error.into_response().into_body().collect().await.unwrap();
@@ -777,6 +801,39 @@ mod tests {
             let told = format!("{error:?}");
             assert_eq!(&seen(error), expected, "{told}");
         }
+    }
+
+    /// A model that is gone for good is the caller's to change; one that only we cannot reach is the operator's.
+    #[tokio::test]
+    async fn providers_that_do_not_know_the_model_are_named_with_it() {
+        let failure = |retired_on| {
+            ApiError::Gateway(GatewayError::Upstream(Box::new(UpstreamFailure {
+                generation: GenerationId::new(),
+                attempts: "openai=model_unavailable".to_owned(),
+                provider: "openai".to_owned(),
+                model: "openai/dall-e-3".to_owned(),
+                retired_on,
+                error: ProviderError::new(
+                    ErrorKind::ModelUnavailable,
+                    "the provider does not serve this model (HTTP 404)",
+                ),
+                is_replayed: false,
+            })))
+        };
+        let day = chrono::NaiveDate::from_ymd_opt(2026, 5, 12);
+        assert_eq!(
+            text(failure(day)).await,
+            r#"{"error":{"message":"The model 'openai/dall-e-3' was retired on 2026-05-12, and no provider here serves it any more. Nothing was charged. GET /v1/models lists the models there are.","type":"invalid_request_error","param":"model","code":"model_not_found"}}"#
+        );
+        assert_eq!(failure(day).into_response().status(), StatusCode::NOT_FOUND);
+        assert_eq!(
+            text(failure(None)).await,
+            r#"{"error":{"message":"The provider 'openai' does not know the model 'openai/dall-e-3' by the name it is asked for. Nothing was charged; please tell the operator.","type":"upstream_error","param":null,"code":"upstream_error"}}"#
+        );
+        assert_eq!(
+            failure(None).into_response().status(),
+            StatusCode::BAD_GATEWAY
+        );
     }
 
     #[tokio::test]

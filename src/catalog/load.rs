@@ -4,7 +4,7 @@ use std::{collections::HashMap, fs, path::Path, sync::Arc};
 
 use super::{
     file::{self, Stanza},
-    model::Model,
+    model::{Model, Route, Status},
     request::{Parameter, Params},
     rules::nearest,
 };
@@ -117,6 +117,17 @@ impl Catalog {
     /// Every model, in the order of the files.
     pub fn models(&self) -> &[Arc<Model>] {
         &self.models
+    }
+
+    /// Whether a model that is not retired has the same upstream model: then a retired one is only a name.
+    pub fn leads_to_the_living(&self, route: &Route) -> bool {
+        self.models
+            .iter()
+            .filter(|model| !matches!(model.status, Status::Retired { .. }))
+            .flat_map(|model| &model.routes)
+            .any(|other| {
+                (&other.provider, &other.upstream_model) == (&route.provider, &route.upstream_model)
+            })
     }
 
     /// [`Catalog::default_model`] for an edit.

@@ -164,7 +164,7 @@ fn warnings(catalog: &Catalog, providers: &Providers) -> Vec<String> {
         };
         let mut routes = model.routes.iter();
         let route = routes.find(|route| {
-            providers.state(&route.provider).is_ok() && !leads_to_the_living(catalog, route)
+            providers.state(&route.provider).is_ok() && !catalog.leads_to_the_living(route)
         })?;
         Some(format!(
             "{} was retired on {shutdown}: '{}' serves it only if it is not the maker's own server",
@@ -172,18 +172,6 @@ fn warnings(catalog: &Catalog, providers: &Providers) -> Vec<String> {
         ))
     });
     retired.collect()
-}
-
-/// Whether a model that is not retired has the same upstream model: then the retired name is only a name.
-fn leads_to_the_living(catalog: &Catalog, route: &Route) -> bool {
-    catalog
-        .models()
-        .iter()
-        .filter(|model| !matches!(model.status, Status::Retired { .. }))
-        .flat_map(|model| &model.routes)
-        .any(|other| {
-            (&other.provider, &other.upstream_model) == (&route.provider, &route.upstream_model)
-        })
 }
 
 fn document(config: &Config, catalog: &Catalog, providers: &Providers) -> Value {

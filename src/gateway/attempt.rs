@@ -46,6 +46,7 @@ impl Work<'_> {
                     ErrorKind::Malformed,
                     "the attempt died of an internal error",
                 ),
+                is_unknown: false,
             },
         }
     }
@@ -62,6 +63,8 @@ pub(super) enum WorkEnd<'a> {
     Failed {
         provider: &'a str,
         error: ProviderError,
+        /// Whether nobody who was asked knows the model.
+        is_unknown: bool,
     },
 }
 
@@ -91,6 +94,12 @@ impl ServedCall {
         }
     }
 
+    /// Whether the provider said that it has no such model.
+    fn met_no_such_model(&self) -> bool {
+        let kind = self.failure.as_ref().map(|error| error.kind);
+        kind == Some(ErrorKind::ModelUnavailable)
+    }
+
     /// Whether it failed in a way that is worth a second try, and safe.
     fn may_repeat(&self) -> bool {
         let failure = self.failure.as_ref();
@@ -106,6 +115,7 @@ pub(super) async fn attempt<'a>(
 ) -> Work<'a> {
     let mut attempts = Vec::new();
     let mut worst: Option<(&'a str, ProviderError)> = None;
+    let mut is_unknown = !admission.routes.is_empty();
     for candidacy in &admission.routes {
         let calls = call_route(rooms, admission, candidacy, outlet).await;
         let (records, calls): (Vec<_>, Vec<_>) = calls.into_iter().unzip();
@@ -117,6 +127,7 @@ pub(super) async fn attempt<'a>(
             };
             return Work { attempts, end };
         }
+        is_unknown &= calls.iter().all(ServedCall::met_no_such_model);
         let failures = calls.into_iter().filter_map(|call| call.failure);
         let Some(error) = failures.max_by_key(|error| weight(error.kind)) else {
             continue;
@@ -142,7 +153,11 @@ pub(super) async fn attempt<'a>(
     });
     Work {
         attempts,
-        end: WorkEnd::Failed { provider, error },
+        end: WorkEnd::Failed {
+            provider,
+            error,
+            is_unknown,
+        },
     }
 }
 

@@ -3,6 +3,8 @@
 
 use std::{error::Error, time::Duration};
 
+use chrono::NaiveDate;
+
 use crate::{
     catalog::Violation,
     ids::GenerationId,
@@ -213,11 +215,25 @@ pub struct UpstreamFailure {
     pub attempts: String,
     /// Whose failure it is.
     pub provider: String,
+    /// The model that was asked for.
+    pub model: String,
+    /// The day on which its maker retired it, where no provider knows the model any more.
+    pub retired_on: Option<NaiveDate>,
     /// What it is.
     #[source]
     pub error: ProviderError,
     /// Whether it is told again, to a repeat of its request.
     pub is_replayed: bool,
+}
+
+impl UpstreamFailure {
+    /// The code by which callers, books and lists know it.
+    pub fn code(&self) -> &str {
+        match self.retired_on {
+            Some(_) => "model_not_found",
+            None => upstream_code(&self.error),
+        }
+    }
 }
 
 /// The code by which callers, books and lists know a failure of a provider. Refusals keep the provider's

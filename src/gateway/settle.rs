@@ -15,8 +15,8 @@ use super::{
 };
 use crate::{
     catalog::{
-        Charge, Delivered, ImageSize, OutputFormat, PriceError, ResponseFormat, SizeChoice,
-        TokenUsage,
+        Charge, Delivered, ImageSize, OutputFormat, PriceError, ResponseFormat, Route, SizeChoice,
+        Status, TokenUsage,
     },
     images::StoredImage,
     ledger::{self, Ending, Hold, Ledger, LedgerError, NewHold, Picture, Settlement},
@@ -55,11 +55,24 @@ pub(super) fn close(
                 )
             })
         }
-        WorkEnd::Failed { provider, error } => {
+        WorkEnd::Failed {
+            provider,
+            error,
+            is_unknown,
+        } => {
+            let model = &admission.model;
+            let is_a_name = |route: &Arc<Route>| rooms.catalog.leads_to_the_living(route);
+            let is_gone = is_unknown && !model.routes.iter().any(is_a_name);
+            let retired_on = match model.status {
+                Status::Retired { shutdown } if is_gone => Some(shutdown),
+                Status::Retired { .. } | Status::Deprecated { .. } | Status::Active => None,
+            };
             Err(GatewayError::Upstream(Box::new(UpstreamFailure {
                 generation: admission.generation,
                 attempts: summary,
                 provider: provider.to_owned(),
+                model: model.id.clone(),
+                retired_on,
                 error,
                 is_replayed: false,
             })))
@@ -378,7 +391,10 @@ fn cap_at_hold(charges: &mut [Charge], hold: NanoUsd) {
 
 fn release(error: &GatewayError) -> Ending {
     let (error_code, error_message) = match error {
-        GatewayError::Upstream(failure) => for_the_books(&failure.error),
+        GatewayError::Upstream(failure) => {
+            let (_, message) = for_the_books(&failure.error);
+            (failure.code().to_owned(), message)
+        }
         other => ("internal_error".to_owned(), other.to_string()),
     };
     Ending::Released {

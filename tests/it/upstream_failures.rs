@@ -89,10 +89,8 @@ async fn errors_of_the_provider() {
             Reply::not_verified(),
             seen(502, "upstream_error", Some("false")),
         ),
-        (
-            Reply::model_not_found(),
-            seen(502, "upstream_error", Some("false")),
-        ),
+        // Retired, and gone at its maker's too.
+        (Reply::model_not_found(), seen(404, "model_not_found", None)),
         (
             Reply::insufficient_quota(),
             seen(502, "upstream_error", Some("false")),

@@ -212,6 +212,9 @@ pub(super) fn replay_refusal(
         generation,
         attempts: refusal.attempts,
         provider: refusal.provider,
+        // Only told where providers do not know it, which is never replayed.
+        model: String::new(),
+        retired_on: None,
         error,
         is_replayed: true,
     })))

@@ -127,8 +127,13 @@ async fn a_retired_model_is_said_to_be_one() {
     assert_eq!(model["status"], "retired");
     assert_eq!(model["shutdown_date"], "2026-08-17");
     let request = json!({"model": "imagen-4", "prompt": PROMPT});
-    let answer = app.generate(&key, &request).await.expect(502);
-    assert_eq!(answer.problem().code(), "upstream_error");
+    let answer = app.generate(&key, &request).await.expect(404);
+    let problem = answer.problem();
+    assert_eq!(problem.code(), "model_not_found");
+    assert!(
+        problem.message.contains("retired on 2026-08-17"),
+        "{problem:?}"
+    );
     assert_eq!(app.balance(&key).await, json!(1));
     app.finish().await;
 }

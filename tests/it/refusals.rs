@@ -438,20 +438,6 @@ async fn a_model_that_nobody_serves_here_says_who_would() {
     app.finish().await;
 }
 
-/// A JSON answer to `stream=true` would be lost on the SDKs: a model that does not stream says so.
-#[tokio::test(flavor = "multi_thread")]
-async fn streaming_is_refused_where_the_model_has_no_such_parameter() {
-    let app = App::start().await;
-    let key = app.live_key("1");
-    let problem = app
-        .refuse(&key, 400, &with("dall-e-3", json!({"stream": true})))
-        .await;
-    assert_eq!(problem.param(), "stream", "{problem:?}");
-    let request = with("gpt-image-1", json!({"stream": false, "quality": "low"}));
-    app.generate(&key, &request).await.expect(200);
-    app.finish().await;
-}
-
 /// A key may ask that parameters a model does not take are left out instead; the answer lists them.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lenient_key_has_unsupported_parameters_dropped() {

@@ -159,11 +159,12 @@ async fn a_link_stands_beside_the_picture_where_links_were_asked_for() {
     app.finish().await;
 }
 
-/// A key that has parameters dropped still gets the stream that it reads: JSON would be lost on the SDKs.
+/// A model that cannot stream says its final event alone (design, 1); its provider hears nothing of either
+/// parameter, and drafts that nobody paints cost nothing.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lenient_key_gets_its_stream_from_any_model() {
+async fn models_that_cannot_stream_say_their_final_event_alone() {
     let app = App::start().await;
-    let key = app.create_key(&["--credit", "1", "--unsupported-parameters", "drop"]);
+    let key = app.live_key("1");
     let answer = stream(
         &app,
         &key,
@@ -171,11 +172,48 @@ async fn a_lenient_key_gets_its_stream_from_any_model() {
     )
     .await;
     let answer = answer.expect(200);
-    assert_eq!(answer.header("x-dropped-parameters"), "partial_images");
     let events = events(&answer);
     assert_eq!(events.len(), 1);
     check_picture(&events[0].1, (1024, 1024));
     assert!(events[0].1["revised_prompt"].is_string());
+    assert_eq!(events[0].1["usage"]["cost"], json!(0.04));
+    let body = app.openai.only_call().body;
+    assert!(body.get("stream").is_none());
+    assert!(body.get("partial_images").is_none());
+
+    // `stream: false` and drafts without a stream are no mistakes either.
+    let request =
+        json!({"model": "dall-e-3", "prompt": PROMPT, "stream": false, "partial_images": 1});
+    let answer = app.generate(&key, &request).await.expect(200).json();
+    assert_eq!(answer["usage"]["cost"], json!(0.04));
+    app.finish().await;
+}
+
+/// The same of every model there is, painted by the sandbox.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_model_takes_a_stream() {
+    let app = App::start().await;
+    let key = app.test_key("100");
+    for model in [
+        "flux-schnell",
+        "flux-2-pro",
+        "stable-image-core",
+        "imagen-4",
+        "gemini-nano-banana-2.1",
+        "dall-e-2",
+    ] {
+        let plain = json!({"model": model, "prompt": PROMPT, "stream": false});
+        let plain = app.generate(&key, &plain).await.expect(200).json();
+        let order = json!({"model": model, "partial_images": 3});
+        let answer = stream(&app, &key, &order).await.expect(200);
+        let events = events(&answer);
+        assert_eq!(events.len(), 1, "{model}");
+        assert_eq!(events[0].0, "image_generation.completed", "{model}");
+        assert_eq!(
+            events[0].1["usage"]["cost"], plain["usage"]["cost"],
+            "{model}"
+        );
+    }
     app.finish().await;
 }
 

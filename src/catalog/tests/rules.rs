@@ -45,6 +45,8 @@ fn dall_e_2_takes_what_it_took() {
         "response_format=url",
         "response_format=b64_json",
         "user=u safety_identifier=s",
+        // Easel's own: a stream of one event.
+        "stream=true partial_images=0",
     ] {
         check("dall-e-2", accepted, Ok(()));
     }
@@ -64,8 +66,6 @@ fn dall_e_2_takes_what_it_took() {
         ("moderation=auto", "moderation", UNKNOWN),
         ("output_format=png", "output_format", UNKNOWN),
         ("output_compression=100", "output_compression", UNKNOWN),
-        ("stream=false", "stream", UNKNOWN),
-        ("partial_images=0", "partial_images", UNKNOWN),
         ("complexity=low", "complexity", UNKNOWN),
         ("frame_count=9", "frame_count", UNKNOWN),
         ("svg=m", "svg", UNKNOWN),
@@ -86,6 +86,7 @@ fn dall_e_3_takes_what_it_took() {
         "quality=hd",
         "style=vivid",
         "style=natural quality=hd size=1024x1792 response_format=b64_json",
+        "stream=true partial_images=3",
     ] {
         check("dall-e-3", accepted, Ok(()));
     }
@@ -96,9 +97,43 @@ fn dall_e_3_takes_what_it_took() {
         ("quality=high", "quality", INVALID),
         ("style=Vivid", "style", INVALID),
         ("background=transparent", "background", UNKNOWN),
-        ("stream=true", "stream", UNKNOWN),
+        ("partial_images=4", "partial_images", ABOVE),
     ] {
         check("dall-e-3", refused, Err((parameter, code)));
+    }
+}
+
+/// Who cannot stream answers with the final event alone, so that one client fits every model (design, 1).
+#[test]
+fn every_model_takes_a_stream() {
+    for model in catalog().models() {
+        for accepted in [
+            "stream=false",
+            "stream=true",
+            "stream=true partial_images=0",
+            "stream=true partial_images=3",
+            "partial_images=3",
+        ] {
+            check(&model.id, accepted, Ok(()));
+        }
+        check(
+            &model.id,
+            "stream=true partial_images=4",
+            Err(("partial_images", ABOVE)),
+        );
+        let edits = model.rules.edits();
+        assert!(
+            edits.is_none_or(
+                |edits| edits.takes(Parameter::Stream) && edits.takes(Parameter::PartialImages)
+            ),
+            "{}",
+            model.id
+        );
+        // A form of OpenAI's that never had it (`contracts/openai-images.md`, 4.3).
+        if model.id.starts_with("openai/") {
+            let variations = model.rules.variations();
+            assert!(variations.is_none_or(|variations| !variations.takes(Parameter::Stream)));
+        }
     }
 }
 
@@ -445,7 +480,7 @@ fn messages_say_what_value_and_what_instead() {
             "dall-e-2",
             "style=vivid",
             "Unknown parameter: 'style'. This model does not take it. It takes 'prompt', 'n', 'size', \
-             'quality', 'response_format', 'safety_identifier', and 'user'.",
+             'quality', 'response_format', 'stream', 'partial_images', 'safety_identifier', and 'user'.",
         ),
         (
             "gpt-image-2",
@@ -511,7 +546,8 @@ fn names_nobody_knows_are_refused_in_the_same_words() {
     assert_eq!(
         refused.message,
         "Unknown parameter: 'qualty'. This model does not take it. Did you mean 'quality'? It takes \
-         'prompt', 'n', 'size', 'quality', 'response_format', 'safety_identifier', and 'user'."
+         'prompt', 'n', 'size', 'quality', 'response_format', 'stream', 'partial_images', \
+         'safety_identifier', and 'user'."
     );
 }
 
@@ -520,7 +556,7 @@ fn the_first_violation_is_the_first_in_order() {
     check("dall-e-2", "user=u style=vivid n=99", Err(("n", ABOVE)));
     check(
         "dall-e-2",
-        "stream=true style=vivid",
+        "moderation=low style=vivid",
         Err(("style", UNKNOWN)),
     );
     check(
@@ -540,8 +576,8 @@ fn only_parameters_without_a_rule_are_dropped() {
             .map_err(|violation| violation.code)
     };
     assert_eq!(
-        dropping("dall-e-2", "style=vivid stream=true n=2"),
-        Ok(vec![Parameter::Style, Parameter::Stream])
+        dropping("dall-e-2", "style=vivid moderation=low stream=true n=2"),
+        Ok(vec![Parameter::Style, Parameter::Moderation])
     );
     assert_eq!(dropping("dall-e-2", "style=vivid n=11"), Err(ABOVE));
     assert_eq!(dropping("dall-e-2", "quality=hd"), Err(INVALID));
@@ -619,8 +655,16 @@ fn a_request_without_a_model_gets_the_documented_one() {
         assert_eq!(Catalog::default_model(&params(input)), expected, "{input}");
     }
     // The list of parameters agrees with the rules: what sends a request to gpt-image-1 is taken by
-    // some model of its family and by no DALL·E.
-    for &parameter in Parameter::ALL {
+    // some model of its family and by no DALL·E, but for streams: those of DALL·E are Easel's own.
+    let streams = [Parameter::Stream, Parameter::PartialImages];
+    for parameter in streams {
+        let alone = Params::from([(parameter, Value::Flag(true))]);
+        assert_eq!(Catalog::default_model(&alone), "gpt-image-1");
+    }
+    for &parameter in Parameter::ALL
+        .iter()
+        .filter(|other| !streams.contains(other))
+    {
         let alone = Params::from([(parameter, Value::Flag(true))]);
         let taken_by = |part: &str| {
             catalog()

@@ -379,7 +379,7 @@ async fn what_it_cannot_do_is_refused_by_name() {
         ("moderation", json!("low")),
         ("output_format", json!("gif")),
         ("output_compression", json!(50)),
-        ("partial_images", json!(1)),
+        ("partial_images", json!(4)),
         ("n", json!(11)),
         ("prompt", json!("x".repeat(10_001))),
     ] {

@@ -234,7 +234,7 @@ impl RouteFile {
         self.translation.size.validate(rules.size())?;
         let generation = Route {
             // Edits ask for more than generations, and have the same price unless they say so.
-            price: Price::new(price.clone(), rules)?,
+            price: price_of(price.clone(), self.streams, rules)?,
             provider: self.provider,
             upstream_model: self.upstream_model,
             snapshots: self.snapshots,
@@ -289,7 +289,7 @@ impl RouteEditsFile {
             .unwrap_or_else(|| generation.translation.clone());
         translation.size.validate(rules.size())?;
         let route = Route {
-            price: Price::new(self.price.unwrap_or(price), rules)?,
+            price: price_of(self.price.unwrap_or(price), generation.streams, rules)?,
             upstream_model: self
                 .upstream_model
                 .unwrap_or_else(|| generation.upstream_model.clone()),
@@ -304,7 +304,7 @@ impl RouteEditsFile {
                 let translation = own.translation.unwrap_or_else(|| route.translation.clone());
                 translation.size.validate(rules.size())?;
                 Some(Arc::new(Route {
-                    price: Price::new(own.price, rules)?,
+                    price: price_of(own.price, route.streams, rules)?,
                     upstream_model: own.upstream_model,
                     translation,
                     ..route.clone()
@@ -319,6 +319,16 @@ impl RouteEditsFile {
             masked,
         }))
     }
+}
+
+/// Where the provider does not stream, partial pictures cost nothing: none are painted.
+fn price_of(file: PriceFile, streams: bool, rules: &Rules) -> Result<Price, String> {
+    let file = if streams {
+        file
+    } else {
+        file.without_partial_images()
+    };
+    Price::new(file, rules)
 }
 
 /// The parser's words in ours. Serde says unknown keys and words as ``unknown field `x`, expected one

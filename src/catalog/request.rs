@@ -319,4 +319,8 @@ pub struct Delivered<'a> {
     pub announced: usize,
     /// The usage the provider reported, if it did.
     pub usage: Option<&'a TokenUsage>,
+    /// The quality the provider says it painted in, if it does.
+    pub quality: Option<Quality>,
+    /// How many partial pictures came, of all of them together.
+    pub partial_images: usize,
 }

@@ -74,6 +74,8 @@ pub(super) struct ServedCall {
     pub(super) asked: NonZeroU8,
     /// The whole ones, with what the provider made of the prompt.
     pub(super) pictures: Vec<(StoredImage, Option<String>)>,
+    /// How many drafts came, seen by somebody or not.
+    pub(super) drafts: usize,
     /// Whether they are kept only as copies of what was shown.
     pub(super) are_copies: bool,
     /// What the answer said besides.
@@ -88,6 +90,7 @@ impl ServedCall {
         Self {
             asked,
             pictures: Vec::new(),
+            drafts: 0,
             are_copies: false,
             report: Report::default(),
             failure: Some(why),
@@ -277,6 +280,7 @@ async fn call_once(
         }
     };
     let latency = clock.elapsed();
+    let drafts = collector.drafts();
     let collected = collector.into_collected();
 
     let arrived = collected.len();
@@ -316,6 +320,7 @@ async fn call_once(
     let served = ServedCall {
         asked: call.n,
         pictures,
+        drafts,
         are_copies: matches!(exposure, Exposure::Flowing(outlet) if outlet.keep != Keep::Always),
         report,
         failure,

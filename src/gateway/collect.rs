@@ -40,6 +40,8 @@ pub(super) struct Collector<'a> {
     exposure: Exposure<'a>,
     /// Bounded by `wanted`, whatever a provider sends.
     collected: Vec<Collected>,
+    /// How many drafts have begun.
+    drafts: usize,
     current: Current<'a>,
     /// Whether what ended last was shown.
     has_shown: bool,
@@ -75,6 +77,7 @@ impl<'a> Collector<'a> {
             wanted,
             exposure,
             collected: Vec::new(),
+            drafts: 0,
             current: Current::Idle,
             has_shown: false,
         }
@@ -85,6 +88,11 @@ impl<'a> Collector<'a> {
     pub(super) fn into_collected(mut self) -> Vec<Collected> {
         self.give_up();
         self.collected
+    }
+
+    /// How many drafts the provider has sent.
+    pub(super) fn drafts(&self) -> usize {
+        self.drafts
     }
 
     /// A broken picture does not take a good one's place, but a provider that sends nothing else is not
@@ -279,6 +287,7 @@ impl PictureSink for Collector<'_> {
                 PictureEvent::Begin(encoding) => self.begin(Opening::Picture, encoding, true),
                 PictureEvent::Perhaps(encoding) => self.begin(Opening::Picture, encoding, false),
                 PictureEvent::Draft { index, encoding } => {
+                    self.drafts = self.drafts.saturating_add(1);
                     self.begin(Opening::Draft(index), encoding, true);
                 }
                 PictureEvent::Data(bytes) => return self.data(&bytes).await,

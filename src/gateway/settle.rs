@@ -366,6 +366,8 @@ fn price(
         sizes: &sizes,
         announced: call.report.announced.max(sizes.len()),
         usage,
+        quality: call.report.quality,
+        partial_images: call.drafts,
     };
     by.route.price.charges_from(
         &admission.request,

@@ -3,9 +3,10 @@
 //! The expected amounts are computed here from the contract's price tables (`contracts/openai-images.md`,
 //! sections 9 and 10), in whole nano-USD, not taken from Easel's catalog.
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
-use crate::support::{App, Behaviour, Key, fake_openai::input_tokens, usd};
+use crate::support::{App, Behaviour, Key, Reply, fake_openai::input_tokens, pictures, usd};
 
 const PROMPT: &str = "an orchard behind the old mill";
 
@@ -54,6 +55,32 @@ async fn check_cost(app: &App, key: &Key, request: &Value, expected_nano: i64) {
         (difference * 1e9 - usd(expected_nano).as_f64().unwrap() * 1e9).abs() < 1.0,
         "{before} - {after}"
     );
+}
+
+/// Where nobody reports usage, the picture's own size says what it cost, and its quality if that is known: not
+/// the largest picture that the request could have brought.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_picture_without_reported_usage_costs_what_its_own_size_does() {
+    let app = App::start().await;
+    let key = app.live_key("5");
+    let picture = STANDARD.encode(pictures::paint("png", 1024, 1024, 1, false));
+    let request = json!({"model": "gpt-image-2", "prompt": PROMPT});
+    // The prompt at a token a byte and 64 around it, as it was held.
+    let text = 5_000 * (i64::try_from(PROMPT.len()).unwrap() + 64);
+    for (more, tokens) in [
+        (json!({}), 7_024),
+        (json!({"quality": "low"}), 196),
+        (json!({"quality": "auto"}), 7_024),
+    ] {
+        let mut answer = json!({"created": 1, "data": [{"b64_json": picture}]});
+        for (name, value) in more.as_object().unwrap() {
+            answer[name] = value.clone();
+        }
+        let reply = Reply::raw(200, "application/json", answer.to_string());
+        app.openai.next(Behaviour::Reply(reply));
+        check_cost(&app, &key, &request, 30_000 * tokens + text).await;
+    }
+    app.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

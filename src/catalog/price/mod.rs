@@ -143,6 +143,18 @@ pub(super) struct PriceRow {
     price: NanoUsd,
 }
 
+impl PriceFile {
+    /// The same where the provider paints no partial pictures: none can be used up.
+    #[must_use]
+    pub(super) fn without_partial_images(mut self) -> Self {
+        match &mut self {
+            Self::Token(file) => file.forget_partial_images(),
+            Self::Image(_) | Self::Megapixel(_) => {}
+        }
+        self
+    }
+}
+
 impl Price {
     /// A price that covers every request that passes `rules`.
     pub(super) fn new(file: PriceFile, rules: &Rules) -> Result<Self, String> {
@@ -245,8 +257,8 @@ impl Price {
     /// What each delivered picture costs, in order; as many as `delivered.sizes`.
     ///
     /// Reported usage is priced exactly and divided evenly among the pictures it covers. Without a
-    /// report a price per token falls back on the output tokens known beforehand: the largest number
-    /// where the provider chose size or quality.
+    /// report a price per token falls back on the output tokens known beforehand, by the size of what
+    /// came and the quality that was reported or asked for: the largest number where neither was.
     ///
     /// # Errors
     /// [`PriceError`].
@@ -285,7 +297,11 @@ impl Price {
                         .split(delivered.announced.max(count))
                         .take(count)
                         .collect(),
-                    None => vec![price.unreported(request, input_images)?; count],
+                    None => delivered
+                        .sizes
+                        .iter()
+                        .map(|size| price.unreported(request, input_images, *size, delivered))
+                        .collect::<Result<_, _>>()?,
                 }
             }
         };

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     catalog::{
-        request::{ImageRequest, TokenUsage},
+        request::{Delivered, ImageRequest, TokenUsage},
         rules::{FreeSizes, Rules},
         vocabulary::{ImageSize, OutputFormat, Quality, SizeChoice},
     },
@@ -128,6 +128,12 @@ pub(in crate::catalog) struct PerTokenFile {
     input_tiles: Option<InputTiles>,
     /// The tokens of an input image by patches.
     input_patches: Option<InputPatches>,
+}
+
+impl PerTokenFile {
+    pub(super) fn forget_partial_images(&mut self) {
+        self.partial_image_tokens = 0;
+    }
 }
 
 #[derive(Clone, Deserialize)]
@@ -272,9 +278,7 @@ impl PerToken {
     ) -> Result<TokenUsage, PriceError> {
         let overflow = || PriceError::Money(MoneyError::Overflow);
         let count = |length: usize| u64::try_from(length).map_err(|_| overflow());
-        let partials = request
-            .partial_images
-            .map_or(0, |set| u64::from(set.value))
+        let partials = asked_partial_images(request)
             .checked_mul(self.partial_image_tokens)
             .ok_or_else(overflow)?;
         let around = count(input_images.len())?
@@ -311,17 +315,50 @@ impl PerToken {
         (usage.output_image > 0).then(|| self.rates.cost(usage))
     }
 
-    /// The cost of one picture whose usage nobody reported.
+    /// The cost of one picture of this size whose usage nobody reported: the input as it was held for, and
+    /// what is known to be painted, never more than was held for. Text beside the picture is not guessed.
     pub(super) fn unreported(
         &self,
         request: &ImageRequest,
         input_images: &[ImageSize],
+        size: ImageSize,
+        delivered: &Delivered<'_>,
     ) -> Result<NanoUsd, PriceError> {
+        let bound = self.bound(request, input_images)?;
+        let pictures = delivered.sizes.len().max(1);
+        let partial_images = u64::try_from(delivered.partial_images.div_ceil(pictures))
+            .map_or(u64::MAX, |each| each.min(asked_partial_images(request)));
+        let output_image = partial_images
+            .saturating_mul(self.partial_image_tokens)
+            .saturating_add(self.delivered_tokens(request, size, delivered.quality)?)
+            .min(bound.output_image);
         Ok(self.rates.cost(&TokenUsage {
-            input_image: self.input_tokens(request, input_images)?,
-            output_image: self.picture_tokens(request)?,
-            ..TokenUsage::default()
+            output_image,
+            output_text: 0,
+            ..bound
         })?)
+    }
+
+    /// Output tokens of one picture that came in this size, and in this quality if the provider says so;
+    /// at most as many as the request can take.
+    fn delivered_tokens(
+        &self,
+        request: &ImageRequest,
+        size: ImageSize,
+        reported: Option<Quality>,
+    ) -> Result<u64, PriceError> {
+        let most = self.picture_tokens(request)?;
+        if !says_its_tokens(request.output_format.map(|set| set.value)) {
+            return Ok(most);
+        }
+        let asked = request.quality.map(|set| set.value);
+        // A word that no row knows says nothing, nor does a size that none knows.
+        let known = [reported, asked]
+            .into_iter()
+            .filter(|quality| quality.is_some_and(|quality| quality != Quality::Auto))
+            .chain([None])
+            .find_map(|quality| self.output.largest(Some(size), quality));
+        Ok(known.map_or(most, |tokens| tokens.min(most)))
     }
 
     /// The most tokens that these pictures count as.
@@ -370,14 +407,8 @@ impl PerToken {
 
     /// Output tokens of one picture, the most there can be where the provider chooses.
     fn picture_tokens(&self, request: &ImageRequest) -> Result<u64, PriceError> {
-        // The frames of an animation share a sheet of any legal size, and a vector picture has none,
-        // so what was asked says nothing about the tokens (`contracts/openai-images.md`, 1.2).
-        let size = match request.output_format.map(|set| set.value) {
-            Some(OutputFormat::Gif | OutputFormat::Svg) => None,
-            None | Some(OutputFormat::Png | OutputFormat::Jpeg | OutputFormat::Webp) => {
-                request.size.value.exact()
-            }
-        };
+        let size = (request.size.value.exact())
+            .filter(|_| says_its_tokens(request.output_format.map(|set| set.value)));
         if let (SizeChoice::Auto, Some(tokens)) = (request.size.value, self.auto_tokens) {
             return Ok(tokens);
         }
@@ -434,6 +465,23 @@ impl PerToken {
             }
         }
         Ok(())
+    }
+}
+
+/// How many partial pictures may come before each picture. Who does not stream is shown none.
+fn asked_partial_images(request: &ImageRequest) -> u64 {
+    match request.partial_images {
+        Some(set) if request.stream => u64::from(set.value),
+        Some(_) | None => 0,
+    }
+}
+
+/// Whether the size of such a picture says how many tokens it takes. The frames of an animation share a
+/// sheet of any legal size, and a vector picture has none (`contracts/openai-images.md`, 1.2).
+fn says_its_tokens(format: Option<OutputFormat>) -> bool {
+    match format {
+        Some(OutputFormat::Gif | OutputFormat::Svg) => false,
+        None | Some(OutputFormat::Png | OutputFormat::Jpeg | OutputFormat::Webp) => true,
     }
 }
 

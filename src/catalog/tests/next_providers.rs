@@ -150,6 +150,8 @@ price.per_megapixel = { first = "0.03", next = "0.015", input = "0.015", megapix
         sizes: &sizes,
         announced: 2,
         usage: None,
+        quality: None,
+        partial_images: 0,
     };
     let request = request(&flux, "n=2");
     let costs = |charges: Vec<Charge>| -> Vec<String> {
@@ -297,6 +299,8 @@ output_tokens = [
         sizes: &sizes,
         announced: 1,
         usage: Some(&usage),
+        quality: None,
+        partial_images: 0,
     };
     let charges = price.charges(&request(&banana, ""), &delivered, 0).unwrap();
     assert_eq!(

@@ -17,16 +17,22 @@ fn usd(text: &str) -> NanoUsd {
     NanoUsd::parse(text).unwrap()
 }
 
+/// What the prompt "a cat" is held for: five bytes, and 64 tokens around them.
+const PROMPT_TOKENS: u64 = 69;
+
 /// What `count` pictures of this request are charged without reported usage, and that the hold covers
 /// them.
 fn check(name: &str, input: &str, count: usize, expected: &str) {
     let model = model(name);
     let request = request(model, input);
-    let sizes = vec![ImageSize::new(1024, 1024).unwrap(); count];
+    let square = ImageSize::new(1024, 1024).unwrap();
+    let sizes = vec![request.size.value.exact().unwrap_or(square); count];
     let delivered = Delivered {
         sizes: &sizes,
         announced: count,
         usage: None,
+        quality: None,
+        partial_images: 0,
     };
     let charges = price(model).charges(&request, &delivered, 0).unwrap();
     assert_eq!(charges.len(), count);
@@ -81,33 +87,35 @@ fn every_size_and_quality_of_the_gpt_image_family_has_its_price() {
         ("medium", 1756, 1372, 1372),
         ("high", 7024, 5488, 5488),
     ];
-    for (name, table, per_million) in [
-        ("gpt-image-1", g1, 40_u64),
-        ("gpt-image-1-mini", g1, 8),
-        ("gpt-image-1.5", g1, 32),
-        ("chatgpt-image-latest", g1, 32),
-        ("gpt-image-2", g2, 30),
+    for (name, table, text, per_million) in [
+        ("gpt-image-1", g1, 5, 40_u64),
+        ("gpt-image-1-mini", g1, 2, 8),
+        ("gpt-image-1.5", g1, 5, 32),
+        ("chatgpt-image-latest", g1, 5, 32),
+        ("gpt-image-2", g2, 5, 30),
     ] {
+        let cost = |tokens: u64| {
+            let thousands = tokens * per_million + PROMPT_TOKENS * text;
+            let cost = NanoUsd::from_nano(1_000).checked_mul(thousands);
+            cost.unwrap().to_string()
+        };
         for (quality, square, tall, wide) in table {
             for (size, tokens) in [
                 ("1024x1024", square),
                 ("1024x1536", tall),
                 ("1536x1024", wide),
             ] {
-                let expected = NanoUsd::from_nano(1_000).checked_mul(tokens * per_million);
                 check(
                     name,
                     &format!("size={size} quality={quality}"),
                     1,
-                    &expected.unwrap().to_string(),
+                    &cost(tokens),
                 );
             }
         }
-        let largest = table.iter().flat_map(|row| [row.1, row.2, row.3]).max();
-        if per_million != 30 {
-            let expected = NanoUsd::from_nano(1_000).checked_mul(largest.unwrap() * per_million);
-            check(name, "", 1, &expected.unwrap().to_string());
-        }
+        // The size is that of the picture, and the quality may have been any.
+        check(name, "", 1, &cost(table[2].1));
+        check(name, "quality=low", 1, &cost(table[0].1));
     }
 }
 
@@ -124,7 +132,8 @@ fn the_patch_formula_gives_the_known_tokens() {
         ("3840x2160", 371, 3336, 13342),
     ] {
         for (quality, tokens) in [("low", low), ("medium", medium), ("high", high)] {
-            let expected = NanoUsd::from_nano(30_000).checked_mul(tokens).unwrap();
+            let thousands = tokens * 30 + PROMPT_TOKENS * 5;
+            let expected = NanoUsd::from_nano(1_000).checked_mul(thousands).unwrap();
             check(
                 "gpt-image-2",
                 &format!("size={size} quality={quality}"),
@@ -241,6 +250,8 @@ fn charged(
         sizes: &sizes,
         announced,
         usage: Some(&usage),
+        quality: None,
+        partial_images: 0,
     };
     let request = request(model, "n=4 quality=low size=1024x1024");
     price(model).charges(&request, &delivered, markup).unwrap()
@@ -320,6 +331,8 @@ fn reported_usage_is_priced_exactly_and_shared() {
         sizes: &sizes,
         announced: 4,
         usage: Some(&usage),
+        quality: None,
+        partial_images: 0,
     };
     let charges = price(flat)
         .charges(&request(flat, "n=4"), &delivered, 0)
@@ -331,7 +344,8 @@ fn reported_usage_is_priced_exactly_and_shared() {
 fn a_report_without_output_is_no_free_picture() {
     let empty = charged("gpt-image-1", TokenUsage::default(), 2, 2, 0);
     let costs: Vec<i64> = empty.iter().map(|charge| charge.cost.nano()).collect();
-    assert_eq!(costs, [272 * 40_000, 272 * 40_000]);
+    let each = 272 * 40_000 + 69 * 5_000;
+    assert_eq!(costs, [each, each]);
 }
 
 #[test]
@@ -468,7 +482,7 @@ proptest! {
     /// the charges stay within the hold, and without a report they do too.
     #[test]
     fn charges_never_exceed_the_hold(
-        index in 0_usize..12,
+        index in 0_usize..64,
         size in 0_usize..6,
         quality in 0_usize..6,
         n in 1_u8..=10,
@@ -477,6 +491,9 @@ proptest! {
         markup in 0_u32..30_000,
         shares in prop::array::uniform6(0_u64..=1000),
         prompt in "\\PC{1,40}",
+        painted in 0_usize..6,
+        reported in prop::option::of(0_usize..6),
+        drafts in 0_usize..40,
     ) {
         let models = catalog().models();
         let model = &models[index % models.len()];
@@ -484,6 +501,7 @@ proptest! {
         let mut asked = vec![
             format!("n={n}"),
             format!("partial_images={partial_images}"),
+            format!("stream={}", drafts % 2 == 0),
             format!("size={}", ["auto", "1024x1024", "1536x1024", "512x512", "3072x1024", "2880x2880"][size]),
             format!("quality={}", Quality::ALL[quality]),
         ];
@@ -494,8 +512,11 @@ proptest! {
         let (request, _) = model.rules.check(&params, Unsupported::Reject).unwrap();
 
         let announced = usize::from(request.n.get());
-        let sizes = vec![ImageSize::new(1024, 1024).unwrap(); kept.min(announced)];
-        let usage = price(model).usage_bound(&request).unwrap().map(|bound| {
+        let bound = price(model).usage_bound(&request).unwrap();
+        // Megapixels are charged as they came, which only the cap keeps within the hold.
+        let side = if bound.is_some() { [1024, 512, 1536, 2048, 2880, 4096][painted] } else { 1024 };
+        let sizes = vec![ImageSize::new(1024, side).unwrap(); kept.min(announced)];
+        let usage = bound.map(|bound| {
             let part = |most: u64, share: u64| most * u64::from(request.n.get()) * share / 1000;
             let input_text = part(bound.input_text, shares[0]);
             let input_image = part(bound.input_image, shares[1]);
@@ -510,11 +531,107 @@ proptest! {
         });
         let largest = price(model).largest(&request, markup).unwrap();
         for usage in [usage.as_ref(), None] {
-            let delivered = Delivered { sizes: &sizes, announced, usage };
+            let delivered = Delivered {
+                sizes: &sizes,
+                announced,
+                usage,
+                quality: reported.map(|quality| Quality::ALL[quality]),
+                partial_images: drafts,
+            };
             let charges = price(model).charges(&request, &delivered, markup).unwrap();
             prop_assert_eq!(charges.len(), sizes.len());
             let sum = NanoUsd::sum(charges.iter().map(|charge| charge.cost)).unwrap();
             prop_assert!(sum <= largest, "{} of {}: {sum} above {largest}", model.id, asked.join(" "));
+        }
+    }
+}
+
+/// Without a report the picture itself says what it cost: its size, its quality and the drafts before it.
+#[test]
+fn a_picture_without_a_report_costs_what_its_own_size_does() {
+    let costs = |name: &str, input: &str, sizes: &[&str], quality, partial_images| -> Vec<i64> {
+        let model = model(name);
+        let sizes: Vec<ImageSize> = sizes.iter().map(|size| size.parse().unwrap()).collect();
+        let delivered = Delivered {
+            sizes: &sizes,
+            announced: sizes.len(),
+            usage: None,
+            quality,
+            partial_images,
+        };
+        let charges = price(model).charges(&request(model, input), &delivered, 0);
+        let charges = charges.unwrap();
+        charges.iter().map(|charge| charge.cost.nano()).collect()
+    };
+    let text = 69 * 5_000;
+    // Size and quality left to the provider (`contracts/openai-images.md`, section 10, the second table).
+    let sizes = ["1024x1024", "1536x1024", "2048x2048"];
+    for (input, quality, tokens) in [
+        ("n=3", None, [7_024, 5_488, 14_272]),
+        ("n=3", Some(Quality::Auto), [7_024, 5_488, 14_272]),
+        ("n=3", Some(Quality::Medium), [1_756, 1_372, 3_568]),
+        ("n=3 quality=low", None, [196, 158, 397]),
+        // Words of other models say nothing, and nothing is charged beyond what was held.
+        ("n=3 quality=low", Some(Quality::Hd), [196, 158, 397]),
+        ("n=3 quality=low", Some(Quality::High), [659, 659, 659]),
+        ("n=3 quality=high", Some(Quality::Low), [196, 158, 397]),
+    ] {
+        let expected = tokens.map(|tokens| tokens * 30_000 + text);
+        let found = costs("gpt-image-2", input, &sizes, quality, 0);
+        assert_eq!(found, expected, "{input} {quality:?}");
+    }
+    // More than the size asked for is the provider's affair, and a size that no row knows is the largest.
+    let larger = costs(
+        "gpt-image-2",
+        "size=1024x1024 quality=low",
+        &["2048x2048"],
+        None,
+        0,
+    );
+    assert_eq!(larger, [196 * 30_000 + text]);
+    let odd = costs("gpt-image-1", "quality=low", &["1000x1000"], None, 0);
+    assert_eq!(odd, [408 * 40_000 + text]);
+    // The frame of an animation says nothing of its sheet.
+    let frame = costs(
+        "gpt-image-2.6-flare",
+        "output_format=gif quality=low",
+        &["64x64"],
+        None,
+        0,
+    );
+    let sheet = price(model("gpt-image-2.6-flare"))
+        .usage_bound(&request(model("gpt-image-2.6-flare"), "quality=low"))
+        .unwrap()
+        .unwrap();
+    let sheet = i64::try_from(sheet.output_image).unwrap();
+    assert!(frame[0] > sheet * 30_000, "{frame:?} {sheet}");
+    // A hundred tokens for each draft that came and was asked for, shared among the pictures.
+    for (input, came, drafts) in [
+        ("quality=low stream=true partial_images=3", 3, 3),
+        ("quality=low stream=true partial_images=3", 2, 2),
+        ("quality=low stream=true partial_images=3", 0, 0),
+        ("quality=low stream=true partial_images=2", 9, 2),
+        ("quality=low partial_images=3", 3, 0),
+    ] {
+        let found = costs("gpt-image-2", input, &["1024x1024"], None, came);
+        assert_eq!(
+            found,
+            [(196 + 100 * drafts) * 30_000 + text],
+            "{input}: {came}"
+        );
+    }
+}
+
+#[test]
+fn drafts_cost_nothing_where_none_are_painted() {
+    for model in catalog().models() {
+        for route in &model.routes {
+            let largest = |input: &str| route.price.largest(&request(model, input), 0).unwrap();
+            let asked = largest("stream=true partial_images=3");
+            assert_eq!(largest("partial_images=3"), largest(""), "{}", model.id);
+            let is_dearer =
+                route.streams && route.price.usage_bound(&request(model, "")) != Ok(None);
+            assert_eq!(asked > largest(""), is_dearer, "{}", model.id);
         }
     }
 }

@@ -434,6 +434,8 @@ async fn reports_tokens_where_they_are_priced_and_never_more_than_is_held() {
                 sizes: &sizes,
                 announced: report.announced,
                 usage: report.usage.as_ref(),
+                quality: None,
+                partial_images: 0,
             };
             let charges = price.charges(&call.request, &delivered, 0).unwrap();
             assert_eq!(charges.len(), 1);

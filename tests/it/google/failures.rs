@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::{Doors, Google, banana, banana_cost, decoded, imagen};
+use super::{Doors, Google, banana, banana_cost, decoded, imagen, unreported_banana_cost};
 use crate::support::{
     fake_google::{Behaviour, Reply, Shape},
     pictures::measure,
@@ -136,11 +136,11 @@ async fn a_cut_answer_is_none_and_a_slow_one_arrives() {
         assert_eq!(google.marked().await, 1);
         google.finish().await;
     }
-    // The picture came whole, and only what stands behind it is missing: it is one, at the price of its own
-    // tokens, since nobody said what it took beyond them.
+    // The picture came whole, and only what stands behind it is missing: it is one, at the price of the prompt
+    // and of its own tokens, since nobody said what it took beyond them.
     let google = Google::start(Doors::Gemini).await;
     google.fake.next(Behaviour::CutBeforeEnd(5));
-    google.paints(&banana(), 1120 * 30_000).await;
+    google.paints(&banana(), unreported_banana_cost()).await;
     google.fake.next(Behaviour::CutBeforeEnd(1));
     google.paints(&imagen(2), 80_000_000).await;
     google.finish().await;

@@ -2,7 +2,10 @@
 
 use serde_json::json;
 
-use super::{Doors, Google, PROMPT, banana, banana_cost, decoded, gemini_cost, imagen};
+use super::{
+    Doors, Google, PROMPT, banana, banana_cost, decoded, gemini_cost, imagen,
+    unreported_banana_cost,
+};
 use crate::support::{
     fake_google::{API_KEY, Behaviour, REVISED_PROMPT, Reply, Shape, THOUGHT_TOKENS},
     pictures::measure,
@@ -184,9 +187,9 @@ async fn pictures_come_in_many_shapes() {
         assert_eq!(data.len(), 1, "{shape:?}");
         assert_eq!(measure(&decoded(&data[0])).width, 1024, "{shape:?}");
     }
-    // Without a report the picture's own tokens are charged, which are known.
+    // Without a report the prompt's and the picture's own tokens are charged, which are known.
     google.fake.next(Behaviour::Shape(Shape::NoUsage));
-    google.paints(&banana(), 1120 * 30_000).await;
+    google.paints(&banana(), unreported_banana_cost()).await;
     google.fake.next(Behaviour::Shape(Shape::UnknownFields));
     google.paints(&imagen(2), 80_000_000).await;
     google.finish().await;

@@ -128,7 +128,7 @@ mod tests {
             counter.fetch_add(1, Ordering::SeqCst);
             Ok::<_, std::convert::Infallible>(Bytes::from(vec![0; PIECE]))
         });
-        let rest = stream::iter((!ends).then(stream::pending).into_iter()).flatten();
+        let rest = stream::iter((!ends).then(stream::pending)).flatten();
         let body = Body::from_stream(pieces.chain(rest));
         (http::Request::builder(), body, taken)
     }

@@ -19,12 +19,14 @@
 //! | [`catalog`], [`money`], [`ids`] | models, rules, prices, arithmetic, names | I/O, async, anybody |
 //! | [`postgres`] | pool, migrations, the private server | what the tables mean |
 //! | `addresses` | which of them are public, for opening links that others chose | which links |
+//! | [`budget`] | room in bytes that many share | what is put there |
 //! | `json` | JSON documents in pieces, for strings that are pictures | what they mean |
 //! | [`telemetry`], [`clock`] | logs, figures and time, usable by all | anybody |
 
 mod addresses;
 pub mod admin;
 pub mod api;
+pub mod budget;
 pub mod catalog;
 pub mod cli;
 pub mod clock;

@@ -72,7 +72,7 @@ impl<T: DeserializeOwned> FromRequest<Desk> for Sent<T> {
     type Rejection = AdminError;
 
     async fn from_request(request: Request, desk: &Desk) -> Result<Self, AdminError> {
-        let bytes = json_bytes(request, &desk.app.limits).await?;
+        let bytes = json_bytes(request, &desk.app).await?;
         body(&bytes).map(Self)
     }
 }

@@ -5,9 +5,10 @@ use http::{header, request::Parts};
 use secrecy::SecretString;
 
 use super::{ApiError, App};
-use crate::keys::ApiKey;
+use crate::{budget::Owner, keys::ApiKey};
 
-/// A request with a key that is known and has not ended.
+/// A request with a key that is known and has not ended. Whose it is stays with the request: what is read of its
+/// body counts against the account.
 pub(super) struct Authenticated(pub(super) ApiKey);
 
 impl FromRequestParts<App> for Authenticated {
@@ -30,6 +31,7 @@ impl FromRequestParts<App> for Authenticated {
         let Some(key) = found else {
             return Err(ApiError::UnknownKey(shown(secret)));
         };
+        parts.extensions.insert(Owner::of(&key.account));
         tracing::Span::current().record("key.id", tracing::field::display(key.id));
         Ok(Self(key))
     }

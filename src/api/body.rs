@@ -1,6 +1,7 @@
-//! Reading a JSON body: bounded in size, and in how long it may pause.
+//! Reading a JSON body: bounded in size, in how long it may pause and take, and in what all bodies that are
+//! being read have in memory.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, ops::Deref, time::Duration};
 
 use axum::{
     body::Body,
@@ -11,24 +12,43 @@ use http::{HeaderMap, header};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use serde_json::{Map, Value};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::{ApiError, App, Limits};
 use crate::{
+    budget::{Owner, Share},
     catalog::Violation,
     json::{JsonError, Token, Tokenizer},
 };
 
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
+/// What every body may have in memory. Only what is beyond takes room from the others, so that a request of the
+/// usual size gets in however many large ones are under way.
+const FREE_BYTES: usize = 16 * 1024;
+
 /// The JSON object of a request's body, and the bytes that it was.
-pub(super) struct JsonObject(pub(super) Map<String, Value>, pub(super) BytesMut);
+pub(super) struct JsonObject(pub(super) Map<String, Value>, pub(super) JsonBytes);
+
+/// The bytes of a JSON body, and the room that they take.
+pub(crate) struct JsonBytes {
+    bytes: BytesMut,
+    room: Share,
+}
+
+impl Deref for JsonBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
 
 impl FromRequest<App> for JsonObject {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
-        let bytes = json_bytes(request, &app.limits).await?;
+        let bytes = json_bytes(request, app).await?;
         let document = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&bytes);
         match serde_json::from_slice(document) {
             Ok(Value::Object(object)) => {
@@ -74,11 +94,12 @@ pub(super) fn duplicate(name: &str) -> ApiError {
 /// The bytes of a request's JSON body, read within the limits.
 ///
 /// # Errors
-/// Another content type, a body that is too large or pauses for too long, or one that breaks off.
-pub(crate) async fn json_bytes(request: Request, limits: &Limits) -> Result<BytesMut, ApiError> {
+/// Another content type, a body that is too large, pauses or takes for too long, or one that breaks off; no room.
+pub(crate) async fn json_bytes(request: Request, app: &App) -> Result<JsonBytes, ApiError> {
     check_encoding(request.headers())?;
     check_content_type(request.headers())?;
-    read(&mut request.into_body(), limits).await
+    let owner = request.extensions().get::<Owner>().copied();
+    read(&mut request.into_body(), app, owner).await
 }
 
 /// Bodies are taken as they are.
@@ -105,19 +126,31 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
     }
 }
 
-async fn read(body: &mut Body, limits: &Limits) -> Result<BytesMut, ApiError> {
-    let mut reader = BodyReader {
-        body,
-        left: limits.json_body_bytes,
-        limit: limits.json_body_bytes,
-        idle_timeout: limits.body_idle_timeout,
-    };
+async fn read(body: &mut Body, app: &App, owner: Option<Owner>) -> Result<JsonBytes, ApiError> {
+    let limits = &app.limits;
+    let mut reader = BodyReader::new(body, limits.json_body_bytes, limits.body_idle_timeout);
     reader.check_length()?;
-    let mut bytes = BytesMut::new();
-    while let Some(data) = reader.next().await? {
-        bytes.extend_from_slice(&data);
-    }
-    Ok(bytes)
+    // All that is announced at once: growing on the way would take twice as much.
+    let announced = usize::try_from(reader.body.size_hint().lower()).unwrap_or(0);
+    let mut read = JsonBytes {
+        bytes: BytesMut::with_capacity(announced),
+        room: app.bodies.share(owner),
+    };
+    let pieces = async {
+        while let Some(data) = reader.next().await? {
+            let before = read.bytes.len().max(FREE_BYTES);
+            read.bytes.extend_from_slice(&data);
+            let more = read.bytes.len().saturating_sub(before);
+            if !read.room.grow(more as u64) {
+                return Err(ApiError::BodiesFull);
+            }
+        }
+        Ok(())
+    };
+    timeout(limits.body_timeout, pieces)
+        .await
+        .unwrap_or(Err(ApiError::UploadTimeout(limits.body_timeout)))?;
+    Ok(read)
 }
 
 /// The pieces of a body: bounded in all, and in how long it may pause.
@@ -126,9 +159,29 @@ pub(super) struct BodyReader<'a> {
     limit: usize,
     left: usize,
     idle_timeout: Duration,
+    /// How long the client was waited for.
+    waited: Duration,
+    /// Whether it must keep up [`SLOWEST`].
+    must_hurry: bool,
 }
 
-impl BodyReader<'_> {
+/// What an upload has to bring for each second that it is waited for, in bytes, once [`GRACE`] is over. Room is
+/// kept for it all the while, which others could use.
+const SLOWEST: u64 = 16 * 1024;
+const GRACE: Duration = Duration::from_secs(10);
+
+impl<'a> BodyReader<'a> {
+    fn new(body: &'a mut Body, limit: usize, idle_timeout: Duration) -> Self {
+        Self {
+            body,
+            limit,
+            left: limit,
+            idle_timeout,
+            waited: Duration::ZERO,
+            must_hurry: false,
+        }
+    }
+
     /// A length that is announced is refused before a byte of it is read.
     fn check_length(&self) -> Result<(), ApiError> {
         match usize::try_from(self.body.size_hint().lower()) {
@@ -140,12 +193,15 @@ impl BodyReader<'_> {
     /// The next piece, or `None` at the end.
     ///
     /// # Errors
-    /// [`ApiError::BodyTooLarge`], [`ApiError::BodyTimeout`], [`ApiError::BodyBroken`].
+    /// [`ApiError::BodyTooLarge`], [`ApiError::BodyTimeout`], [`ApiError::BodyBroken`], and of an upload
+    /// [`ApiError::BodyTooSlow`].
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, ApiError> {
         loop {
+            let asked = Instant::now();
             let frame = timeout(self.idle_timeout, self.body.frame())
                 .await
                 .map_err(|_| ApiError::BodyTimeout(self.idle_timeout))?;
+            self.waited += asked.elapsed();
             let Some(frame) = frame else {
                 return Ok(None);
             };
@@ -157,6 +213,12 @@ impl BodyReader<'_> {
                 .left
                 .checked_sub(data.len())
                 .ok_or(ApiError::BodyTooLarge(self.limit))?;
+            if self.must_hurry && self.waited > GRACE {
+                let owed = SLOWEST.saturating_mul(self.waited.as_secs());
+                if ((self.limit - self.left) as u64) < owed {
+                    return Err(ApiError::BodyTooSlow(SLOWEST));
+                }
+            }
             if !data.is_empty() {
                 return Ok(Some(data));
             }
@@ -176,12 +238,8 @@ pub(super) async fn read_upload<T>(
 ) -> Result<T, ApiError> {
     check_encoding(request.headers())?;
     let mut body = request.into_body();
-    let mut reader = BodyReader {
-        body: &mut body,
-        limit,
-        left: limit,
-        idle_timeout: limits.body_idle_timeout,
-    };
+    let mut reader = BodyReader::new(&mut body, limit, limits.body_idle_timeout);
+    reader.must_hurry = true;
     reader.check_length()?;
     timeout(limits.upload_timeout, work(&mut reader))
         .await
@@ -195,4 +253,39 @@ pub(crate) fn describe(error: &serde_json::Error) -> String {
         _ => "syntax error",
     };
     format!("{what} at line {} column {}", error.line(), error.column())
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::{StreamExt as _, stream};
+    use tokio::time::sleep;
+
+    use super::*;
+
+    /// A client that sends this many bytes each second for two minutes.
+    async fn upload(bytes_per_second: usize) -> Result<usize, ApiError> {
+        let pieces = stream::iter(0..120).then(move |_| async move {
+            sleep(Duration::from_secs(1)).await;
+            Ok::<_, axum::Error>(Bytes::from(vec![7; bytes_per_second]))
+        });
+        let mut body = Body::from_stream(pieces);
+        let mut reader = BodyReader::new(&mut body, 64 << 20, Duration::from_secs(30));
+        reader.must_hurry = true;
+        let mut read = 0;
+        while let Some(data) = reader.next().await? {
+            read += data.len();
+            // The server's own work is not the client's fault.
+            sleep(Duration::from_secs(2)).await;
+        }
+        Ok(read)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_upload_has_to_come_at_a_pace() {
+        let started = Instant::now();
+        let slow = upload(1000).await;
+        assert!(matches!(slow, Err(ApiError::BodyTooSlow(SLOWEST))));
+        assert!(started.elapsed() < Duration::from_secs(40));
+        assert!(matches!(upload(17 * 1024).await, Ok(2_088_960)));
+    }
 }

@@ -44,6 +44,7 @@ pub(super) async fn read(
         done: None,
         uploads: Uploads::new(&app.limits),
         left: app.limits.json_body_bytes,
+        fetch_left: app.limits.upload_bytes as u64,
     };
     while let Some(data) = body.next().await? {
         asked.bytes(&data);
@@ -77,6 +78,8 @@ struct Reading<'a> {
     uploads: Uploads,
     /// How many bytes may still be kept beside the pictures.
     left: usize,
+    /// How many bytes links may still bring. They are opened one after the other.
+    fetch_left: u64,
 }
 
 /// A container that is not complete.
@@ -138,7 +141,7 @@ impl Reading<'_> {
                     Ok(())
                 }
                 Some(Text::Picture(url)) => {
-                    let (slot, upload) = url.finish(self.app).await?;
+                    let (slot, upload) = url.finish(self.app, &mut self.fetch_left).await?;
                     self.uploads.add(slot, upload);
                     // What is kept of a picture, and nothing else keeps: any other string here is a picture.
                     self.value(Json::String(String::new()));

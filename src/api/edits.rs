@@ -20,10 +20,12 @@ use super::{
     uploads::Uploads,
 };
 use crate::{
+    budget::Owner,
     catalog::Violation,
     gateway::{GatewayError, Order},
     ids::RequestId,
     keys::ApiKey,
+    money::NanoUsd,
     providers::{Inputs, Task},
 };
 
@@ -38,7 +40,7 @@ pub(super) async fn edit(
     body: Request,
 ) -> Result<Response, ApiError> {
     let is_json = media_type(body.headers()).eq_ignore_ascii_case(JSON);
-    let read = read(&app, asked, body)
+    let read = read(&app, &key, asked, body)
         .await
         .and_then(|(asked, (object, uploads))| {
             let (images, mask) = uploads.into_parts();
@@ -61,7 +63,7 @@ pub(super) async fn vary(
     body: Request,
 ) -> Result<Response, ApiError> {
     let is_json = media_type(body.headers()).eq_ignore_ascii_case(JSON);
-    let read = read(&app, asked, body)
+    let read = read(&app, &key, asked, body)
         .await
         .and_then(|(asked, (object, uploads))| {
             let (images, mask) = uploads.into_parts();
@@ -135,17 +137,46 @@ async fn perform(
     deliver::deliver(app, order, Kind::Edit, body.dropped).await
 }
 
+/// Refuses who could not be served whatever the body says, before many megabytes of it are kept. A repeat is
+/// let in: it may have been paid for long ago.
+async fn foresee(
+    app: &App,
+    key: &ApiKey,
+    asked: Result<Asked, ApiError>,
+) -> Result<Asked, ApiError> {
+    let asked = asked?;
+    if asked.idempotency_key.is_some() || asked.retry_count > 0 {
+        return Ok(asked);
+    }
+    let models = app.gateway.rooms().catalog.models();
+    let mut routes = models.iter().flat_map(|model| &model.routes);
+    let least = if routes.any(|route| route.price.can_be_free()) {
+        NanoUsd::ZERO
+    } else {
+        NanoUsd::from_nano(1)
+    };
+    let foreseen = app
+        .ledger
+        .foresee((key.account, key.mode), key.id, key.limits, least);
+    foreseen.await?;
+    Ok(asked)
+}
+
 /// The fields and the pictures of a request, from a form or from JSON.
 async fn read(
     app: &App,
+    key: &ApiKey,
     asked: Result<Asked, ApiError>,
     request: Request,
 ) -> Result<(Asked, (Map<String, Json>, Uploads)), ApiError> {
     let given = request.headers().get(header::CONTENT_TYPE);
     let given = given.map(|given| given.to_str().unwrap_or("unreadable").to_owned());
     let media_type = media_type(request.headers()).to_owned();
+    let mut app = app.clone();
+    app.spool = app.spool.of(Owner::of(&key.account));
+    let app = &app;
     let limits = &app.limits;
-    let mut asked = asked?;
+    let mut asked = foresee(app, key, asked).await?;
     if media_type.eq_ignore_ascii_case("multipart/form-data") {
         let content_type = given.as_deref().unwrap_or_default();
         let work =

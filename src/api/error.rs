@@ -52,6 +52,12 @@ pub enum ApiError {
     /// Other uploads take all the room there is.
     #[error("no room for uploads")]
     UploadsFull,
+    /// The client sends fewer bytes a second than this.
+    #[error("the body comes slower than {0} bytes a second")]
+    BodyTooSlow(u64),
+    /// Other large bodies take all the room there is.
+    #[error("no room for request bodies")]
+    BodiesFull,
     /// An uploaded picture, by its field, is larger than the limit, in bytes.
     #[error("{0} is larger than {1} bytes")]
     PictureTooLarge(String, u64),
@@ -241,6 +247,19 @@ impl ApiError {
                 "service_unavailable_error",
                 "server_is_overloaded",
                 "Too many uploads are in flight. Please try again shortly.",
+            )
+            .come_back(Duration::from_secs(1)),
+            Self::BodyTooSlow(rate) => Parts::new(
+                Status::REQUEST_TIMEOUT,
+                INVALID,
+                "request_timeout",
+                format!("The request body came slower than {rate} bytes a second."),
+            ),
+            Self::BodiesFull => Parts::new(
+                Status::SERVICE_UNAVAILABLE,
+                "service_unavailable_error",
+                "server_is_overloaded",
+                "Too many large requests are being read. Please try again shortly.",
             )
             .come_back(Duration::from_secs(1)),
             Self::PictureTooLarge(name, limit) => Parts::new(

@@ -45,6 +45,7 @@ pub use self::{
     router::{metrics_router, router},
 };
 use crate::{
+    budget::Budget,
     clock::Clock,
     gateway::Gateway,
     images::{Fetcher, Spool},
@@ -65,6 +66,8 @@ pub struct App {
     pub clock: Clock,
     /// Where uploads are while they are worked on.
     pub spool: Spool,
+    /// The room that JSON bodies have while they are read.
+    pub bodies: Budget,
     /// Opens links to pictures, where the operator allows it.
     pub fetcher: Option<Fetcher>,
     /// How much a client may send, and how slowly.
@@ -78,6 +81,8 @@ pub struct Limits {
     pub json_body_bytes: usize,
     /// How long a body may pause.
     pub body_idle_timeout: Duration,
+    /// How long a JSON body may take to arrive.
+    pub body_timeout: Duration,
     /// The largest form of an edit, in bytes; its JSON may be as much larger as base64 is.
     pub upload_bytes: usize,
     /// The largest picture in it, in bytes.

@@ -308,12 +308,18 @@ impl DataUrl {
     }
 
     /// The whole picture.
-    pub(super) async fn finish(mut self: Box<Self>, app: &App) -> Result<(Slot, Upload), ApiError> {
+    ///
+    /// `fetch_left` is how many bytes links may still bring.
+    pub(super) async fn finish(
+        mut self: Box<Self>,
+        app: &App,
+        fetch_left: &mut u64,
+    ) -> Result<(Slot, Upload), ApiError> {
         if self.content.is_none() {
             if self.is_data() {
                 return Err(self.invalid("it is a data URL, but not in base64"));
             }
-            self.fetch(app).await?;
+            self.fetch(app, fetch_left).await?;
         }
         // What a link brought is not encoded, and leaves nothing to finish.
         self.decode(Base64Decoder::finish)?;
@@ -331,7 +337,7 @@ impl DataUrl {
     }
 
     /// Opens the link that it is, where that is allowed.
-    async fn fetch(&mut self, app: &App) -> Result<(), ApiError> {
+    async fn fetch(&mut self, app: &App, left: &mut u64) -> Result<(), ApiError> {
         let Some(fetcher) = &app.fetcher else {
             return Err(self.invalid(
                 "this server takes pictures as base64 data URLs (data:image/png;base64,…) only",
@@ -344,7 +350,12 @@ impl DataUrl {
         loop {
             let chunk = file.next().await;
             match chunk.map_err(|error| self.invalid(&format!("the link broke off: {error}")))? {
-                Some(chunk) => self.incoming.write(&app.spool, &chunk).await?,
+                Some(chunk) => {
+                    *left = left
+                        .checked_sub(chunk.len() as u64)
+                        .ok_or(ApiError::BodyTooLarge(app.limits.upload_bytes))?;
+                    self.incoming.write(&app.spool, &chunk).await?;
+                }
                 None => return Ok(()),
             }
         }

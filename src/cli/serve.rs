@@ -25,6 +25,7 @@ use crate::{
         self, App, Limits,
         server::{self, ServerSettings},
     },
+    budget::Budget,
     config::{Config, OnDisconnect, local_url},
     gateway::{Gateway, GatewaySettings, ProviderSlot, Rooms},
     images::{Fetcher, ImageStore, Links, Spool},
@@ -108,9 +109,17 @@ async fn serve(context: &Context, files: Option<u64>, signals: &mut Signals) -> 
         spool: Spool::open(
             config.data_dir.join("uploads"),
             config.limits.upload_spool_bytes,
+            share_of_one(config.limits.upload_spool_bytes, config.limits.upload_bytes),
         )
         .await
         .with_context(|| format!("data_dir: {}", config.data_dir.display()))?,
+        bodies: Budget::new(
+            config.limits.request_bodies_bytes,
+            share_of_one(
+                config.limits.request_bodies_bytes,
+                config.limits.json_body_bytes,
+            ),
+        ),
         fetcher: if config.edits.fetch_urls {
             Some(Fetcher::new().context("[edits] fetch_urls")?)
         } else {
@@ -119,6 +128,7 @@ async fn serve(context: &Context, files: Option<u64>, signals: &mut Signals) -> 
         limits: Limits {
             json_body_bytes: config.limits.json_body_bytes,
             body_idle_timeout: config.limits.body_idle_timeout,
+            body_timeout: config.limits.body_timeout,
             upload_bytes: config.limits.upload_bytes,
             upload_picture_bytes: config.limits.upload_picture_bytes,
             upload_pictures: config.limits.upload_pictures,
@@ -160,6 +170,11 @@ async fn serve(context: &Context, files: Option<u64>, signals: &mut Signals) -> 
     ledger.stop().await?;
     info!("stopped");
     Ok(())
+}
+
+/// Of room that all accounts share, what one of them may have, in bytes: a quarter, but always one request.
+fn share_of_one(all: u64, request: usize) -> u64 {
+    (all / 4).max(u64::try_from(request).unwrap_or(u64::MAX))
 }
 
 /// A token that can be guessed at a minute a try is too short.

@@ -111,6 +111,10 @@ pub struct LimitsConfig {
     pub header_timeout: Duration,
     /// How long a request body may pause.
     pub body_idle_timeout: Duration,
+    /// How long a JSON body may take to arrive.
+    pub body_timeout: Duration,
+    /// What all of them together may have in memory while they are read, in bytes.
+    pub request_bodies_bytes: u64,
     /// The largest form of an edit, in bytes.
     pub upload_bytes: usize,
     /// The largest picture in it, in bytes.
@@ -388,6 +392,8 @@ fn limits(section: &mut Section<'_>) -> LimitsConfig {
         json_body_bytes: section.value("json_body", Size::mebibytes(1)).in_memory(),
         header_timeout: section.duration("header_timeout", Duration::from_secs(15)),
         body_idle_timeout: section.duration("body_idle_timeout", Duration::from_secs(30)),
+        body_timeout: section.duration("body_timeout", Duration::from_mins(1)),
+        request_bodies_bytes: section.value("request_bodies", Size::mebibytes(256)).0,
         upload_bytes: section.value("upload", Size::mebibytes(64)).in_memory(),
         upload_picture_bytes: section.value("upload_picture", Size::mebibytes(50)).0,
         upload_pictures: section.count("upload_pictures", 16),

@@ -8,11 +8,8 @@ use std::{
     fs,
     io::{self, Write as _},
     os::unix::fs::FileExt as _,
-    path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use bytes::Bytes;
@@ -22,6 +19,7 @@ use super::{
     sniff::{NotAPicture, PictureFormat, PictureInfo, Sniffer},
     store::{PictureStream, StoreError, blocking},
 };
+use crate::budget::{Budget, Owner, Share};
 
 /// Uploads up to this many bytes stay in memory; of larger ones this much is written at once.
 const BUFFER: usize = 64 * 1024;
@@ -49,27 +47,12 @@ pub enum UploadError {
 
 /// Where uploads are while their requests are worked on. Cheap to clone; clones share the bounds.
 #[derive(Debug, Clone)]
-pub struct Spool(Arc<Place>);
-
-#[derive(Debug)]
-struct Place {
-    directory: PathBuf,
+pub struct Spool {
+    directory: Arc<Path>,
     on_disk: Budget,
     in_memory: Budget,
-}
-
-#[derive(Debug)]
-struct Budget {
-    most: u64,
-    used: AtomicU64,
-}
-
-/// Bytes that are taken from a budget and given back on drop.
-#[derive(Debug)]
-struct Share {
-    place: Arc<Place>,
-    of: fn(&Place) -> &Budget,
-    bytes: u64,
+    /// Whose uploads begin here.
+    owner: Option<Owner>,
 }
 
 /// A whole picture from a client. Cheap to clone; its bytes go when the last clone does.
@@ -95,6 +78,7 @@ pub struct UploadWriter {
     /// Looked at, but not on the disk.
     buffer: Vec<u8>,
     in_memory: Share,
+    directory: Arc<Path>,
     file: Option<fs::File>,
     on_disk: Share,
     size_bytes: u64,
@@ -102,37 +86,49 @@ pub struct UploadWriter {
 }
 
 impl Spool {
-    /// A spool in this directory, which is made if missing, for at most `max_bytes` on the disk.
+    /// A spool in this directory, which is made if missing, for at most `max_bytes` on the disk,
+    /// of which one owner may have `max_bytes_each`.
     ///
     /// # Errors
     /// [`StoreError::Io`] when no file can be made there.
-    pub async fn open(directory: PathBuf, max_bytes: u64) -> Result<Self, StoreError> {
+    pub async fn open(
+        directory: PathBuf,
+        max_bytes: u64,
+        max_bytes_each: u64,
+    ) -> Result<Self, StoreError> {
         let probed = directory.clone();
         blocking("make room for an upload of", move || {
             fs::create_dir_all(&probed)?;
             tempfile::tempfile_in(&probed).map(drop)
         })
         .await?;
-        Ok(Self(Arc::new(Place {
-            directory,
-            on_disk: Budget::new(max_bytes),
-            in_memory: Budget::new(ALL_IN_MEMORY.min(max_bytes)),
-        })))
+        let in_memory = ALL_IN_MEMORY.min(max_bytes);
+        Ok(Self {
+            directory: directory.into(),
+            on_disk: Budget::new(max_bytes, max_bytes_each),
+            in_memory: Budget::new(in_memory, in_memory.min(max_bytes_each)),
+            owner: None,
+        })
+    }
+
+    /// The same spool for the uploads of this owner.
+    #[must_use]
+    pub fn of(&self, owner: Owner) -> Self {
+        Self {
+            owner: Some(owner),
+            ..self.clone()
+        }
     }
 
     /// Begins an upload of at most `max_bytes`.
     pub fn begin(&self, max_bytes: u64) -> UploadWriter {
-        let share = |of: fn(&Place) -> &Budget| Share {
-            place: Arc::clone(&self.0),
-            of,
-            bytes: 0,
-        };
         UploadWriter {
             sniffer: Sniffer::default(),
             buffer: Vec::new(),
-            in_memory: share(|place| &place.in_memory),
+            in_memory: self.in_memory.share(self.owner),
+            directory: Arc::clone(&self.directory),
             file: None,
-            on_disk: share(|place| &place.on_disk),
+            on_disk: self.on_disk.share(self.owner),
             size_bytes: 0,
             max_bytes,
         }
@@ -140,47 +136,7 @@ impl Spool {
 
     /// Bytes of uploads on the disk and in memory.
     pub fn used_bytes(&self) -> (u64, u64) {
-        let used = |budget: &Budget| budget.used.load(Ordering::Relaxed);
-        (used(&self.0.on_disk), used(&self.0.in_memory))
-    }
-}
-
-impl Budget {
-    const fn new(most: u64) -> Self {
-        Self {
-            most,
-            used: AtomicU64::new(0),
-        }
-    }
-}
-
-impl Share {
-    /// Takes more, if there is as much.
-    fn grow(&mut self, bytes: u64) -> bool {
-        let budget = (self.of)(&self.place);
-        let taken = budget
-            .used
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
-                used.checked_add(bytes).filter(|used| *used <= budget.most)
-            })
-            .is_ok();
-        if taken {
-            self.bytes += bytes;
-        }
-        taken
-    }
-
-    fn clear(&mut self) {
-        (self.of)(&self.place)
-            .used
-            .fetch_sub(self.bytes, Ordering::Relaxed);
-        self.bytes = 0;
-    }
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        self.clear();
+        (self.on_disk.used_bytes(), self.in_memory.used_bytes())
     }
 }
 
@@ -243,11 +199,11 @@ impl UploadWriter {
         }
         let buffer = std::mem::take(&mut self.buffer);
         let file = self.file.take();
-        let place = Arc::clone(&self.on_disk.place);
+        let directory = Arc::clone(&self.directory);
         let written = blocking("keep an upload of", move || {
             let mut file = match file {
                 Some(file) => file,
-                None => tempfile::tempfile_in(&place.directory)?,
+                None => tempfile::tempfile_in(&directory)?,
             };
             file.write_all(&buffer)?;
             Ok((file, buffer))
@@ -343,7 +299,7 @@ mod tests {
 
     async fn spool(max_bytes: u64) -> (Spool, TempDir) {
         let directory = TempDir::new().unwrap();
-        let spool = Spool::open(directory.path().join("uploads"), max_bytes)
+        let spool = Spool::open(directory.path().join("uploads"), max_bytes, max_bytes / 2)
             .await
             .unwrap();
         (spool, directory)
@@ -404,6 +360,19 @@ mod tests {
         assert!(put(&spool, &bytes, 9_999).await.is_ok());
         drop(other);
         assert_eq!(spool.used_bytes(), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn one_owner_leaves_room_for_others() {
+        let (spool, _directory) = spool(1_000_000).await;
+        let [one, other] = ["one", "other"].map(|name| spool.of(Owner::of(&name)));
+        let bytes = samples::png_of(400_000);
+        let first = put(&one, &bytes, 9_999).await.unwrap();
+        let second = put(&one, &bytes, 9_999).await;
+        assert!(matches!(second, Err(UploadError::Full)));
+        assert!(put(&other, &bytes, 9_999).await.is_ok());
+        drop(first);
+        assert!(put(&one, &bytes, 9_999).await.is_ok());
     }
 
     #[tokio::test]

@@ -191,6 +191,32 @@ impl Ledger {
         batch::submit(self, &Refused { key, limits }).await
     }
 
+    /// Says no where a hold of `least` would surely be refused now: a plain look at the balance and at what the
+    /// key did lately, which locks, counts and promises nothing. [`Ledger::hold`] decides.
+    ///
+    /// # Errors
+    /// [`LedgerError::InsufficientBalance`], [`LedgerError::RateLimited`], [`LedgerError::Database`].
+    pub async fn foresee(
+        &self,
+        (account, mode): (AccountId, Mode),
+        key: KeyId,
+        limits: KeyLimits,
+        least: NanoUsd,
+    ) -> Result<(), LedgerError> {
+        self.balance(account, mode).await?.cover(least)?;
+        if !limits.per_minute() && limits.max_in_flight.is_none() {
+            return Ok(());
+        }
+        let mut connection = (self.pool.acquire().await)
+            .map_err(LedgerError::during("look at what a key did lately"))?;
+        let now = self.clock.now().timestamp();
+        let mut counts = holds::count_keys(&mut connection, &[key], now).await?;
+        match counts.get_mut(&key) {
+            Some(count) => count.admit(limits, 1),
+            None => Ok(()),
+        }
+    }
+
     /// Counts refused requests, all committed together; each is admitted or not on its own, in order.
     #[instrument(name = "ledger.count_refused", level = "debug", skip_all, fields(requests = refused.len()))]
     async fn count_all_refused(

@@ -470,3 +470,62 @@ async fn a_refusal_comes_before_the_upload_ends() {
     raw.read_to_end(Duration::from_secs(10)).await;
     app.finish().await;
 }
+
+/// Who always sends a little does not keep memory for as long as it likes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_takes_too_long_is_given_up() {
+    let app = App::builder()
+        .await
+        .set("limits.body_timeout", "1s")
+        .start()
+        .await;
+    let key = app.live_key("1");
+    let whole = Raw::post(GENERATIONS, &key.secret, &"[".repeat(1000));
+    let mut raw = Raw::connect(app.easel.port()).await;
+    raw.send(&whole[..whole.len() - 900]).await;
+    for _ in 0..15 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        raw.send("[").await;
+    }
+    let answer = raw.read_to_end(Duration::from_secs(10)).await;
+    assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+    assert!(answer.contains("longer than 1 seconds"), "{answer}");
+    app.finish().await;
+}
+
+/// Half-sent large bodies take room from other large ones, and from nobody else.
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_that_are_being_read_are_bounded_together() {
+    let app = App::builder()
+        .await
+        .set("limits.request_bodies", "1 MiB")
+        .start()
+        .await;
+    let (key, other) = (app.live_key("1"), app.live_key("1"));
+    let large = json!({"model": "dall-e-2", "prompt": "a".repeat(900_000)}).to_string();
+    let mut half = Raw::connect(app.easel.port()).await;
+    let sent = Raw::post(GENERATIONS, &key.secret, &large);
+    half.send(&sent[..sent.len() - 10]).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+
+    let post = |body: String| {
+        let request = app
+            .client
+            .request(Method::POST, GENERATIONS)
+            .bearer_auth(&other.secret)
+            .header("content-type", "application/json")
+            .body(body);
+        app.client.send(request)
+    };
+    let full = post(large.clone()).await.expect(503);
+    assert_eq!(full.problem().code(), "server_is_overloaded");
+    assert_eq!(full.header("retry-after"), "1");
+    let small = json!({"model": "dall-e-2", "prompt": PROMPT, "size": "256x256"});
+    post(small.to_string()).await.expect(200);
+
+    drop(half);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    // Read, and refused for its prompt.
+    post(large).await.expect(400);
+    app.finish().await;
+}

@@ -329,3 +329,24 @@ async fn hostile_forms_are_refused_in_time() {
     assert!(app.openai.calls().is_empty());
     app.finish().await;
 }
+
+/// Who cannot pay is told before many megabytes are kept.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_nobody_pays_for_is_not_read() {
+    let app = App::start().await;
+    let poor = app.create_key(&[]);
+    let limited = app.create_key(&["--credit", "1", "--rpm", "1"]);
+    app.refuse(&limited, 400, &json!({"model": "dall-e-2", "prompt": 7}))
+        .await;
+    for (key, status) in [(&poor, "402"), (&limited, "429")] {
+        let mut raw = Raw::connect(app.easel.port()).await;
+        let head = Raw::post(EDITS, &key.secret, "").replace("length: 0", "length: 1000000");
+        raw.send(&head).await;
+        let answer = raw.read(4096).await;
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status}")),
+            "{answer}"
+        );
+    }
+    app.finish().await;
+}

@@ -166,6 +166,18 @@ impl Price {
         Ok(Self { kind })
     }
 
+    /// Whether some picture may cost nothing at all. Tokens always cost.
+    pub fn can_be_free(&self) -> bool {
+        match &self.kind {
+            Kind::Image(price) => {
+                let mut rows = price.table.expanded();
+                rows.any(|(_, row)| row.value == NanoUsd::ZERO)
+            }
+            Kind::Megapixel(price) => price.first == NanoUsd::ZERO,
+            Kind::Token(_) => false,
+        }
+    }
+
     /// The largest amount that `n` pictures of this request can cost, markup included. A sure upper
     /// bound of [`Price::charges`]: the hold.
     ///

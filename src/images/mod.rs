@@ -20,7 +20,7 @@ pub use self::{
     fetch::{FetchError, Fetched, Fetcher},
     links::{LinkError, Links},
     sniff::{NotAPicture, PictureFormat, PictureInfo, Sniffer},
-    store::{ImageStore, PictureStream, StoreError, StoredImage},
+    store::{ImageStore, PictureStream, StoreError, StoredImage, Temporary},
     upload::{Spool, Upload, UploadError, UploadWriter},
     writer::{Base64Writer, ImageWriter, Keep},
 };

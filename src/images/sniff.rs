@@ -131,6 +131,8 @@ enum Want {
     AfterFf,
     /// To see everything. (SVG.)
     Everything,
+    /// Nothing more: the picture ended before the last so many bytes.
+    Behind(usize),
     /// That nothing comes any more.
     Nothing,
 }
@@ -171,8 +173,39 @@ impl Sniffer {
         if let Some(failure) = &self.failure {
             return Err(failure.clone());
         }
+        let walked = match self.walk(bytes) {
+            Ok(0) => Ok(()),
+            Ok(_) => Err(refused("something follows the end of the picture")),
+            Err(failure) => Err(failure),
+        };
+        walked.inspect_err(|failure| self.failure = Some(failure.clone()))
+    }
+
+    /// The same, but what follows the end of the picture does not spoil it, where its format says where that is.
+    /// Returns how many of the last bytes do; a few of them may have been in an earlier chunk.
+    ///
+    /// # Errors
+    /// As [`Self::feed`].
+    pub fn feed_to_end(&mut self, bytes: &[u8]) -> Result<usize, NotAPicture> {
+        if let Some(failure) = &self.failure {
+            return Err(failure.clone());
+        }
         self.walk(bytes)
             .inspect_err(|failure| self.failure = Some(failure.clone()))
+    }
+
+    /// Whether the picture is whole: then whatever comes from now on is none of it.
+    pub fn end_here(&mut self) -> bool {
+        let is_whole = self.finish().is_ok();
+        if is_whole {
+            self.want = Want::Nothing;
+        }
+        is_whole
+    }
+
+    /// Whether the end of the picture has been seen: whatever comes is none of it.
+    pub fn has_ended(&self) -> bool {
+        self.failure.is_none() && self.want == Want::Nothing
     }
 
     /// What is known so far: the format after the first bytes, the size when they have gone by.
@@ -214,7 +247,8 @@ impl Sniffer {
         }
     }
 
-    fn walk(&mut self, mut bytes: &[u8]) -> Result<(), NotAPicture> {
+    /// Returns how many bytes are behind the end.
+    fn walk(&mut self, mut bytes: &[u8]) -> Result<usize, NotAPicture> {
         loop {
             match &mut self.want {
                 Want::Bytes { skip, take } => {
@@ -224,33 +258,37 @@ impl Sniffer {
                     bytes = &bytes[passed..];
                     *skip -= passed as u64;
                     if *skip > 0 {
-                        return Ok(());
+                        return Ok(0);
                     }
                     let seen = (take - self.filled).min(bytes.len());
                     self.gathered[self.filled..self.filled + seen].copy_from_slice(&bytes[..seen]);
                     bytes = &bytes[seen..];
                     self.filled += seen;
                     if self.filled < take {
-                        return Ok(());
+                        return Ok(0);
                     }
                     self.filled = 0;
                     self.step(take)?;
                 }
                 Want::AfterFf => {
                     let Some(place) = memchr::memchr(0xFF, bytes) else {
-                        return Ok(());
+                        return Ok(0);
                     };
                     bytes = &bytes[place + 1..];
                     self.want = Want::take(1);
                 }
                 Want::Everything => {
                     return match &mut self.walker {
-                        Some(Walker::Svg(svg)) => svg.read(bytes),
-                        _ => Ok(()),
+                        Some(Walker::Svg(svg)) => svg.read(bytes).map(|()| 0),
+                        _ => Ok(0),
                     };
                 }
-                Want::Nothing if bytes.is_empty() => return Ok(()),
-                Want::Nothing => return Err(refused("something follows the end of the picture")),
+                Want::Behind(seen) => {
+                    let surplus = bytes.len().saturating_add(*seen);
+                    self.want = Want::Nothing;
+                    return Ok(surplus);
+                }
+                Want::Nothing => return Ok(bytes.len()),
             }
         }
     }
@@ -267,7 +305,8 @@ impl Sniffer {
             .ok_or_else(|| refused("it has the first bytes of no format that is known"))?;
         self.walker = Some(walker);
         self.want = want;
-        self.walk(bytes)
+        // No format's end is among its first bytes.
+        self.walk(bytes).map(drop)
     }
 }
 

@@ -72,6 +72,18 @@ struct Place {
     is_well: AtomicBool,
 }
 
+/// A picture that is needed until this is dropped, and then removed: who reads it at that time reads it to its
+/// end.
+#[derive(Debug)]
+pub struct Temporary(PathBuf);
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        // What cannot be removed now is left to the sweeper.
+        drop(fs::remove_file(&self.0));
+    }
+}
+
 /// How much is read at once. A multiple of three, so that base64 of it needs no copying together.
 const CHUNK: u64 = 192 * 1024;
 
@@ -195,6 +207,11 @@ impl ImageStore {
     pub async fn delete(&self, id: ImageId, format: PictureFormat) -> Result<(), StoreError> {
         let path = self.path(id, format);
         blocking("delete", move || gone(fs::remove_file(path)).map(drop)).await
+    }
+
+    /// Keeps a picture only for as long as what this returns.
+    pub fn temporary(&self, stored: &StoredImage) -> Temporary {
+        Temporary(self.path(stored.id, stored.info.format))
     }
 
     /// Makes a picture outlive a crash of the machine, which [`ImageWriter::finish_unsynced`] did not.

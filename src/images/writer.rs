@@ -33,6 +33,8 @@ pub struct ImageWriter {
     file: PartFile,
     keep: Keep,
     size_bytes: u64,
+    /// Whether something came behind the picture's end.
+    has_surplus: bool,
 }
 
 /// Whether a picture that is written is also kept.
@@ -93,6 +95,7 @@ impl ImageWriter {
             file,
             keep,
             size_bytes: 0,
+            has_surplus: false,
         }
     }
 
@@ -113,7 +116,13 @@ impl ImageWriter {
         self.id
     }
 
-    /// The next bytes of the file. The first ones must be those of a known format.
+    /// How many bytes the picture has, once its end has been seen.
+    pub fn ended_at(&self) -> Option<u64> {
+        self.sniffer.has_ended().then_some(self.size_bytes)
+    }
+
+    /// The next bytes of the file. The first ones must be those of a known format; what comes behind the end of
+    /// the picture, where its format says where that is, is left out.
     ///
     /// # Errors
     /// [`StoreError`]; the picture cannot be finished after one.
@@ -219,14 +228,24 @@ impl ImageWriter {
             self.buffer.reserve_exact(room);
         }
         let before = self.buffer.len();
-        append(&mut self.buffer)?;
-        let appended = &self.buffer[before..];
-        self.size_bytes = self.size_bytes.saturating_add(appended.len() as u64);
+        let appended = append(&mut self.buffer);
+        let surplus = self.sniffer.feed_to_end(&self.buffer[before..])?;
+        if let Err(error) = appended
+            && !self.sniffer.end_here()
+        {
+            return Err(error.into());
+        }
+        let end = self.buffer.len().saturating_sub(surplus).max(before);
+        self.buffer.truncate(end);
+        if surplus > 0 && !self.has_surplus {
+            self.has_surplus = true;
+            tracing::info!(image.id = %self.id, "what follows the end of a picture is left out");
+        }
+        self.size_bytes = self.size_bytes.saturating_add((end - before) as u64);
         let max = self.store.max_size_bytes();
         if self.size_bytes > max {
             return Err(StoreError::TooLarge(max));
         }
-        self.sniffer.feed(appended)?;
         Ok(())
     }
 
@@ -294,6 +313,9 @@ impl Base64Writer {
     pub async fn write(&mut self, text: &[u8]) -> Result<(), StoreError> {
         let decoder = &mut self.decoder;
         for text in text.chunks(TEXT) {
+            if self.writer.ended_at().is_some() {
+                return Ok(());
+            }
             self.writer
                 .fill(|buffer| decoder.decode(text, buffer))
                 .await?;
@@ -310,7 +332,9 @@ impl Base64Writer {
     /// Not cancel safe: the picture is lost.
     pub async fn end(mut self) -> Result<ImageWriter, StoreError> {
         let decoder = &mut self.decoder;
-        self.writer.fill(|buffer| decoder.finish(buffer)).await?;
+        if self.writer.ended_at().is_none() {
+            self.writer.fill(|buffer| decoder.finish(buffer)).await?;
+        }
         Ok(self.writer)
     }
 
@@ -323,6 +347,11 @@ impl Base64Writer {
     /// As [`ImageWriter::finish`].
     pub async fn finish(self) -> Result<StoredImage, StoreError> {
         self.end().await?.finish().await
+    }
+
+    /// As [`ImageWriter::ended_at`].
+    pub fn ended_at(&self) -> Option<u64> {
+        self.writer.ended_at()
     }
 
     /// As [`ImageWriter::is_kept`].

@@ -78,14 +78,17 @@ impl Jpeg {
             At::End => match first {
                 0x00 => Ok(Want::take(1)),
                 0xFF => Ok(self.go(At::Further)),
-                _ => Err(refused("something follows the end of the picture")),
+                _ => Ok(Want::Behind(1)),
             },
             At::Further if first == SOI => {
                 self.has_frame = false;
                 self.has_scan = false;
                 Ok(self.go(At::Marker))
             }
-            At::Further => Err(refused("something follows the end of the picture")),
+            At::Further => {
+                self.at = At::End;
+                Ok(Want::Behind(2))
+            }
         }
     }
 

@@ -165,8 +165,42 @@ async fn what_is_no_whole_picture_leaves_nothing_behind() {
     let mut broken = text.clone().into_bytes();
     broken[700_000] = b'\\';
     is_refused(write_base64(&store, &broken, 100_000).await);
-    is_refused(write(&store, &[&png[..], b"PK"].concat(), 100_000).await);
-    is_refused(write_base64(&store, format!("{text}AAAA").as_bytes(), 100_000).await);
+}
+
+/// The picture was paid for, and may have been shown by then.
+#[tokio::test]
+async fn what_follows_the_end_of_a_picture_is_left_out() {
+    let (store, _directory) = open().await;
+    let whole = [large_png(), samples::png(), samples::jpeg()];
+    for picture in &whole {
+        for surplus in [&b"\n"[..], b"PK\x03\x04", &[0xFF; 300_000]] {
+            let bytes = [&picture[..], surplus].concat();
+            let text = BASE64_STANDARD.encode(&bytes);
+            let closed = format!("{}////", BASE64_STANDARD.encode(picture));
+            for chunk in [100_000, 7, 1] {
+                if chunk < 100 && bytes.len() > 100_000 {
+                    continue;
+                }
+                let written = [
+                    write(&store, &bytes, chunk).await,
+                    write_base64(&store, text.as_bytes(), chunk).await,
+                    write_base64(&store, closed.as_bytes(), chunk).await,
+                ];
+                for stored in written {
+                    let stored = stored.unwrap();
+                    let read = fs::read(store.path(stored.id, stored.info.format)).unwrap();
+                    assert_eq!(stored.size_bytes, read.len() as u64);
+                    let rest = read.strip_prefix(&picture[..]).unwrap();
+                    // Between two pictures of one JPEG there may be such bytes, and no more than one waits.
+                    assert!(
+                        rest.len() <= usize::from(picture.starts_with(&[0xFF])),
+                        "{}",
+                        rest.len()
+                    );
+                }
+            }
+        }
+    }
 }
 
 #[tokio::test]

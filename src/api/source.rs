@@ -8,7 +8,7 @@ use futures_util::{StreamExt, TryStreamExt, future, stream::BoxStream};
 use crate::{
     gateway::{Piece, Progress},
     ids::ImageId,
-    images::{self, ImageStore, PictureFormat},
+    images::{self, ImageStore, PictureFormat, Temporary},
 };
 
 /// The pieces of a [`Progress`], without [`Piece::Rest`]: the text itself comes in its place.
@@ -16,6 +16,8 @@ pub(super) struct Source {
     progress: Progress,
     store: ImageStore,
     rest: Option<BoxStream<'static, io::Result<Bytes>>>,
+    /// What is read there, if nobody else needs it.
+    temporary: Option<Temporary>,
 }
 
 impl Source {
@@ -24,6 +26,7 @@ impl Source {
             progress,
             store,
             rest: None,
+            temporary: None,
         }
     }
 
@@ -42,13 +45,18 @@ impl Source {
                     return Ok(Piece::Text(text));
                 }
                 self.rest = None;
+                self.temporary = None;
             }
             match self.progress.next().await {
                 Some(Piece::Rest {
                     id,
                     format,
                     text_offset,
-                }) => self.rest = Some(text_from(self.store.clone(), id, format, text_offset)),
+                    temporary,
+                }) => {
+                    self.rest = Some(text_from(self.store.clone(), id, format, text_offset));
+                    self.temporary = temporary;
+                }
                 Some(Piece::Torn) => return Err(io::Error::other("a picture broke off")),
                 Some(piece) => return Ok(piece),
                 None => return Err(io::Error::other("the generation's task died")),

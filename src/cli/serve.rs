@@ -97,6 +97,7 @@ async fn serve(context: &Context, files: Option<u64>, signals: &mut Signals) -> 
             url_ttl: config.images.url_ttl,
             replay_ttl: config.images.replay_ttl,
             max_in_flight: config.limits.max_in_flight,
+            stall_timeout: config.limits.body_idle_timeout,
             relay_copies: config.images.relay_copies,
             replay_budget_bytes: config.images.replay_budget_bytes,
         },

@@ -269,11 +269,14 @@ async fn call_once(
     let result = {
         let work = candidacy.provider.generate(&call, &mut collector);
         tokio::select! {
+            // What has come by now counts before a leaving does.
+            biased;
             // Adapters keep their own, shorter deadlines; this one makes sure.
             result = timeout_at(call.deadline, work) => result.unwrap_or_else(|_| {
                 let kind = ErrorKind::Timeout { sent: true };
                 Err(ProviderError::new(kind, "the provider did not answer in time"))
             }),
+            // What was shown is finished and charged, whoever leaves: else all but its last byte would be free.
             () = outlet.everybody_left(), if candidacy.cancel_on_disconnect => {
                 Err(ProviderError::new(ErrorKind::Cancelled, "the client left"))
             }
@@ -281,7 +284,7 @@ async fn call_once(
     };
     let latency = clock.elapsed();
     let drafts = collector.drafts();
-    let collected = collector.into_collected();
+    let collected = collector.into_collected().await;
 
     let arrived = collected.len();
     let (mut report, mut failure) = match result {

@@ -62,6 +62,17 @@ struct Taking<'a> {
     writer: Writer,
     flow: Option<Flow<'a>>,
     is_draft: bool,
+    /// Whether what follows cannot say that it is none.
+    is_certain: bool,
+    step: Step,
+}
+
+/// What is done with bytes that came: where a call that is dropped leaves them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Done,
+    Writing,
+    Showing,
 }
 
 enum Writer {
@@ -83,10 +94,15 @@ impl<'a> Collector<'a> {
         }
     }
 
-    /// What came, in the order of the answer. A picture that had begun and did not end, or was
-    /// abandoned, is not in it: dropping its writer removed it.
-    pub(super) fn into_collected(mut self) -> Vec<Collected> {
-        self.give_up();
+    /// What came, in the order of the answer. A picture that broke off is in it if its bytes say that it is whole
+    /// all the same: the caller may have all of it (I5). Any other that did not end, or was abandoned, is not:
+    /// dropping its writer removed it.
+    pub(super) async fn into_collected(mut self) -> Vec<Collected> {
+        if let Current::Taking(taking) = std::mem::replace(&mut self.current, Current::Idle)
+            && let Some(stored) = taking.break_off(self.store, self.exposure).await
+        {
+            self.collected.push(Collected::Whole(stored));
+        }
         self.collected
     }
 
@@ -149,6 +165,8 @@ impl<'a> Collector<'a> {
             },
             flow,
             is_draft,
+            is_certain,
+            step: Step::Done,
         }));
     }
 
@@ -174,7 +192,7 @@ impl<'a> Collector<'a> {
         match std::mem::replace(&mut self.current, Current::Idle) {
             Current::Taking(taking) => {
                 let is_draft = taking.is_draft;
-                let ended = taking.end(self.exposure).await;
+                let ended = taking.end(self.store, self.exposure).await;
                 self.has_shown = ended.is_ok();
                 let collected = match ended {
                     Ok(stored) => Collected::Whole(stored),
@@ -202,21 +220,51 @@ impl<'a> Collector<'a> {
 
 impl Taking<'_> {
     async fn data(&mut self, bytes: &Bytes) -> Result<(), StoreError> {
+        self.step = Step::Writing;
         self.writer.write(bytes).await?;
+        self.step = Step::Showing;
         if let Some(flow) = &mut self.flow {
-            flow.data(bytes, self.writer.is_kept()).await;
+            flow.data(bytes, self.writer.is_kept(), self.writer.ended_at())
+                .await;
             if flow.needs_copy() {
                 self.writer.must_be_kept();
             }
         }
+        self.step = Step::Done;
         Ok(())
     }
 
-    async fn end(self, exposure: Exposure<'_>) -> Result<StoredImage, StoreError> {
+    /// The provider will send no more, and did not send its end. Shows it broken unless it is whole.
+    async fn break_off(
+        mut self,
+        store: &ImageStore,
+        exposure: Exposure<'_>,
+    ) -> Option<StoredImage> {
+        let may_be_whole = !self.is_draft && self.is_certain && self.step != Step::Writing;
+        if (!may_be_whole || self.step == Step::Showing)
+            && let Some(flow) = self.flow.take()
+        {
+            flow.tear();
+        }
+        if !may_be_whole {
+            return None;
+        }
+        let stored = self.end(store, exposure).await.ok()?;
+        tracing::info!(image.id = %stored.id, "a picture broke off behind its last byte, and counts");
+        Some(stored)
+    }
+
+    async fn end(
+        self,
+        store: &ImageStore,
+        exposure: Exposure<'_>,
+    ) -> Result<StoredImage, StoreError> {
         let Self {
             writer,
             flow,
             is_draft,
+            is_certain: _,
+            step: _,
         } = self;
         let needs_copy = flow.as_ref().is_some_and(Flow::needs_copy);
         let finished = async {
@@ -226,6 +274,7 @@ impl Taking<'_> {
             };
             match exposure {
                 Exposure::Flowing(_) if is_draft && !needs_copy => writer.finish_unkept(),
+                Exposure::Flowing(_) if is_draft => writer.finish_unsynced().await,
                 // Who listens has it, or gets it at once; what nobody listens to must outlive a crash.
                 Exposure::Flowing(outlet)
                     if outlet.keep != Keep::Always && outlet.is_listening() =>
@@ -239,7 +288,9 @@ impl Taking<'_> {
         };
         match (finished.await, flow, exposure) {
             (Ok(stored), Some(flow), _) => {
-                flow.end(&stored);
+                // Nobody asks for a draft again.
+                let temporary = (is_draft && stored.is_kept).then(|| store.temporary(&stored));
+                flow.end(&stored, temporary);
                 Ok(stored)
             }
             (Ok(stored), None, Exposure::Whole(outlet)) => {
@@ -269,6 +320,13 @@ impl Writer {
         match self {
             Self::Raw(writer) => writer.is_kept(),
             Self::Base64(writer) => writer.is_kept(),
+        }
+    }
+
+    fn ended_at(&self) -> Option<u64> {
+        match self {
+            Self::Raw(writer) => writer.ended_at(),
+            Self::Base64(writer) => writer.ended_at(),
         }
     }
 

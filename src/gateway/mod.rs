@@ -75,6 +75,8 @@ pub struct GatewaySettings {
     pub replay_ttl: Duration,
     /// Generations at the same time; beyond it requests are refused at once.
     pub max_in_flight: usize,
+    /// How long a provider waits in all for a client that does not take an answer of which there is no copy.
+    pub stall_timeout: Duration,
     /// Whether answers that go through while they arrive are also kept.
     pub relay_copies: bool,
     /// How many bytes of such copies stay once their answers were delivered.
@@ -426,6 +428,7 @@ impl Accepted {
             first_word,
             client_left,
             lead,
+            gateway.settings.stall_timeout,
         );
         let span = info_span!(
             "generation",

@@ -232,6 +232,7 @@ fn capture(
     let failed = failed_pictures(&calls);
     let shortfall = calls
         .iter()
+        .filter(|call| call.pictures.len() < usize::from(call.asked.get()))
         .find_map(|call| call.failure.as_ref())
         .map(for_the_books);
     let report = calls

@@ -35,6 +35,7 @@ mod streaming;
 mod support;
 mod test_keys;
 mod the_fake;
+mod unpaid;
 mod uploads;
 mod upstream_failures;
 mod usage;

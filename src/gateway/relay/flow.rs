@@ -7,7 +7,10 @@ use super::{
     outlet::{Outlet, Written},
     text::Text,
 };
-use crate::{images::StoredImage, providers::Encoding};
+use crate::{
+    images::{StoredImage, Temporary, encoded_len},
+    providers::Encoding,
+};
 
 /// What begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,9 +73,15 @@ impl<'a> Flow<'a> {
         matches!(self.state, State::Behind { .. })
     }
 
-    /// The next bytes as the provider sent them, once they were found good. `has_copy`: they are also kept.
-    pub(in crate::gateway) async fn data(&mut self, bytes: &Bytes, has_copy: bool) {
-        let text = self.text.take(bytes);
+    /// The next bytes as the provider sent them, once they were found good. `has_copy`: they are also kept;
+    /// `size`: that of the picture in bytes, as soon as its end was seen.
+    pub(in crate::gateway) async fn data(
+        &mut self,
+        bytes: &Bytes,
+        has_copy: bool,
+        size: Option<u64>,
+    ) {
+        let text = self.text.take(bytes, size);
         match &mut self.state {
             State::Held(held) if held.len() + text.len() <= HELD_BACK => {
                 held.extend_from_slice(&text);
@@ -90,8 +99,8 @@ impl<'a> Flow<'a> {
         }
     }
 
-    /// It is whole.
-    pub(in crate::gateway) fn end(mut self, stored: &StoredImage) {
+    /// It is whole. `temporary`: its copy, if it is there for the caller alone.
+    pub(in crate::gateway) fn end(mut self, stored: &StoredImage, temporary: Option<Temporary>) {
         let text = std::mem::replace(&mut self.text, Text::Base64(0)).finish();
         if let State::Held(held) = &mut self.state {
             let mut held = std::mem::take(held);
@@ -108,7 +117,10 @@ impl<'a> Flow<'a> {
             }
             State::Behind { shown: None } => self.outlet.show_stored(stored),
             State::Behind { shown: Some(shown) } => {
-                self.outlet.push_rest(stored, shown);
+                // Not so where something stood behind its end.
+                if shown < encoded_len(stored.size_bytes) {
+                    self.outlet.push_rest(stored, shown, temporary);
+                }
                 self.outlet.push_end(stored);
             }
         }

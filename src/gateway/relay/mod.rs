@@ -8,7 +8,8 @@
 //! [`HELD_BACK`], or its proven end: until then everything can still become the right error, or another
 //! route. The task waits for its caller no longer than [`PATIENCE`] in all: what the caller has not taken by
 //! then it reads from the store later, at its own pace, so that who reads slowly keeps neither the provider's
-//! connection nor memory. And what is charged follows from what the writer found whole, never from what
+//! connection nor memory; where there is no store to read from, the answer breaks off when the operator's
+//! `body_idle_timeout` is used up. And what is charged follows from what the writer found whole, never from what
 //! anybody has read.
 
 mod flow;
@@ -29,7 +30,7 @@ use super::{GatewayError, Generation};
 use crate::{
     catalog::{Background, ImageRequest, OutputFormat, Quality, ResponseFormat, SizeChoice},
     ids::{GenerationId, ImageId},
-    images::{PictureFormat, PictureInfo},
+    images::{PictureFormat, PictureInfo, Temporary},
     providers::About,
 };
 
@@ -99,6 +100,8 @@ pub enum Piece {
         format: PictureFormat,
         /// How much of its text has been shown.
         text_offset: u64,
+        /// What keeps it there for as long as it is read, where nobody else does.
+        temporary: Option<Temporary>,
     },
     /// It is complete.
     End {
@@ -159,6 +162,7 @@ impl Progress {
                     id: picture.id,
                     format: picture.info.format,
                     text_offset: 0,
+                    temporary: None,
                 },
             });
             pipe.push(Piece::End {

@@ -24,7 +24,7 @@ use crate::{
         replay::{Echo, Lead},
     },
     ids::GenerationId,
-    images::{Keep, StoredImage},
+    images::{Keep, StoredImage, Temporary},
     providers::About,
 };
 
@@ -90,9 +90,19 @@ struct Line {
     waiting: Option<oneshot::Sender<Word>>,
     has_begun: bool,
     patience: Duration,
+    /// The same for what is nowhere else.
+    last_patience: Duration,
 }
 
 impl Line {
+    fn patience(&mut self, has_copy: bool) -> &mut Duration {
+        if has_copy {
+            &mut self.patience
+        } else {
+            &mut self.last_patience
+        }
+    }
+
     /// Tells the caller that there is something to see.
     fn begin(&mut self) {
         self.has_begun = true;
@@ -112,6 +122,7 @@ impl Outlet {
         waiting: oneshot::Sender<Word>,
         client_left: CancellationToken,
         lead: Lead,
+        last_patience: Duration,
     ) -> Self {
         Self {
             shows,
@@ -121,6 +132,7 @@ impl Outlet {
                 waiting: Some(waiting),
                 has_begun: false,
                 patience: PATIENCE,
+                last_patience,
             }),
             client_left,
             lead,
@@ -138,10 +150,17 @@ impl Outlet {
         !self.client_left.is_cancelled() && !self.is_torn.load(Ordering::Relaxed)
     }
 
-    /// When nobody does any more, and nobody who asked for the same waits for what comes of it.
+    /// When nobody does any more, and nobody who asked for the same waits for what comes of it; never, once
+    /// something was shown.
+    ///
+    /// # Cancel safety
+    /// May be dropped.
     pub(in crate::gateway) async fn everybody_left(&self) {
         self.client_left.cancelled().await;
         self.lead.nobody_waits().await;
+        if self.has_begun() {
+            std::future::pending().await
+        }
     }
 
     /// Drops what was held back for a route that failed.
@@ -159,7 +178,7 @@ impl Outlet {
         // Nothing may come between; several calls may show at a time.
         let mut line = self.line();
         self.pipe.push(Piece::Picture);
-        self.push_rest(stored, 0);
+        self.push_rest(stored, 0, None);
         self.push_end(stored);
         if self.shows == Shows::Stream {
             line.begin();
@@ -225,8 +244,9 @@ impl Outlet {
         }
     }
 
-    /// Hands on text of what was opened. Waits for the caller while there is patience left, or, when there is
-    /// no copy that it could read later, for as long as it takes.
+    /// Hands on text of what was opened. Waits for the caller while there is patience left. Without a copy
+    /// that it could read later there is more of it, and its end is that of the answer: it breaks off, and the
+    /// provider is read to its end all the same.
     pub(super) async fn write(&self, mut text: Bytes, has_copy: bool) -> Written {
         loop {
             if !self.is_listening() {
@@ -242,18 +262,21 @@ impl Outlet {
                     () = self.client_left.cancelled() => {}
                 }
             };
-            if !has_copy {
-                room.await;
-                continue;
-            }
-            let patience = self.line().patience;
+            let patience = *self.line().patience(has_copy);
             let began_at = Instant::now();
-            if timeout(patience, room).await.is_err() {
-                self.line().patience = Duration::ZERO;
+            let is_over = timeout(patience, room).await.is_err();
+            *self.line().patience(has_copy) = if is_over {
+                Duration::ZERO
+            } else {
+                patience.saturating_sub(began_at.elapsed())
+            };
+            if is_over && has_copy {
                 return Written::Behind;
             }
-            let left = patience.saturating_sub(began_at.elapsed());
-            self.line().patience = left;
+            if is_over {
+                tracing::info!("the client reads too slowly for an answer without a copy");
+                self.tear();
+            }
         }
     }
 
@@ -263,11 +286,17 @@ impl Outlet {
         }
     }
 
-    pub(super) fn push_rest(&self, stored: &StoredImage, text_offset: u64) {
+    pub(super) fn push_rest(
+        &self,
+        stored: &StoredImage,
+        text_offset: u64,
+        temporary: Option<Temporary>,
+    ) {
         self.push(Piece::Rest {
             id: stored.id,
             format: stored.info.format,
             text_offset,
+            temporary,
         });
     }
 

@@ -1,34 +1,44 @@
 //! What a provider sends of a picture, as base64 that can stand in JSON: symbols and padding, nothing else.
 //!
 //! Pure. The text of the whole picture is the one that encoding its bytes gives, so that a place in the one
-//! is a place in the other: the first `n` characters are those of the first `n / 4 * 3` bytes and a few.
+//! is a place in the other: the first `n` characters are those of the first `n / 4 * 3` bytes and a few. What
+//! stands behind the end of a picture is left out, in a provider's own text to the group of four.
 
 use bytes::Bytes;
 
-use crate::{images::Base64Encoder, providers::Encoding};
+use crate::{
+    images::{Base64Encoder, encoded_len},
+    providers::Encoding,
+};
 
 /// The text of one picture, as it goes along. What it is given has been checked before.
 #[derive(Debug)]
 pub(super) enum Text {
     /// The provider's own text, so many characters of it so far.
     Base64(u64),
-    Raw(Base64Encoder),
+    /// So many bytes so far.
+    Raw(Base64Encoder, u64),
 }
 
 impl Text {
     pub(super) fn of(encoding: Encoding) -> Self {
         match encoding {
-            Encoding::Raw => Self::Raw(Base64Encoder::default()),
+            Encoding::Raw => Self::Raw(Base64Encoder::default(), 0),
             Encoding::Base64 => Self::Base64(0),
         }
     }
 
-    /// The text of the next bytes, as far as it is certain. Almost always that of a provider as it is.
-    pub(super) fn take(&mut self, bytes: &Bytes) -> Bytes {
+    /// The text of the next bytes, as far as it is certain. Almost always that of a provider as it is. `size`:
+    /// how many bytes the picture has, once that is known.
+    pub(super) fn take(&mut self, bytes: &Bytes, size: Option<u64>) -> Bytes {
         match self {
-            Self::Raw(encoder) => encoder.encode(bytes),
+            Self::Raw(encoder, taken) => {
+                let bytes = within(bytes.clone(), *taken, size);
+                *taken = taken.saturating_add(bytes.len() as u64);
+                encoder.encode(&bytes)
+            }
             Self::Base64(length) => {
-                let text = without_line_ends(bytes);
+                let text = within(without_line_ends(bytes), *length, size.map(encoded_len));
                 *length = length.saturating_add(text.len() as u64);
                 text
             }
@@ -38,7 +48,7 @@ impl Text {
     /// The end of a picture that was found whole: its padding, where the provider left it out.
     pub(super) fn finish(self) -> Bytes {
         match self {
-            Self::Raw(mut encoder) => encoder.finish(),
+            Self::Raw(mut encoder, _) => encoder.finish(),
             Self::Base64(length) => Bytes::from_static(match length % 4 {
                 2 => b"==",
                 3 => b"=",
@@ -46,6 +56,14 @@ impl Text {
             }),
         }
     }
+}
+
+/// What of the next bytes, behind so many, is before the end.
+fn within(mut bytes: Bytes, before: u64, end: Option<u64>) -> Bytes {
+    if let Some(end) = end {
+        bytes.truncate(usize::try_from(end.saturating_sub(before)).unwrap_or(usize::MAX));
+    }
+    bytes
 }
 
 fn without_line_ends(text: &Bytes) -> Bytes {
@@ -67,7 +85,7 @@ mod tests {
         let mut text = Text::of(encoding);
         let mut written = Vec::new();
         for chunk in whole.chunks(chunk) {
-            written.extend_from_slice(&text.take(&Bytes::copy_from_slice(chunk)));
+            written.extend_from_slice(&text.take(&Bytes::copy_from_slice(chunk), None));
         }
         written.extend_from_slice(&text.finish());
         written
@@ -94,7 +112,7 @@ mod tests {
     #[test]
     fn a_providers_own_text_is_not_copied() {
         let whole = Bytes::from_static(b"Zm9vYmFy");
-        let taken = Text::of(Encoding::Base64).take(&whole);
+        let taken = Text::of(Encoding::Base64).take(&whole, None);
         assert_eq!(taken.as_ptr(), whole.as_ptr());
     }
 }

@@ -173,7 +173,7 @@ async fn what_follows_the_end_of_a_picture_is_left_out() {
     let (store, _directory) = open().await;
     let whole = [large_png(), samples::png(), samples::jpeg()];
     for picture in &whole {
-        for surplus in [&b"\n"[..], b"PK\x03\x04", &[0xFF; 300_000]] {
+        for surplus in [&b"\n"[..], b"PK\x03\x04", &vec![0xFF; 300_000]] {
             let bytes = [&picture[..], surplus].concat();
             let text = BASE64_STANDARD.encode(&bytes);
             let closed = format!("{}////", BASE64_STANDARD.encode(picture));

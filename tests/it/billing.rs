@@ -320,14 +320,14 @@ async fn a_broken_picture_is_not_charged() {
     let app = App::start().await;
     let key = app.live_key("1");
     app.openai.next(Behaviour::BrokenPicture(1));
-    // Small ones: of a large one the client has seen the beginning, and its answer breaks off (relay.rs).
-    let request = json!({"model": "dall-e-2", "prompt": PROMPT, "n": 3, "size": "256x256", "response_format": "b64_json"});
+    // As links: of base64 the client has seen the beginning, and its answer breaks off (relay.rs).
+    let request = json!({"model": "dall-e-2", "prompt": PROMPT, "n": 3, "size": "1024x1024", "response_format": "url"});
     let answer = app.generate(&key, &request).await.expect(200);
     let body = answer.json();
     assert_eq!(body["data"].as_array().unwrap().len(), 2);
     let failed = body["failed"].as_array().unwrap();
     assert_eq!(failed.len(), 1, "{failed:?}");
-    assert_eq!(body["usage"]["cost"], usd(2 * 16_000_000));
+    assert_eq!(body["usage"]["cost"], usd(40_000_000));
     app.finish().await;
 }
 

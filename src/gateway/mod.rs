@@ -10,6 +10,7 @@ mod admit;
 mod attempt;
 mod collect;
 mod error;
+mod figures;
 mod inputs;
 mod offers;
 mod order;
@@ -20,7 +21,10 @@ mod settle;
 use std::{collections::BTreeMap, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, future::join_all};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, oneshot};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, oneshot},
+    time::Instant,
+};
 use tokio_util::{
     sync::CancellationToken,
     task::{TaskTracker, task_tracker::TaskTrackerToken},
@@ -45,10 +49,11 @@ use crate::{
     clock::Clock,
     ids::{GenerationId, HoldId},
     images::{Copies, ImageStore, Keep, Links},
-    ledger::{Hold, Ledger, LedgerError, NewHold},
+    ledger::{Hold, Ledger, LedgerError, NewHold, Settlement},
     money::NanoUsd,
     providers::registry::Switch,
     routing::Health,
+    telemetry::metrics::metrics,
 };
 
 /// What the gateway needs to know about a configured provider besides how to call it.
@@ -236,7 +241,11 @@ impl Gateway {
         settle::secure(&self.rooms, &work, outlet).await;
         let (settlement, outcome) =
             settle::close(&self.rooms, &self.settings, &admission, hold, work);
-        settle::settle(&self.rooms.ledger, settlement, outcome, outlet).await;
+        let key = &admission.order.key;
+        let count = |settlement: &Settlement, latency, repeats| {
+            figures::settled(&admission.model.id, key.mode, settlement, latency, repeats);
+        };
+        settle::settle(&self.rooms.ledger, settlement, outcome, outlet, count).await;
     }
 
     /// Whether answers that are shown while they arrive are kept as well.
@@ -283,7 +292,10 @@ impl Gateway {
             request_hash: admission.order.request_hash,
             retry_count: admission.order.retry_count,
         };
-        match self.rooms.ledger.hold_one(&new).await {
+        let began_at = Instant::now();
+        let placed = self.rooms.ledger.hold_one(&new).await;
+        metrics().held(began_at.elapsed());
+        match placed {
             Ok(hold) => {
                 admission.keep_within(hold.amount);
                 Ok(hold)
@@ -299,7 +311,11 @@ impl Gateway {
                 repeats: Some(before),
             }),
             Err(refused) => {
+                if matches!(refused, LedgerError::RateLimited { .. }) {
+                    metrics().rate_limited();
+                }
                 if let LedgerError::InsufficientBalance { needed, available } = &refused {
+                    metrics().balance_refused();
                     tracing::info!(
                         account.id = %new.account,
                         needed_usd = %needed,

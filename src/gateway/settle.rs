@@ -121,6 +121,7 @@ pub(super) async fn settle(
     settlement: Settlement,
     outcome: Outcome,
     outlet: &Outlet,
+    count: impl FnOnce(&Settlement, Duration, u32),
 ) {
     let settlement = Arc::new(settlement);
     let started = Instant::now();
@@ -134,6 +135,7 @@ pub(super) async fn settle(
                 if tries > 1 {
                     tracing::info!(hold.id = %settlement.hold.id, tries, "a repeated settlement got through");
                 }
+                count(&settlement, started.elapsed(), tries - 1);
                 if let Some(outcome) = outcome.take() {
                     outlet.conclude(outcome);
                 }

@@ -77,6 +77,7 @@ struct GenerationLabels {
 struct ServedLabels {
     model: String,
     provider: String,
+    mode: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -160,7 +161,7 @@ impl Metrics {
         );
         registry.register(
             "charged_nano_usd",
-            "What accounts were charged, live and test, in billionths of a USD",
+            "What accounts were charged, in billionths of a USD; test keys pay with play money",
             self.charged_nano_usd.clone(),
         );
         registry.register(
@@ -264,7 +265,7 @@ impl Metrics {
             .observe(latency.as_secs_f64());
     }
 
-    /// A generation has been settled. `outcome` is `completed`, or the code of its failure.
+    /// A generation has been settled: `completed` or `failed`.
     pub fn generation_ended(&self, model: &str, outcome: &'static str) {
         let labels = GenerationLabels {
             model: model.to_owned(),
@@ -278,6 +279,7 @@ impl Metrics {
         &self,
         model: &str,
         provider: &str,
+        mode: &'static str,
         images: u64,
         cost: NanoUsd,
         upstream_cost: NanoUsd,
@@ -285,6 +287,7 @@ impl Metrics {
         let labels = ServedLabels {
             model: model.to_owned(),
             provider: provider.to_owned(),
+            mode,
         };
         let count = |amount: NanoUsd| u64::try_from(amount.nano()).unwrap_or(0);
         self.images.get_or_create(&labels).inc_by(images);
@@ -433,6 +436,7 @@ mod tests {
         metrics.charged(
             "a/b",
             "somebody",
+            "live",
             2,
             NanoUsd::parse("0.08").unwrap(),
             NanoUsd::parse("0.07").unwrap(),
@@ -449,9 +453,9 @@ mod tests {
             "easel_requests_total{method=\"POST\",route=\"/v1/images/generations\",model=\"a/b\",status=\"200\"} 1",
             "easel_requests_total{method=\"other\",route=\"none\",model=\"\",status=\"405\"} 1",
             "easel_request_seconds_bucket{le=\"1.0\",route=\"none\"} 1",
-            "easel_images_total{model=\"a/b\",provider=\"somebody\"} 2",
-            "easel_charged_nano_usd_total{model=\"a/b\",provider=\"somebody\"} 80000000",
-            "easel_upstream_cost_nano_usd_total{model=\"a/b\",provider=\"somebody\"} 70000000",
+            "easel_images_total{model=\"a/b\",provider=\"somebody\",mode=\"live\"} 2",
+            "easel_charged_nano_usd_total{model=\"a/b\",provider=\"somebody\",mode=\"live\"} 80000000",
+            "easel_upstream_cost_nano_usd_total{model=\"a/b\",provider=\"somebody\",mode=\"live\"} 70000000",
             "easel_attempts_total{provider=\"somebody\",outcome=\"ok\"} 1",
             "easel_hold_seconds_bucket{le=\"0.005\"} 1",
             "easel_in_flight 3",

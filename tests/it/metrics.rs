@@ -13,6 +13,8 @@ async fn what_was_answered_is_counted() {
     let key = app.live_key("1");
     let request = json!({"model": "dall-e-3", "prompt": "a lighthouse keeper's secret"});
     app.generate(&key, &request).await.expect(200);
+    let poor = app.live_key("0.01");
+    app.generate(&poor, &request).await.expect(402);
     app.client.get("/xylophone/knows", None).await.expect(404);
     let metrics = app.client.get("/metrics", None).await.expect(200);
     assert_eq!(
@@ -22,6 +24,15 @@ async fn what_was_answered_is_counted() {
     let text = String::from_utf8(metrics.bytes.to_vec()).unwrap();
     let count = |line: &str| assert!(text.contains(line), "{line} in\n{text}");
     count("easel_requests_total{method=\"GET\",route=\"none\",model=\"\",status=\"404\"} 1");
+    count("easel_images_total{model=\"openai/dall-e-3\",provider=\"openai\",mode=\"live\"} 1");
+    count(
+        "easel_charged_nano_usd_total{model=\"openai/dall-e-3\",provider=\"openai\",mode=\"live\"} 40000000",
+    );
+    count("easel_attempts_total{provider=\"openai\",outcome=\"ok\"} 1");
+    count("easel_generations_total{model=\"openai/dall-e-3\",outcome=\"completed\"} 1");
+    count("easel_hold_seconds_count 2");
+    count("easel_settlement_seconds_count 1");
+    count("easel_balance_refusals_total 1");
     count("easel_open_holds 0");
     count("easel_in_flight 0");
     count("easel_route_resting{provider=\"openai\",upstream_model=\"dall-e-3\"} 0");

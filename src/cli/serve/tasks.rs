@@ -21,6 +21,7 @@ use crate::{
     keys::Keys,
     ledger::{Heartbeat, Ledger},
     postgres::private::PrivateServer,
+    telemetry::metrics::metrics,
 };
 
 const BEAT_EVERY: Duration = Duration::from_secs(4);
@@ -149,7 +150,10 @@ async fn sweep_holds(ledger: Ledger) {
         ticks.tick().await;
         match ledger.sweep(DEAD_AFTER, OVERDUE_AFTER).await {
             Ok(0) => {}
-            Ok(holds) => info!(holds, "released what nobody would have settled"),
+            Ok(holds) => {
+                metrics().holds_swept(holds);
+                info!(holds, "released what nobody would have settled");
+            }
             Err(error) => {
                 warn!(
                     error = &error as &dyn std::error::Error,
@@ -168,7 +172,10 @@ async fn sweep_pictures(store: ImageStore, clock: Clock, lifetime: Duration) {
         ticks.tick().await;
         match store.sweep(lifetime, clock.now()).await {
             Ok(0) => {}
-            Ok(pictures) => info!(pictures, "deleted pictures whose time is over"),
+            Ok(pictures) => {
+                metrics().pictures_swept(pictures);
+                info!(pictures, "deleted pictures whose time is over");
+            }
             Err(error) => warn!(
                 error = &error as &dyn std::error::Error,
                 "could not delete old pictures"

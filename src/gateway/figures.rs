@@ -1,0 +1,49 @@
+//! What a settled generation adds to the figures of this process (`/metrics`).
+//!
+//! Counted once the settlement is committed, and from the settlement itself: the figures say what the books
+//! say.
+
+use std::time::Duration;
+
+use crate::{
+    keys::Mode,
+    ledger::{Ending, Settlement},
+    money::NanoUsd,
+    telemetry::metrics::metrics,
+};
+
+/// Counts a settlement that took this long and had to be repeated so often. `model` is the catalog's id.
+pub(super) fn settled(
+    model: &str,
+    mode: Mode,
+    settlement: &Settlement,
+    latency: Duration,
+    repeats: u32,
+) {
+    let metrics = metrics();
+    metrics.settled(latency, repeats);
+    for attempt in &settlement.attempts {
+        let outcome = attempt.error.unwrap_or("ok");
+        metrics.attempt_ended(&attempt.provider, outcome, attempt.latency);
+    }
+    match &settlement.ending {
+        Ending::Captured {
+            provider, pictures, ..
+        } => {
+            metrics.generation_ended(model, "completed");
+            let sum = |amounts: &mut dyn Iterator<Item = NanoUsd>| {
+                // What is charged fits, or it would not have been.
+                NanoUsd::sum(amounts).unwrap_or(NanoUsd::ZERO)
+            };
+            metrics.charged(
+                model,
+                provider,
+                mode.as_str(),
+                pictures.len() as u64,
+                sum(&mut pictures.iter().map(|picture| picture.cost)),
+                sum(&mut pictures.iter().map(|picture| picture.upstream_cost)),
+            );
+        }
+        Ending::Released { .. } => metrics.generation_ended(model, "failed"),
+    }
+}

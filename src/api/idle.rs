@@ -244,8 +244,10 @@ mod tests {
     fn answer(activity: &Arc<Activity>, guard: &Arc<()>) -> Body {
         let guard = Arc::clone(guard);
         let pieces = stream::repeat_with(move || {
-            let _held = &guard;
-            Ok::<_, axum::Error>(Bytes::from_static(&[7; 3 * PIECE]))
+            let held = Arc::clone(&guard);
+            let piece = Bytes::from(vec![7; 3 * PIECE]);
+            drop(held);
+            Ok::<_, axum::Error>(piece)
         });
         let answer = Response::new(Body::from_stream(pieces.take(2)));
         activity
@@ -265,7 +267,7 @@ mod tests {
         let take = async {
             while let Some(frame) = going_on.frame().await {
                 bytes += frame.unwrap().into_data().unwrap().len();
-                sleep(PATIENCE - Duration::from_secs(10)).await;
+                sleep(PATIENCE / 3 * 2).await;
             }
         };
         tokio::select! {

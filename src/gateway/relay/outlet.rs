@@ -159,7 +159,7 @@ impl Outlet {
         self.client_left.cancelled().await;
         self.lead.nobody_waits().await;
         if self.has_begun() {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 

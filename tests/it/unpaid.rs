@@ -39,7 +39,8 @@ fn drafts_then_refusal(drafts: &[Bytes]) -> String {
     for (index, draft) in drafts.iter().enumerate() {
         let data = json!({"type": "image_generation.partial_image", "partial_image_index": index,
             "b64_json": STANDARD.encode(draft)});
-        body += &format!("event: image_generation.partial_image\ndata: {data}\n\n");
+        body.push_str("event: image_generation.partial_image\n");
+        body.push_str(&["data: ", &data.to_string(), "\n\n"].concat());
     }
     let error = json!({"type": "error", "error": {"type": "image_generation_user_error",
         "code": "moderation_blocked", "message": "blocked"}});

@@ -638,6 +638,8 @@ struct EventBody<'a> {
     event_type: &'static str,
     #[serde(flatten)]
     envelope: Envelope<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attempts: Option<&'a str>,
 }
 
 impl Parts {
@@ -661,14 +663,21 @@ impl Parts {
 }
 
 impl ApiError {
-    /// The error as the last event of a stream that has begun.
-    pub(super) fn event(&self) -> String {
+    /// The error as the last event of a stream that has begun; with the upstream calls, where the headers
+    /// went out before any was known.
+    pub(super) fn event(&self, with_attempts: bool) -> String {
         let parts = self.parts();
         self.log();
         parts.record();
         let body = EventBody {
             event_type: "error",
             envelope: parts.envelope(),
+            attempts: match self {
+                Self::Gateway(GatewayError::Upstream(failure)) if with_attempts => {
+                    Some(&failure.attempts)
+                }
+                _ => None,
+            },
         };
         let json = serde_json::to_string(&body).expect("plain fields always serialise");
         format!("event: error\ndata: {json}\n\n")

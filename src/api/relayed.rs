@@ -26,6 +26,7 @@ pub(super) fn answer(app: &App, progress: Progress, frame: Frame) -> Response {
     let intro = progress.intro();
     let head = answer::head(intro.created);
     let (id, dropped) = (intro.id, intro.dropped.clone());
+    let attempts = progress.attempts().to_owned();
     answer::announce(intro);
     let relay = Relay {
         source: Source::new(progress, app.gateway.rooms().store.clone()),
@@ -49,7 +50,7 @@ pub(super) fn answer(app: &App, progress: Progress, frame: Frame) -> Response {
         header::CONTENT_TYPE,
         HeaderValue::from_static("application/json"),
     );
-    answer::trace(headers, &id.to_string(), "");
+    answer::trace(headers, &id.to_string(), &attempts);
     answer::say_dropped(headers, &dropped, &frame_dropped);
     response
 }

@@ -58,6 +58,7 @@ pub(super) async fn answer(
         ready: VecDeque::new(),
         open: Open::Nothing,
         settled: None,
+        attempts: None,
         span: Span::current(),
         app: app.clone(),
         frame,
@@ -65,7 +66,7 @@ pub(super) async fn answer(
         is_replayed: false,
     };
     match timeout(app.limits.keepalive, &mut delivery).await {
-        Ok(delivery) => events.begin(delivery?),
+        Ok(delivery) => events.attempts = Some(events.begin(delivery?)),
         Err(_elapsed) => {
             events.ready.push_back(KEEPALIVE);
             events.phase = Phase::Waiting(delivery);
@@ -87,6 +88,8 @@ struct Events {
     open: Open,
     /// The end is ready to be sent.
     settled: Option<Box<Generation>>,
+    /// The upstream calls, where they were known in time for the headers.
+    attempts: Option<String>,
 }
 
 enum Phase {
@@ -146,12 +149,16 @@ struct End<'a> {
     failed: &'a [FailedPicture],
     #[serde(skip_serializing_if = "Option::is_none")]
     usage: Option<UsageJson>,
+    /// What `x-attempts` would have said, had it been known when the headers went out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attempts: Option<&'a str>,
 }
 
 impl Events {
     fn into_response(self) -> Response {
         let id = self.intro.id.to_string();
         let is_replayed = self.is_replayed;
+        let attempts = self.attempts.clone().unwrap_or_default();
         let (dropped, frame_dropped) = (self.intro.dropped.clone(), self.frame.dropped.clone());
         let body = stream::try_unfold(self, |mut events| async move {
             let next = events.next().await;
@@ -167,13 +174,14 @@ impl Events {
         ] {
             headers.insert(name, HeaderValue::from_static(value));
         }
-        answer::trace(headers, &id, "");
+        answer::trace(headers, &id, &attempts);
         answer::say_replayed(headers, is_replayed);
         answer::say_dropped(headers, &dropped, &frame_dropped);
         response
     }
 
-    fn begin(&mut self, delivery: Delivery) {
+    /// Says which upstream calls it took to come this far.
+    fn begin(&mut self, delivery: Delivery) -> String {
         let progress = match delivery {
             Delivery::Begun(progress) => progress,
             Delivery::Whole(generation) => {
@@ -183,8 +191,10 @@ impl Events {
                 Progress::of(self.intro.clone(), *generation)
             }
         };
+        let attempts = progress.attempts().to_owned();
         let store = self.app.gateway.rooms().store.clone();
         self.phase = Phase::Telling(Box::new(Source::new(progress, store)));
+        attempts
     }
 
     async fn next(&mut self) -> io::Result<Option<Bytes>> {
@@ -202,7 +212,7 @@ impl Events {
                     return Ok(None);
                 }
                 Phase::Waiting(delivery) => match timeout(patience, delivery).await {
-                    Ok(Ok(delivery)) => self.begin(delivery),
+                    Ok(Ok(delivery)) => drop(self.begin(delivery)),
                     Ok(Err(error)) => self.fail(error)?,
                     Err(_elapsed) => self.keep_alive(),
                 },
@@ -331,6 +341,7 @@ impl Events {
             provider: Some(&generation.provider),
             failed: &generation.failed,
             usage: Some(UsageJson::from(&generation.usage)),
+            attempts: self.attempts.is_none().then_some(&generation.attempts),
         }
     }
 
@@ -360,9 +371,10 @@ impl Events {
             return Err(self.broken(io::Error::other(error)));
         }
         let error = ApiError::from(error);
+        let is_late = self.attempts.is_none();
         let event = self.span.in_scope(|| {
             tracing::info!("an error is told within a stream");
-            error.event()
+            error.event(is_late)
         });
         self.ready.push_back(event.into());
         self.phase = Phase::Over;

@@ -120,6 +120,7 @@ pub(super) async fn attempt<'a>(
     let mut worst: Option<(&'a str, ProviderError)> = None;
     let mut is_unknown = !admission.routes.is_empty();
     for candidacy in &admission.routes {
+        outlet.turn_to(&candidacy.provider_name);
         let calls = call_route(rooms, admission, candidacy, outlet).await;
         let (records, calls): (Vec<_>, Vec<_>) = calls.into_iter().unzip();
         attempts.extend(records.into_iter().flatten());
@@ -197,7 +198,14 @@ async fn call_route(
                         ServedCall::not_made(call.n, ProviderError::clone(why)),
                     );
                 }
-                let once = || call_once(rooms, mode, candidacy, call.clone(), exposure, outlet);
+                let once = async || {
+                    let (attempt, served) =
+                        call_once(rooms, mode, candidacy, call.clone(), exposure, outlet).await;
+                    if attempt.error.is_some() {
+                        outlet.note_failure(outcome(&attempt));
+                    }
+                    (attempt, served)
+                };
                 let (attempt, mut served) = once().await;
                 let mut attempts = vec![attempt];
                 let has_shown = outlet.has_begun() && matches!(exposure, Exposure::Flowing(_));
@@ -359,12 +367,11 @@ impl Patient<'_> {
         if !self.watched {
             return;
         }
-        let outcome = match (failure, u32::try_from(pictures)) {
-            (None, images) => Outcome::Success {
-                images: images.unwrap_or(u32::MAX),
-                latency,
-            },
-            (Some(error), _) => routing::outcome(error),
+        let images = u32::try_from(pictures).unwrap_or(u32::MAX);
+        let outcome = match failure {
+            None => Outcome::Success { images, latency },
+            Some(error) if images == 0 => routing::outcome(error),
+            Some(error) => routing::partial_outcome(error, images, latency),
         };
         let (provider, model) = (&self.call.route.provider, &self.call.route.upstream_model);
         let now = began + latency;
@@ -431,6 +438,17 @@ fn weight(kind: ErrorKind) -> u8 {
         ErrorKind::ContentRefused => 8,
         ErrorKind::Cancelled => 9,
     }
+}
+
+/// `openai=rate_limited`: what the caller may know of an upstream call. One that brought some of its pictures
+/// has served.
+pub(super) fn outcome(attempt: &ledger::Attempt) -> String {
+    let outcome = match attempt.error {
+        None => "ok",
+        Some(_) if attempt.images > 0 => "partial",
+        Some(kind) => kind,
+    };
+    format!("{}={outcome}", attempt.provider)
 }
 
 /// The kind's name in tables, logs and metrics.

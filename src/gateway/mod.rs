@@ -460,8 +460,8 @@ impl Accepted {
         drop(counted);
         match heard.await {
             Ok(Word::Last(outcome)) => outcome.map(Delivery::Whole).map(Turn::Delivered),
-            Ok(Word::Begun) => {
-                let progress = Progress::new(intro, pipe, listening);
+            Ok(Word::Begun(attempts)) => {
+                let progress = Progress::new(intro, pipe, attempts, listening);
                 Ok(Turn::Delivered(Delivery::Begun(progress)))
             }
             Ok(Word::Repeat(admission, before)) => Ok(Turn::Repeat(admission, before)),

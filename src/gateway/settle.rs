@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 use super::{
     GatewayError, GatewaySettings, Rooms, UpstreamFailure,
     admit::{Admission, Candidacy},
-    attempt::{ServedCall, Work, WorkEnd},
+    attempt::{self, ServedCall, Work, WorkEnd},
     order::{DeliveredPicture, FailedPicture, Generation, Usage},
     relay::Outlet,
     replay, upstream_code,
@@ -322,10 +322,7 @@ fn capture(
 
 /// `openai=rate_limited, reseller=ok`: what the caller may know of the upstream calls.
 fn summarise(attempts: &[ledger::Attempt]) -> String {
-    let calls: Vec<String> = attempts
-        .iter()
-        .map(|attempt| format!("{}={}", attempt.provider, attempt.error.unwrap_or("ok")))
-        .collect();
+    let calls: Vec<String> = attempts.iter().map(attempt::outcome).collect();
     calls.join(", ")
 }
 

@@ -1,6 +1,8 @@
 //! After a failed attempt: on to the next route, or back to the caller? Decided by kind alone
 //! (design, sections 5 and 9).
 
+use std::time::Duration;
+
 use super::health::Outcome;
 use crate::providers::{ErrorKind, ProviderError};
 
@@ -71,9 +73,41 @@ pub fn outcome(error: &ProviderError) -> Outcome {
     }
 }
 
+/// The same of a call that brought some of its pictures all the same: what is missing counts for nothing
+/// against a route that works, unless the provider wants to be left alone.
+pub fn partial_outcome(error: &ProviderError, images: u32, latency: Duration) -> Outcome {
+    match outcome(error) {
+        Outcome::Failure | Outcome::Neutral => Outcome::Success { images, latency },
+        told @ (Outcome::LeaveAlone { .. } | Outcome::AccountTrouble | Outcome::Success { .. }) => {
+            told
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pictures_that_came_speak_for_their_route() {
+        let latency = Duration::from_secs(3);
+        let told = |kind| partial_outcome(&ProviderError::new(kind, ""), 2, latency);
+        for kind in [
+            ErrorKind::Malformed,
+            ErrorKind::ContentRefused,
+            ErrorKind::Timeout { sent: true },
+            ErrorKind::Storage,
+        ] {
+            assert_eq!(
+                told(kind),
+                Outcome::Success { images: 2, latency },
+                "{kind:?}"
+            );
+        }
+        let limited = told(ErrorKind::RateLimited { retry_after: None });
+        assert!(matches!(limited, Outcome::LeaveAlone { .. }), "{limited:?}");
+        assert_eq!(told(ErrorKind::QuotaExhausted), Outcome::AccountTrouble);
+    }
 
     #[test]
     fn kinds_decide() {

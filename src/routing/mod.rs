@@ -11,7 +11,7 @@ mod health;
 mod preferences;
 
 pub use self::{
-    failure::{Next, after_failure, outcome},
+    failure::{Next, after_failure, outcome, partial_outcome},
     health::{
         BreakerSettings, Condition, Health, Outcome, ProviderHealth, RouteReport, Standing, Ticket,
     },

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
-use crate::support::{App, Behaviour, FakeOpenAi, Key, Reply, usd};
+use crate::support::{App, Behaviour, FakeOpenAi, Key, Reply, pictures, usd};
 
 const PROMPT: &str = "two ferries and one harbour";
 
@@ -131,6 +132,53 @@ async fn the_next_route_is_tried_where_that_is_safe() {
         );
         house.finish().await;
     }
+}
+
+/// A picture that goes through while it arrives: the headers say all that was known by then.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relayed_answer_says_which_calls_it_took() {
+    let house = House::start().await;
+    let picture = STANDARD.encode(pictures::noise(256, 1));
+    assert!(picture.len() > 128 * 1024, "it is relayed");
+    let body = json!({"created": 1, "data": [{"b64_json": picture}]}).to_string();
+    house
+        .app
+        .openai
+        .next(Behaviour::Reply(Reply::rate_limited()));
+    let large = Reply::raw(200, "application/json", body);
+    house.backup.next(Behaviour::Reply(large));
+    let answer = house
+        .app
+        .generate(&house.key, &House::request(&json!({})))
+        .await
+        .expect(200);
+    assert!(answer.headers.get("content-length").is_none());
+    assert_eq!(
+        answer.header("x-attempts"),
+        "openai=rate_limited, backup=ok"
+    );
+    assert_eq!(answer.json()["data"][0]["b64_json"], json!(picture));
+    house.finish().await;
+}
+
+/// A provider that brings some of the pictures works.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partial_success_is_no_failure_of_its_route() {
+    let house = House::with(&[("routing.failures", json!(2))]).await;
+    let mut order = House::request(&json!({}));
+    order["n"] = json!(3);
+    // Known in full before the answer begins.
+    order["response_format"] = json!("url");
+    for _ in 0..4 {
+        house.app.openai.next(Behaviour::Fewer(2));
+        let answer = house.app.generate(&house.key, &order).await.expect(200);
+        assert_eq!(answer.header("x-attempts"), "openai=partial");
+        assert_eq!(answer.json()["failed"].as_array().unwrap().len(), 1);
+    }
+    let kinds = "select distinct error from attempts";
+    assert_eq!(house.app.database.texts(kinds).await, ["malformed"]);
+    assert!(house.backup.calls().is_empty());
+    house.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -134,8 +134,10 @@ async fn what_is_missing_stands_in_the_last_event() {
     let order = json!({"model": "sandbox", "n": 2, "size": "256x256", "response_format": "b64_json",
         "prompt": "[sandbox:partial] two boats"});
     let answer = stream(&app, &key, &order).await.expect(200);
+    assert_eq!(answer.header("x-attempts"), "sandbox=ok");
     let events = events(&answer);
     assert_eq!(events.len(), 1);
+    assert!(events[0].1.get("attempts").is_none());
     assert_eq!(events[0].1["failed"][0]["index"], 1);
     assert_eq!(events[0].1["usage"]["cost"], json!(0.001));
     app.finish().await;
@@ -232,7 +234,11 @@ async fn comments_keep_a_silent_stream_alive_and_errors_after_them_are_events() 
     let comments = seen.iter().filter(|frame| *frame == ": keepalive").count();
     assert!(comments >= 3, "{comments} comments");
     assert_eq!(seen[0], ": keepalive");
-    assert_eq!(events(&answer).len(), 2);
+    let told = events(&answer);
+    assert_eq!(told.len(), 2);
+    assert!(answer.headers.get("x-attempts").is_none(), "not known yet");
+    assert!(told[0].1.get("attempts").is_none());
+    assert_eq!(told[1].1["attempts"], "sandbox=ok");
 
     let before = app.balance(&key).await;
     let order = json!({"model": "gpt-image-1", "prompt": "[sandbox:refuse] a battle"});
@@ -242,6 +248,7 @@ async fn comments_keep_a_silent_stream_alive_and_errors_after_them_are_events() 
     let (name, data) = event(seen.last().unwrap());
     assert_eq!(name, "error");
     assert_eq!(data["error"]["code"], "moderation_blocked");
+    assert_eq!(data["attempts"], "sandbox=content_refused");
     for field in ["message", "type", "param"] {
         assert!(data["error"].get(field).is_some(), "{field}");
     }

@@ -54,6 +54,7 @@ pub enum Delivery {
 pub struct Progress {
     intro: Arc<Intro>,
     pipe: Arc<Pipe>,
+    attempts: String,
     /// Dropped with this: that is how the task learns that nobody listens any more.
     _listening: Option<DropGuard>,
 }
@@ -143,10 +144,16 @@ impl Intro {
 }
 
 impl Progress {
-    pub(super) fn new(intro: Arc<Intro>, pipe: Arc<Pipe>, listening: DropGuard) -> Self {
+    pub(super) fn new(
+        intro: Arc<Intro>,
+        pipe: Arc<Pipe>,
+        attempts: String,
+        listening: DropGuard,
+    ) -> Self {
         Self {
             intro,
             pipe,
+            attempts,
             _listening: Some(listening),
         }
     }
@@ -154,6 +161,7 @@ impl Progress {
     /// A generation that is over, as it would have come along; for who tells it step by step.
     pub fn of(intro: Intro, generation: Generation) -> Self {
         let pipe = Pipe::default();
+        let attempts = generation.attempts.clone();
         for picture in &generation.pictures {
             pipe.push(Piece::Picture);
             pipe.push(match &picture.text {
@@ -175,6 +183,7 @@ impl Progress {
         Self {
             intro: Arc::new(intro),
             pipe: Arc::new(pipe),
+            attempts,
             _listening: None,
         }
     }
@@ -182,6 +191,12 @@ impl Progress {
     /// What was known before it began.
     pub fn intro(&self) -> &Intro {
         &self.intro
+    }
+
+    /// The upstream calls that were made until there was something to see, in order, as `provider=outcome`;
+    /// the last of them is the one that is being shown.
+    pub fn attempts(&self) -> &str {
+        &self.attempts
     }
 
     /// The next piece; `None` behind the last, or when the task has died of a bug.

@@ -43,8 +43,8 @@ pub(in crate::gateway) enum Shows {
 pub(in crate::gateway) enum Word {
     /// Everything is settled, or nothing came.
     Last(Result<Box<Generation>, GatewayError>),
-    /// There is something to see.
-    Begun,
+    /// There is something to see; the upstream calls so far, as `provider=outcome`.
+    Begun(String),
     /// Nothing was begun, because the order repeats the one of this generation.
     Repeat(Box<Admission>, GenerationId),
 }
@@ -53,7 +53,7 @@ impl fmt::Debug for Word {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
             Self::Last(_) => "Last",
-            Self::Begun => "Begun",
+            Self::Begun(_) => "Begun",
             Self::Repeat(..) => "Repeat",
         })
     }
@@ -89,6 +89,10 @@ struct Line {
     /// Who waits for the first word.
     waiting: Option<oneshot::Sender<Word>>,
     has_begun: bool,
+    /// The upstream calls that failed before, as `provider=outcome`.
+    failed: Vec<String>,
+    /// Who is called now.
+    provider: String,
     patience: Duration,
     /// The same for what is nowhere else.
     last_patience: Duration,
@@ -106,9 +110,12 @@ impl Line {
     /// Tells the caller that there is something to see.
     fn begin(&mut self) {
         self.has_begun = true;
-        if let Some(waiting) = self.waiting.take()
-            && waiting.send(Word::Begun).is_err()
-        {
+        let Some(waiting) = self.waiting.take() else {
+            return;
+        };
+        let mut attempts = std::mem::take(&mut self.failed);
+        attempts.push(format!("{}=ok", self.provider));
+        if waiting.send(Word::Begun(attempts.join(", "))).is_err() {
             log_leaving();
         }
     }
@@ -131,6 +138,8 @@ impl Outlet {
             line: Mutex::new(Line {
                 waiting: Some(waiting),
                 has_begun: false,
+                failed: Vec::new(),
+                provider: String::new(),
                 patience: PATIENCE,
                 last_patience,
             }),
@@ -160,6 +169,20 @@ impl Outlet {
         self.lead.nobody_waits().await;
         if self.has_begun() {
             std::future::pending::<()>().await;
+        }
+    }
+
+    /// From now on this provider is called.
+    pub(in crate::gateway) fn turn_to(&self, provider: &str) {
+        provider.clone_into(&mut self.line().provider);
+    }
+
+    /// A call came to this end (`provider=outcome`), and not to a good one. Who has seen something by then
+    /// hears of it from the settled generation.
+    pub(in crate::gateway) fn note_failure(&self, outcome: String) {
+        let mut line = self.line();
+        if !line.has_begun {
+            line.failed.push(outcome);
         }
     }
 

@@ -16,7 +16,7 @@ use crate::{
     images::LinkError,
     keys::KeyError,
     ledger::LedgerError,
-    providers::ErrorKind,
+    providers::{ErrorKind, ModerationDetails, ProviderError},
 };
 
 /// Why a request was refused.
@@ -125,6 +125,8 @@ pub(crate) struct Parts {
     code: Option<String>,
     param: Option<String>,
     message: String,
+    /// What the provider's safety system says of its refusal.
+    moderation: Option<ModerationDetails>,
     retry_after: Option<Duration>,
     /// `x-should-retry`: overrides what the SDKs would conclude from the status.
     should_retry: Option<bool>,
@@ -143,6 +145,7 @@ impl Parts {
             code: Some(code.to_owned()),
             param: None,
             message: message.into(),
+            moderation: None,
             retry_after: None,
             // Whatever could be retried has been retried here; a repeat by the SDK would only cost more.
             should_retry: status.is_server_error().then_some(false),
@@ -498,6 +501,7 @@ fn upstream_parts(failure: &UpstreamFailure) -> Parts {
     match error.kind {
         ErrorKind::InvalidRequest | ErrorKind::ContentRefused => Parts {
             param: error.param.clone(),
+            moderation: error.moderation.clone(),
             ..Parts::new(
                 Status::BAD_REQUEST,
                 error.error_type.as_deref().unwrap_or(INVALID),
@@ -615,7 +619,7 @@ fn seconds(duration: Duration) -> u64 {
         .max(1)
 }
 
-/// `OpenAI`'s error body: all four members, always, in its order.
+/// `OpenAI`'s error body: all four members, always, in its order; and what it adds to its refusals.
 #[derive(Serialize)]
 struct Envelope<'a> {
     error: EnvelopeError<'a>,
@@ -628,6 +632,8 @@ struct EnvelopeError<'a> {
     error_type: &'a str,
     param: Option<&'a str>,
     code: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    moderation_details: Option<&'a ModerationDetails>,
 }
 
 /// The same as an event within a stream: the form that both SDKs raise
@@ -657,6 +663,7 @@ impl Parts {
                 error_type: &self.error_type,
                 param: self.param.as_deref(),
                 code: self.code.as_deref(),
+                moderation_details: self.moderation.as_ref(),
             },
         }
     }

@@ -322,8 +322,11 @@ async fn call_once(
         upstream_model: call.route.upstream_model.clone(),
         started_at,
         latency,
-        upstream_status: failure.as_ref().and_then(|error| error.upstream_status),
-        upstream_request_id: report.upstream_request_id.clone(),
+        upstream_status: (failure.as_ref().and_then(|error| error.upstream_status))
+            .or(report.upstream_status),
+        upstream_request_id: (failure.as_ref())
+            .and_then(|error| error.upstream_request_id.clone())
+            .or_else(|| report.upstream_request_id.clone()),
         error: failure.as_ref().map(|error| kind_name(error.kind)),
         images: u8::try_from(pictures.len()).unwrap_or(u8::MAX),
         maybe_charged: failure.as_ref().is_some_and(|error| error.maybe_charged),
@@ -407,7 +410,7 @@ fn shortfall(
         None => format!("the provider sent {arrived} of {asked} pictures"),
     };
     ProviderError {
-        upstream_status: Some(200),
+        upstream_status: report.upstream_status,
         ..ProviderError::new(ErrorKind::Malformed, message)
     }
 }
@@ -494,6 +497,7 @@ fn log_failure(candidacy: &Candidacy, error: &ProviderError, next: Next) {
                 upstream.status = status,
                 upstream.model = candidacy.route.upstream_model,
                 error.message = error.message,
+                error.cause = error.cause,
                 "the provider does not serve a model that the catalog sends there"
             );
         }
@@ -503,6 +507,7 @@ fn log_failure(candidacy: &Candidacy, error: &ProviderError, next: Next) {
                 provider.name = provider,
                 upstream.status = status,
                 error.message = error.message,
+                error.cause = error.cause,
                 "the provider does not accept our account"
             );
         }
@@ -513,7 +518,7 @@ fn log_failure(candidacy: &Candidacy, error: &ProviderError, next: Next) {
         | ErrorKind::Cancelled
         | ErrorKind::Malformed
         | ErrorKind::Storage => {
-            tracing::warn!(error.kind = kind, provider.name = provider, upstream.status = status, error.message = error.message, next = ?next, "an attempt failed");
+            tracing::warn!(error.kind = kind, provider.name = provider, upstream.status = status, error.message = error.message, error.cause = error.cause, next = ?next, "an attempt failed");
         }
     }
 }

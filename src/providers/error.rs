@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::Serialize;
+
 /// What went wrong, in the terms that decide what happens next (design, section 5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorKind {
@@ -62,6 +64,13 @@ pub struct ProviderError {
     pub param: Option<String>,
     /// The HTTP status, if there was one.
     pub upstream_status: Option<u16>,
+    /// The provider's name for this exchange (`x-request-id`), for its support.
+    pub upstream_request_id: Option<String>,
+    /// What the system or the TLS library says of a broken connection: for our log only, since it is in
+    /// nobody's words.
+    pub cause: Option<String>,
+    /// What the provider's safety system says of a [`ErrorKind::ContentRefused`].
+    pub moderation: Option<ModerationDetails>,
     /// Whether the provider may charge us for this call although it failed.
     pub maybe_charged: bool,
     /// Whether a [`ErrorKind::RateLimited`] closes our whole account, whatever the model: then all the
@@ -70,6 +79,59 @@ pub struct ProviderError {
     /// Whether the same call may be made once more on the same route: it ended for sure, brought nothing,
     /// costs nothing, and the provider says that another try may go well.
     pub may_repeat: bool,
+}
+
+/// What `OpenAI`'s safety system says of a refusal (`contracts/openai-images.md`, section 6).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ModerationDetails {
+    /// Whether the prompt was refused or what was painted.
+    pub moderation_stage: ModerationStage,
+    /// What it was refused for, in the provider's words.
+    pub categories: Vec<String>,
+}
+
+/// Where a safety system said no.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ModerationStage {
+    /// At the prompt or the pictures sent.
+    Input,
+    /// At the picture painted.
+    Output,
+    /// It does not say.
+    Unknown,
+}
+
+impl ModerationDetails {
+    /// More categories than this are left out.
+    pub(super) const MAX_CATEGORIES: usize = 16;
+
+    /// What may be passed on of what a provider wrote; nothing without a stage that we know.
+    pub(super) fn checked(
+        stage: &str,
+        categories: impl IntoIterator<Item = String>,
+    ) -> Option<Self> {
+        let moderation_stage = match stage {
+            "input" => ModerationStage::Input,
+            "output" => ModerationStage::Output,
+            "unknown" => ModerationStage::Unknown,
+            _ => return None,
+        };
+        let is_category = |text: &String| {
+            let is_known = |byte: u8| {
+                byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_/-".contains(&byte)
+            };
+            (1..=64).contains(&text.len()) && text.bytes().all(is_known)
+        };
+        Some(Self {
+            moderation_stage,
+            categories: categories
+                .into_iter()
+                .filter(is_category)
+                .take(Self::MAX_CATEGORIES)
+                .collect(),
+        })
+    }
 }
 
 impl ProviderError {
@@ -82,6 +144,9 @@ impl ProviderError {
             error_type: None,
             param: None,
             upstream_status: None,
+            upstream_request_id: None,
+            cause: None,
+            moderation: None,
             maybe_charged: matches!(
                 kind,
                 ErrorKind::Timeout { sent: true }
@@ -93,5 +158,32 @@ impl ProviderError {
             whole_account: false,
             may_repeat: false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_safety_system_says_is_checked() {
+        let checked = |stage: &str, categories: &[&str]| {
+            let categories = categories.iter().map(|&text| text.to_owned());
+            ModerationDetails::checked(stage, categories)
+        };
+        let details = checked("output", &["sexual", "self-harm/intent", "x_1"]).unwrap();
+        assert_eq!(
+            serde_json::to_string(&details).unwrap(),
+            r#"{"moderation_stage":"output","categories":["sexual","self-harm/intent","x_1"]}"#
+        );
+        assert_eq!(checked("", &["sexual"]), None);
+        assert_eq!(checked("a red fox", &["sexual"]), None);
+        let long = "x".repeat(65);
+        let doubtful = ["A", "a red fox", "", "\"", &long, "violence"];
+        assert_eq!(
+            checked("unknown", &doubtful).unwrap().categories,
+            ["violence"]
+        );
+        assert_eq!(checked("input", &["x"; 99]).unwrap().categories.len(), 16);
     }
 }

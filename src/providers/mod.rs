@@ -26,7 +26,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
-pub use self::error::{ErrorKind, ProviderError};
+pub use self::error::{ErrorKind, ModerationDetails, ModerationStage, ProviderError};
 // The adapters know it as a part of this room.
 use crate::json;
 use crate::{
@@ -165,6 +165,8 @@ pub struct Report {
     /// Pictures that were announced and did not come, each with the reason: the provider held it back,
     /// or its result link opens nothing.
     pub refused: Vec<ProviderError>,
+    /// The HTTP status of the answer, if there was one.
+    pub upstream_status: Option<u16>,
     /// The provider's name for this exchange (`x-request-id`), for its support.
     pub upstream_request_id: Option<String>,
 }

@@ -25,6 +25,16 @@ pub(super) fn in_our_words(kind: ErrorKind) -> &'static str {
     }
 }
 
+/// The same with the status it came with. An error within a success has none to show: it would say the
+/// contrary.
+pub(super) fn in_our_words_with(kind: ErrorKind, status: u16) -> String {
+    let words = in_our_words(kind);
+    match status {
+        200..=299 => words.to_owned(),
+        _ => format!("{words} (HTTP {status})"),
+    }
+}
+
 /// Codes and parameter names are words; what is not may be anything, the prompt included.
 pub(super) fn is_word(text: &str) -> bool {
     (1..=64).contains(&text.len())

@@ -110,6 +110,14 @@ async fn a_refusal_behind_a_draft_costs_nothing() {
         let (_, error) = &events[1];
         assert_eq!(error["type"], "error");
         assert_eq!(error["error"]["code"], code, "{error}");
+        let details = &error["error"]["moderation_details"];
+        let expected = match code {
+            "moderation_blocked" => {
+                json!({"moderation_stage": "input", "categories": ["violence"]})
+            }
+            _ => Value::Null,
+        };
+        assert_eq!(details, &expected, "{code}");
         assert_eq!(app.balance(&key).await, json!(1), "{code}");
     }
     app.finish().await;

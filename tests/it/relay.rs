@@ -198,6 +198,37 @@ async fn any_split_of_any_spelling_is_the_same_answer() {
     app.finish().await;
 }
 
+/// What the provider made of the prompt comes with each picture, not only with the last one.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_picture_keeps_its_revised_prompt() {
+    let app = App::start().await;
+    let key = app.live_key("1");
+    let texts: Vec<String> = (0..3)
+        .map(|seed| text_of(&pictures::noise(240, seed)))
+        .collect();
+    // One says it before its picture, one behind it, one not at all.
+    let body = format!(
+        r#"{{"data":[{{"revised_prompt":"a first \"parcel\"","b64_json":"{}"}},{{"b64_json":"{}","revised_prompt":"a second"}},{{"b64_json":"{}"}}],{USAGE}}}"#,
+        texts[0], texts[1], texts[2]
+    );
+    for size in [7_001, 1_000_000] {
+        let pieces = body.as_bytes().chunks(size).map(Bytes::copy_from_slice);
+        let pieces = pieces.map(|piece| (AT_ONCE, piece)).collect();
+        app.openai.next(Behaviour::Pieces(pieces, true));
+        let answer = app.generate(&key, &order(3)).await.expect(200);
+        assert!(answer.headers.get("content-length").is_none(), "relayed");
+        let whole = answer.json();
+        for (index, text) in texts.iter().enumerate() {
+            assert_eq!(whole["data"][index]["b64_json"], json!(text));
+        }
+        let told = |index: usize| &whole["data"][index]["revised_prompt"];
+        assert_eq!(told(0), "a first \"parcel\"");
+        assert_eq!(told(1), "a second");
+        assert!(told(2).is_null());
+    }
+    app.finish().await;
+}
+
 /// A torso on its way is never taken for an answer, and costs nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_breaks_on_its_way_breaks_the_answer_and_is_not_charged() {
@@ -255,6 +286,13 @@ async fn what_breaks_before_it_is_shown_is_an_error() {
         .next(Behaviour::Pieces(vec![(AT_ONCE, cut)], false));
     let problem = app.refuse(&key, 502, &order(1)).await;
     assert_eq!(problem.code(), "upstream_error");
+    assert_eq!(
+        problem.message,
+        "No image was delivered: the provider's answer broke off. Nothing was charged."
+    );
+    // The connection's end is in the books, and how its answer began.
+    let attempts = "select concat_ws(' ', error, upstream_status) from attempts";
+    assert_eq!(app.database.texts(attempts).await, ["malformed 200"]);
     app.finish().await;
 }
 

@@ -286,6 +286,12 @@ async fn refused_content_keeps_its_code() {
         let answer = app.generate(&key, &request).await.expect(400);
         let problem = answer.problem();
         assert_eq!((problem.kind.as_str(), problem.code()), (kind, code));
+        let details = &answer.json()["error"]["moderation_details"];
+        let expected = json!({"moderation_stage": "input", "categories": ["violence"]});
+        match code {
+            "moderation_blocked" => assert_eq!(details, &expected),
+            _ => assert!(details.is_null(), "{details}"),
+        }
         assert_ne!(answer.find_header("x-should-retry"), Some("true"));
         assert_eq!(app.openai.calls().len(), calls + 1);
     }

@@ -152,6 +152,13 @@ async fn an_operator_sees_every_call_to_a_provider() {
         (&json!(1), &Value::Null)
     );
 
+    // What the provider's support asks for, however the call ended.
+    assert_eq!(all[1]["status"], 200);
+    for attempt in all.as_array().unwrap() {
+        let id = attempt["upstream_request_id"].as_str().unwrap_or_default();
+        assert!(id.starts_with("req_fake"), "{attempt}");
+    }
+
     let one = list(&["--generation", &generation, "--csv"]).stdout;
     assert_eq!(one.lines().count(), 2, "{one}");
     let table = list(&["--provider", "openai", "--limit", "1"]);

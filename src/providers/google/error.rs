@@ -13,7 +13,7 @@ use super::verdict;
 use crate::providers::{
     ErrorKind, ProviderError,
     http::retry_after,
-    wording::{in_our_words, is_word, presentable},
+    wording::{in_our_words_with, is_word, presentable},
 };
 
 /// How Imagen begins its refusals of a prompt (contract, 3.3).
@@ -123,7 +123,7 @@ impl ErrorBody {
             _ => None,
         };
         ProviderError {
-            message: message.unwrap_or_else(|| format!("{} (HTTP {status})", in_our_words(kind))),
+            message: message.unwrap_or_else(|| in_our_words_with(kind, status)),
             // The caller's clients know OpenAI's codes, not Google's.
             code: (self.reason.or(self.status))
                 .filter(|text| kind != ErrorKind::InvalidRequest && is_word(text)),

@@ -143,7 +143,20 @@ impl Google {
             &call.route.translation,
         )?;
         let mut attempt = self.http.begin(call.deadline)?;
-        let once = self.exchange(&mut attempt, model, protocol, body.clone(), call, sink);
+        let outcome = self.converse(&mut attempt, (model, protocol), body, call, sink);
+        let outcome = outcome.await;
+        attempt.sign(outcome)
+    }
+
+    async fn converse(
+        &self,
+        attempt: &mut Attempt<'_>,
+        (model, protocol): (&str, Protocol),
+        body: Payload,
+        call: &Call,
+        sink: &mut dyn PictureSink,
+    ) -> Result<Report, ProviderError> {
+        let once = self.exchange(attempt, model, protocol, body.clone(), call, sink);
         let said = match once.await? {
             Brought::Pictures(report) => return Ok(*report),
             Brought::Nothing(said) => said,
@@ -155,7 +168,7 @@ impl Google {
             upstream.model = model,
             "an answer without a picture; asking once more"
         );
-        let again = self.exchange(&mut attempt, model, protocol, body, call, sink);
+        let again = self.exchange(attempt, model, protocol, body, call, sink);
         let error = match again.await {
             Ok(Brought::Pictures(report)) => return Ok(*report),
             Ok(Brought::Nothing(said)) => {

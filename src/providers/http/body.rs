@@ -62,10 +62,10 @@ impl AnswerBody {
             .map_err(|error| {
                 self.is_broken = true;
                 // An answer has begun, so this is one that cannot be read, not one that never came.
-                ProviderError::new(
-                    ErrorKind::Malformed,
-                    format!("the provider's answer broke off: {}", cause(&error)),
-                )
+                ProviderError {
+                    cause: Some(cause(&error)),
+                    ..ProviderError::new(ErrorKind::Malformed, "the provider's answer broke off")
+                }
             })?;
         if let Some(chunk) = &chunk {
             self.left = self.left.checked_sub(chunk.len() as u64).ok_or_else(|| {

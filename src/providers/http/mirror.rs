@@ -213,13 +213,12 @@ impl HttpClient {
             }))
             .build()
             .map_err(|error| {
-                ProviderError::new(
-                    ErrorKind::Transport { sent: true },
-                    format!(
-                        "the client for result links cannot be set up: {}",
-                        cause(&error)
-                    ),
-                )
+                let kind = ErrorKind::Transport { sent: true };
+                let message = "the client for result links cannot be set up";
+                ProviderError {
+                    cause: Some(cause(&error)),
+                    ..ProviderError::new(kind, message)
+                }
             })?;
         Ok(self.mirror.get_or_init(|| client))
     }
@@ -254,8 +253,8 @@ fn open_error(error: &reqwest::Error) -> ProviderError {
     } else {
         ErrorKind::Transport { sent: true }
     };
-    ProviderError::new(
-        kind,
-        format!("a result link cannot be opened: {}", cause(error)),
-    )
+    ProviderError {
+        cause: Some(cause(error)),
+        ..ProviderError::new(kind, "a result link cannot be opened")
+    }
 }

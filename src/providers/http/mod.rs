@@ -21,7 +21,7 @@ mod witness;
 use std::{
     error::Error as _,
     num::NonZeroU8,
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -45,7 +45,7 @@ use self::{
     hosts::{Lookup, ResultHosts},
     witness::{BodyError, Witness},
 };
-use super::{ErrorKind, PictureEvent, PictureSink, ProviderError};
+use super::{ErrorKind, PictureEvent, PictureSink, ProviderError, Report};
 use crate::config::ProviderConfig;
 
 /// Room in a successful answer for all that is no picture: usage, revised prompts, fields nobody knows.
@@ -84,7 +84,16 @@ pub(super) struct Answer {
 pub(super) struct Attempt<'client> {
     client: &'client HttpClient,
     deadline: Deadline,
+    /// How the last thing that was posted was answered.
+    head: Mutex<Option<Head>>,
     _permit: SemaphorePermit<'client>,
+}
+
+/// What an answer says before its body.
+#[derive(Debug, Clone)]
+struct Head {
+    status: u16,
+    request_id: Option<String>,
 }
 
 /// An `Authorization: Bearer` header that no log shows.
@@ -178,6 +187,7 @@ impl HttpClient {
         Ok(Attempt {
             client: self,
             deadline: Deadline::new(self.timeout, deadline),
+            head: Mutex::default(),
             _permit: permit,
         })
     }
@@ -242,7 +252,13 @@ impl Attempt<'_> {
             .send();
         let outcome = tokio::time::timeout_at(self.deadline.at(), request).await;
         match outcome {
-            Ok(Ok(response)) => Ok(Answer::new(response, self.client.answer_cap(pictures))),
+            Ok(Ok(response)) => {
+                *self.head() = Some(Head {
+                    status: response.status().as_u16(),
+                    request_id: request_id(response.headers()),
+                });
+                Ok(Answer::new(response, self.client.answer_cap(pictures)))
+            }
             Ok(Err(error)) => Err(send_error(&error, witness.withdraw())),
             Err(_elapsed) => Err(ProviderError::new(
                 ErrorKind::Timeout {
@@ -251,6 +267,33 @@ impl Attempt<'_> {
                 "the provider did not answer in time",
             )),
         }
+    }
+
+    /// Puts into the outcome of a call what the head of its answer said, for the books and for the
+    /// provider's support. What the adapter has put there itself stays.
+    pub(super) fn sign(
+        &self,
+        outcome: Result<Report, ProviderError>,
+    ) -> Result<Report, ProviderError> {
+        let head = self.head().take();
+        let status = head.as_ref().map(|head| head.status);
+        let request_id = head.and_then(|head| head.request_id);
+        match outcome {
+            Ok(report) => Ok(Report {
+                upstream_status: report.upstream_status.or(status),
+                upstream_request_id: report.upstream_request_id.or(request_id),
+                ..report
+            }),
+            Err(error) => Err(ProviderError {
+                upstream_status: error.upstream_status.or(status),
+                upstream_request_id: error.upstream_request_id.or(request_id),
+                ..error
+            }),
+        }
+    }
+
+    fn head(&self) -> std::sync::MutexGuard<'_, Option<Head>> {
+        self.head.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What a picture may weigh within an answer, in bytes.
@@ -308,7 +351,7 @@ impl Answer {
 }
 
 /// The provider's name for the exchange, if it can stand in a log line.
-pub(super) fn request_id(headers: &HeaderMap) -> Option<String> {
+fn request_id(headers: &HeaderMap) -> Option<String> {
     let id = headers.get("x-request-id")?.to_str().ok()?;
     let is_plain = id.len() <= 128 && id.bytes().all(|byte| byte.is_ascii_graphic());
     is_plain.then(|| id.to_owned())
@@ -365,7 +408,10 @@ fn send_error(error: &reqwest::Error, sent: bool) -> ProviderError {
     } else {
         "the request could not be sent to the provider"
     };
-    ProviderError::new(kind, format!("{what}: {}", cause(error)))
+    ProviderError {
+        cause: Some(cause(error)),
+        ..ProviderError::new(kind, what)
+    }
 }
 
 fn has_unreadable_body(error: &reqwest::Error) -> bool {

@@ -318,10 +318,18 @@ impl AnswerReader {
             }
             (Some(Place::Usage), Container::Object, Field::InputDetails) => Place::InputDetails,
             (Some(Place::Usage), Container::Object, Field::OutputDetails) => Place::OutputDetails,
+            (Some(Place::Event | Place::Error), Container::Object, Field::Moderation) => {
+                Place::Moderation
+            }
+            (Some(Place::Moderation), Container::Array, Field::Categories) => Place::Categories,
             _ => Place::Elsewhere,
         };
         self.places.push(place);
-        self.field = Field::Unknown;
+        self.field = match place {
+            // Its elements have no names.
+            Place::Categories => Field::Category,
+            _ => Field::Unknown,
+        };
         Ok(())
     }
 
@@ -489,13 +497,15 @@ impl AnswerReader {
             Field::Type => self.current_error().error_type = Some(text),
             Field::Code => self.current_error().code = Some(text),
             Field::Param => self.current_error().param = Some(text),
+            Field::ModerationStage => self.current_error().moderation.stage = Some(text),
+            Field::Category if !overflowed => self.current_error().moderation.add(text),
             _ => {}
         }
     }
 
     /// The error that the current member belongs to: the one in `error`, or the event itself.
     fn current_error(&mut self) -> &mut ErrorBody {
-        if self.in_event() {
+        if self.is_stream && !self.places.contains(&Place::Error) {
             &mut self.document.flat_error
         } else {
             self.document.error.get_or_insert_default()

@@ -9,9 +9,9 @@ use reqwest::header::HeaderMap;
 use serde_json::Value;
 
 use crate::providers::{
-    ErrorKind, ProviderError,
+    ErrorKind, ModerationDetails, ProviderError,
     http::retry_after,
-    wording::{in_our_words, is_word, presentable},
+    wording::{in_our_words_with, is_word, presentable},
 };
 
 /// What an error said of itself.
@@ -21,6 +21,39 @@ pub(super) struct ErrorBody {
     pub(super) error_type: Option<String>,
     pub(super) code: Option<String>,
     pub(super) param: Option<String>,
+    pub(super) moderation: Moderation,
+}
+
+/// Its `moderation_details`, as they came.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(super) struct Moderation {
+    pub(super) stage: Option<String>,
+    pub(super) categories: Vec<String>,
+}
+
+impl Moderation {
+    fn read(details: &Value) -> Self {
+        let categories = details.get("categories").and_then(Value::as_array);
+        let mut moderation = Self {
+            stage: (details.get("moderation_stage").and_then(Value::as_str)).map(str::to_owned),
+            categories: Vec::new(),
+        };
+        for category in categories.into_iter().flatten().filter_map(Value::as_str) {
+            moderation.add(category.to_owned());
+        }
+        moderation
+    }
+
+    /// One more category, unless there are enough.
+    pub(super) fn add(&mut self, category: String) {
+        if self.categories.len() < ModerationDetails::MAX_CATEGORIES {
+            self.categories.push(category);
+        }
+    }
+
+    fn checked(self) -> Option<ModerationDetails> {
+        ModerationDetails::checked(&self.stage?, self.categories)
+    }
 }
 
 impl ErrorBody {
@@ -58,6 +91,9 @@ impl ErrorBody {
             error_type: text("type").filter(|_| blamed.is_none()),
             code: text("code"),
             param: text("param").or(blamed),
+            moderation: (source.get("moderation_details"))
+                .map(Moderation::read)
+                .unwrap_or_default(),
         }
     }
 
@@ -87,12 +123,13 @@ impl ErrorBody {
             }
             _ => None,
         };
-        let message = message.unwrap_or_else(|| format!("{} (HTTP {status})", in_our_words(kind)));
+        let message = message.unwrap_or_else(|| in_our_words_with(kind, status));
         ProviderError {
             message,
             code: self.code.filter(|text| is_word(text)),
             error_type: self.error_type.filter(|text| is_word(text)),
             param: self.param.filter(|text| is_word(text)),
+            moderation: (self.moderation.checked()).filter(|_| kind == ErrorKind::ContentRefused),
             upstream_status: Some(status),
             maybe_charged,
             ..ProviderError::new(kind, "")

@@ -23,6 +23,9 @@ pub(super) enum Place {
     InputDetails,
     OutputDetails,
     Error,
+    /// In an error's `moderation_details`.
+    Moderation,
+    Categories,
     /// Somewhere nobody here knows.
     Elsewhere,
 }
@@ -55,6 +58,11 @@ pub(super) enum Field {
     Type,
     Code,
     Param,
+    Moderation,
+    ModerationStage,
+    Categories,
+    /// An element of [`Place::Categories`].
+    Category,
     Unknown,
 }
 
@@ -78,6 +86,9 @@ impl Field {
             (Place::Event | Place::Error, "code") => Self::Code,
             (Place::Event | Place::Error, "param") => Self::Param,
             (Place::Error, "type") => Self::Type,
+            (Place::Event | Place::Error, "moderation_details") => Self::Moderation,
+            (Place::Moderation, "moderation_stage") => Self::ModerationStage,
+            (Place::Moderation, "categories") => Self::Categories,
             (Place::Usage, "input_tokens") => Self::InputTokens,
             (Place::Usage, "output_tokens") => Self::OutputTokens,
             (Place::Usage, "input_tokens_details") => Self::InputDetails,
@@ -99,7 +110,9 @@ impl Field {
             | Self::Event
             | Self::Type
             | Self::Code
-            | Self::Param => Some(MAX_WORD_BYTES),
+            | Self::Param
+            | Self::ModerationStage
+            | Self::Category => Some(MAX_WORD_BYTES),
             Self::Link => Some(MAX_LINK_BYTES),
             Self::RevisedPrompt => Some(MAX_REVISED_PROMPT_BYTES),
             Self::Message | Self::Error => Some(MAX_MESSAGE_BYTES),
@@ -115,6 +128,8 @@ impl Field {
             | Self::TextTokens
             | Self::ImageTokens
             | Self::CachedTokens
+            | Self::Moderation
+            | Self::Categories
             | Self::Unknown => None,
         }
     }

@@ -32,7 +32,7 @@ use self::{
 };
 use super::{
     Call, ErrorKind, PictureEvent, PictureSink, Provider, ProviderError, Report, Task,
-    http::{self, Answer, Attempt, HttpClient, Mirrored},
+    http::{Answer, Attempt, HttpClient, Mirrored},
 };
 use crate::{clock::Clock, config::ProviderConfig};
 
@@ -63,13 +63,22 @@ impl OpenAi {
         sink: &mut dyn PictureSink,
     ) -> Result<Report, ProviderError> {
         let mut attempt = self.http.begin(call.deadline)?;
+        let outcome = Self::converse(&mut attempt, call, sink).await;
+        attempt.sign(outcome)
+    }
+
+    async fn converse(
+        attempt: &mut Attempt<'_>,
+        call: &Call,
+        sink: &mut dyn PictureSink,
+    ) -> Result<Report, ProviderError> {
         let drafts = drafts(call);
         // Each draft weighs as much as a picture.
         let pictures = call.n.saturating_add(drafts);
-        let answer = ask(&attempt, call, pictures).await?;
+        let answer = ask(attempt, call, pictures).await?;
         let prompt = &call.request.prompt;
         if !matches!(answer.status, 200 | 201) {
-            let text = answer.body.error_text(&attempt).await;
+            let text = answer.body.error_text(attempt).await;
             let error = ErrorBody::read(&text);
             return Err(error.into_error(answer.status, &answer.headers, prompt, now()));
         }
@@ -77,7 +86,7 @@ impl OpenAi {
             return Err(malformed("is HTML"));
         }
         let mut pictures = Pictures {
-            attempt: &mut attempt,
+            attempt,
             sink,
             taken: 0,
             is_draft: false,
@@ -248,7 +257,7 @@ impl Pictures<'_, '_> {
         } = answer;
         let cap = self.attempt.picture_cap();
         let mut reader = None;
-        let end = loop {
+        let mut end = loop {
             let chunk = match body.next(self.attempt).await {
                 Ok(Some(chunk)) => chunk,
                 Ok(None) => break Ok(()),
@@ -262,9 +271,10 @@ impl Pictures<'_, '_> {
                 },
             };
             reader.push(chunk);
-            self.hand_on(reader).await?;
-            if reader.is_done() {
-                break Ok(());
+            match self.hand_on(reader).await {
+                Ok(()) if reader.is_done() => break Ok(()),
+                Ok(()) => {}
+                Err(error) => break Err(error),
             }
         };
         let Some(mut reader) = reader else {
@@ -272,14 +282,23 @@ impl Pictures<'_, '_> {
             return Err(malformed("is empty"));
         };
         if end.is_ok() && !reader.is_done() {
-            reader.end()?;
-            self.hand_on(&mut reader).await?;
+            end = match reader.end() {
+                Ok(()) => self.hand_on(&mut reader).await,
+                Err(error) => Err(error),
+            };
         }
-        if !reader.is_done() && (self.taken == 0 || !reader.is_whole()) {
+        let is_done = reader.is_done();
+        if end.is_ok() && !is_done && (self.taken == 0 || !reader.is_whole()) {
+            end = Err(broke_off());
+        }
+        // Only a stream has said by then what its pictures used.
+        let is_stream = matches!(reader, Reader::Events(_));
+        let misses_some = (1..usize::from(call.n.get())).contains(&self.taken);
+        if !(is_stream && misses_some) {
             end?;
-            return Err(broke_off());
+            end = Ok(());
         }
-        if reader.is_done() {
+        if is_done && end.is_ok() {
             body.let_go().await;
         }
         let outcome = reader.finish();
@@ -287,6 +306,9 @@ impl Pictures<'_, '_> {
         let errors = outcome.errors.into_iter();
         let errors = errors.map(|error| error.into_error(status, &headers, prompt, now()));
         let mut report = outcome.report;
+        // A picture whose event broke off behind it is in none of the counts.
+        let is_counted = is_done || report.announced >= self.taken;
+        report.usage = report.usage.filter(|_| is_counted);
         for (place, _) in self.lost.iter().rev() {
             if *place < report.revised_prompts.len() {
                 report.revised_prompts.remove(*place);
@@ -299,7 +321,6 @@ impl Pictures<'_, '_> {
             .chain(end.err())
             .chain(errors)
             .collect();
-        report.upstream_request_id = http::request_id(&headers);
         if self.taken > 0 {
             return Ok(report);
         }

@@ -16,7 +16,7 @@ use crate::{
     providers::{
         ErrorKind, ProviderError,
         http::retry_after,
-        wording::{in_our_words, presentable},
+        wording::{in_our_words, in_our_words_with, presentable},
     },
 };
 
@@ -95,7 +95,7 @@ impl Problem {
             maybe_charged,
             // Creations are counted per account, not per model (section 6).
             whole_account: matches!(kind, ErrorKind::RateLimited { .. }),
-            ..ProviderError::new(kind, format!("{} (HTTP {status})", in_our_words(kind)))
+            ..ProviderError::new(kind, in_our_words_with(kind, status))
         }
     }
 
@@ -122,7 +122,7 @@ impl Problem {
         ProviderError {
             upstream_status: Some(status),
             maybe_charged: true,
-            ..ProviderError::new(kind, format!("{} (HTTP {status})", in_our_words(kind)))
+            ..ProviderError::new(kind, in_our_words_with(kind, status))
         }
     }
 
@@ -162,7 +162,7 @@ impl Problem {
         } else {
             presentable(text, &request.prompt)
         };
-        let words = words.unwrap_or_else(|| format!("{} (HTTP {status})", in_our_words(kind)));
+        let words = words.unwrap_or_else(|| in_our_words_with(kind, status));
         let param = blamed.map(|(parameter, _)| parameter);
         ProviderError {
             message: match param {

@@ -84,12 +84,9 @@ impl Replicate {
             job: &mut job,
             taken: 0,
         };
-        let prediction = predicting.create(!self.cancels).await?;
-        let prediction = match prediction {
-            Progress::Ended(prediction) => prediction,
-            Progress::Running(had) => predicting.follow(had).await?,
-        };
-        predicting.collect(prediction).await
+        let outcome = predicting.go(!self.cancels).await;
+        let outcome = outcome.map_err(|error| named(error, Some(job.id())));
+        attempt.sign(outcome)
     }
 }
 
@@ -111,6 +108,14 @@ enum Progress {
 }
 
 impl Predicting<'_, '_> {
+    async fn go(&mut self, wait: bool) -> Result<Report, ProviderError> {
+        let prediction = match self.create(wait).await? {
+            Progress::Ended(prediction) => prediction,
+            Progress::Running(had) => self.follow(had).await?,
+        };
+        self.collect(prediction).await
+    }
+
     /// Creates it. When `wait`, the answer comes with the pictures, or after a minute.
     async fn create(&mut self, wait: bool) -> Result<Progress, ProviderError> {
         let Call {
@@ -308,7 +313,7 @@ impl Predicting<'_, '_> {
     }
 
     /// Fetches what it made, and says what is missing.
-    async fn collect(mut self, prediction: Prediction) -> Result<Report, ProviderError> {
+    async fn collect(&mut self, prediction: Prediction) -> Result<Report, ProviderError> {
         let n = usize::from(self.call.n.get());
         let status = prediction.status.unwrap_or(Status::Other);
         let mut refused = Vec::new();
@@ -348,7 +353,7 @@ impl Predicting<'_, '_> {
         if self.taken == 0
             && let Some(error) = refused.pop()
         {
-            return Err(error);
+            return Err(named(error, prediction.id.as_deref()));
         }
         Ok(Report {
             announced: prediction.output.count(),
@@ -416,6 +421,15 @@ fn lost(error: &ProviderError) -> ProviderError {
             kind,
             "the provider does not say what became of the prediction",
         )
+    }
+}
+
+/// The error with the prediction's name, by which the provider's support finds it.
+fn named(error: ProviderError, id: Option<&str>) -> ProviderError {
+    let name = id.filter(|id| !id.is_empty()).map(str::to_owned);
+    ProviderError {
+        upstream_request_id: error.upstream_request_id.or(name),
+        ..error
     }
 }
 

@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::providers::{
     ErrorKind, ProviderError,
     http::retry_after,
-    wording::{in_our_words, is_word, presentable},
+    wording::{in_our_words_with, is_word, presentable},
 };
 
 /// What a caller reads of a refusal: `OpenAI`'s words for it (section 4, "Mapping").
@@ -88,7 +88,7 @@ impl ErrorBody {
             .then(|| self.parameter())
             .flatten();
         ProviderError {
-            message: message.unwrap_or_else(|| format!("{} (HTTP {status})", in_our_words(kind))),
+            message: message.unwrap_or_else(|| in_our_words_with(kind, status)),
             code: code.map(str::to_owned),
             error_type: error_type.map(str::to_owned),
             param,

@@ -25,7 +25,7 @@ use self::{
 };
 use super::{
     Call, Encoding, ErrorKind, PictureEvent, PictureSink, Provider, ProviderError, Report, Task,
-    http::{self, Answer, Attempt, HttpClient},
+    http::{Answer, Attempt, HttpClient},
     mask,
 };
 use crate::{clock::Clock, config::ProviderConfig};
@@ -57,6 +57,15 @@ impl Stability {
         sink: &mut dyn PictureSink,
     ) -> Result<Report, ProviderError> {
         let mut attempt = self.http.begin(call.deadline)?;
+        let outcome = Self::converse(&mut attempt, call, sink).await;
+        attempt.sign(outcome)
+    }
+
+    async fn converse(
+        attempt: &mut Attempt<'_>,
+        call: &Call,
+        sink: &mut dyn PictureSink,
+    ) -> Result<Report, ProviderError> {
         let source = Source::of(&call.task).await?;
         let request = request::write(
             &call.request,
@@ -76,9 +85,9 @@ impl Stability {
             )
             .await?;
         match answer::read_head(answer.status, &answer.headers) {
-            Head::Picture => pass_on(&mut attempt, answer, sink).await,
+            Head::Picture => pass_on(attempt, answer, sink).await,
             Head::Words => {
-                let text = answer.body.error_text(&attempt).await;
+                let text = answer.body.error_text(attempt).await;
                 let now = Clock::system().now();
                 let prompts = [
                     call.request.prompt.as_str(),
@@ -127,7 +136,6 @@ async fn pass_on(
     answer: Answer,
     sink: &mut dyn PictureSink,
 ) -> Result<Report, ProviderError> {
-    let upstream_request_id = http::request_id(&answer.headers);
     let mut body = answer.body;
     let mut chunk = body.next(attempt).await?;
     if chunk.is_none() {
@@ -146,7 +154,6 @@ async fn pass_on(
     attempt.deliver(sink, PictureEvent::End).await?;
     Ok(Report {
         announced: 1,
-        upstream_request_id,
         ..Report::default()
     })
 }

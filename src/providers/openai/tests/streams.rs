@@ -1,12 +1,12 @@
 //! Streams over real sockets: what is asked for, when pictures and drafts arrive, and how streams end.
 
 use super::*;
-use crate::catalog::TokenUsage;
+use crate::{catalog::TokenUsage, providers::ModerationStage};
 
 const EVENTS: &str = "content-type: text/event-stream; charset=utf-8";
 const DRAFT: &str = "event: image_generation.partial_image\ndata: {\"type\":\"image_generation.partial_image\",\"b64_json\":\"AAAA\",\"size\":\"1024x1024\",\"partial_image_index\":0}\n\n";
 const PICTURE: &str = "event: image_generation.completed\ndata: {\"type\":\"image_generation.completed\",\"b64_json\":\"CCCC\",\"created_at\":7,\"size\":\"1024x1024\",\"quality\":\"low\",\"usage\":{\"input_tokens\":20,\"output_tokens\":272}}\n\n";
-const REFUSAL: &str = "event: error\ndata: {\"type\":\"error\",\"error\":{\"message\":\"rejected by the safety system\",\"type\":\"image_generation_user_error\",\"param\":null,\"code\":\"moderation_blocked\"}}\n\n";
+const REFUSAL: &str = "event: error\ndata: {\"type\":\"error\",\"error\":{\"message\":\"rejected by the safety system\",\"type\":\"image_generation_user_error\",\"param\":null,\"code\":\"moderation_blocked\",\"moderation_details\":{\"moderation_stage\":\"output\",\"categories\":[\"sexual\",\"An otter\",\"self-harm\"]}}}\n\n";
 
 fn streaming(n: u8) -> Call {
     let written = json!({
@@ -156,6 +156,10 @@ async fn errors_within_a_stream_are_told_by_their_codes() {
     let error = outcome.unwrap_err();
     assert_eq!(error.code.as_deref(), Some("moderation_blocked"));
     assert_eq!(error.message, "rejected by the safety system");
+    assert_eq!(error.upstream_request_id.as_deref(), Some("req_1"));
+    let details = error.moderation.unwrap();
+    assert_eq!(details.moderation_stage, ModerationStage::Output);
+    assert_eq!(details.categories, ["sexual", "self-harm"]);
 }
 
 #[tokio::test]
@@ -186,7 +190,10 @@ async fn a_broken_stream_keeps_what_is_whole() {
         |script| script,
         // A length that is never reached: a broken connection rather than an end.
         |mut script| {
-            script[0] = head(200, &[EVENTS, "content-length: 100000"]);
+            script[0] = head(
+                200,
+                &[EVENTS, "x-request-id: req_1", "content-length: 100000"],
+            );
             script
         },
     ];
@@ -194,11 +201,23 @@ async fn a_broken_stream_keeps_what_is_whole() {
         for torn in [half, in_the_picture] {
             for (parts, whole) in [(&[torn][..], 0), (&[PICTURE, torn], 1)] {
                 let (outcome, pictures) = outcome(2, ending(stream(parts))).await;
-                let error = outcome.unwrap_err();
+                let taken = whole + usize::from(torn == half);
+                assert_eq!(pictures.whole().len(), taken);
+                let error = if taken == 1 {
+                    let report = outcome.unwrap();
+                    // What the whole event said of its picture is kept; of the torn one nothing is known.
+                    let used = report.usage.map(|usage| usage.output_image);
+                    assert_eq!(used, (whole == 1).then_some(272));
+                    report.refused[0].clone()
+                } else {
+                    outcome.unwrap_err()
+                };
                 assert_eq!(error.kind, ErrorKind::Malformed);
                 assert!(error.maybe_charged);
-                let last_is_whole = usize::from(torn == half);
-                assert_eq!(pictures.whole().len(), whole + last_is_whole);
+                assert_eq!(
+                    error.upstream_request_id.as_deref(),
+                    (taken != 1).then_some("req_1")
+                );
             }
         }
         let (none, pictures) = outcome(1, ending(stream(&[DRAFT]))).await;

@@ -341,7 +341,8 @@ impl Events {
             provider: Some(&generation.provider),
             failed: &generation.failed,
             usage: Some(UsageJson::from(&generation.usage)),
-            attempts: self.attempts.is_none().then_some(&generation.attempts),
+            attempts: Some(generation.attempts.as_str())
+                .filter(|attempts| self.attempts.is_none() && !attempts.is_empty()),
         }
     }
 

@@ -16,7 +16,7 @@ use crate::{
     images::LinkError,
     keys::KeyError,
     ledger::LedgerError,
-    providers::{ErrorKind, ModerationDetails, ProviderError},
+    providers::{ErrorKind, ModerationDetails},
 };
 
 /// Why a request was refused.

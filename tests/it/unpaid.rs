@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpSocket, TcpStream},
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 
 use crate::support::{App, Behaviour, Key, Reply, pictures, raw::Raw};
@@ -92,7 +92,7 @@ async fn slow_client(app: &App, key: &Key, order: &Value) -> TcpStream {
 /// Reads so little at a time.
 async fn trickle(stream: &mut TcpStream, how_long: Duration) {
     let began_at = Instant::now();
-    let mut some = [0; 1024];
+    let mut some = [0; 4 * 1024];
     while began_at.elapsed() < how_long {
         if stream.read(&mut some).await.is_err() {
             return;
@@ -168,10 +168,12 @@ async fn without_copies_who_reads_too_slowly_loses_the_answer_and_pays() {
     app.openai
         .next(Behaviour::Reply(Reply::raw(200, "application/json", body)));
     let mut stream = slow_client(&app, &key, &order(&json!({}))).await;
-    tokio::join!(
-        trickle(&mut stream, Duration::from_secs(4)),
-        wait_until_settled(&app)
+    // It takes something all the time, so that its connection stands, and would be at it for a minute.
+    let ((), settled) = tokio::join!(
+        trickle(&mut stream, Duration::from_secs(10)),
+        timeout(Duration::from_secs(9), wait_until_settled(&app))
     );
+    settled.expect("settled while the client reads");
     assert_eq!(charges(&app).await, 1);
     assert!(
         !read_all(&mut stream).await,

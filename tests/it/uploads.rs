@@ -350,3 +350,36 @@ async fn an_upload_that_nobody_pays_for_is_not_read() {
     }
     app.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_account_leaves_room_for_the_uploads_of_others() {
+    let app = App::builder()
+        .await
+        .set("limits.upload", 2 << 20)
+        .set("limits.upload_spool", 4 << 20)
+        .start()
+        .await;
+    let (greedy, other) = (app.test_key("5"), app.test_key("5"));
+    let heavy = heavy(1_000_000);
+    let reference = format!("data:image/png;base64,{}", STANDARD.encode(&heavy));
+    let body =
+        json!({"model": "easel/sandbox", "prompt": PROMPT, "images": [{"image_url": reference}]});
+    let sent = Raw::post(EDITS, &greedy.secret, &body.to_string());
+    let mut half = Raw::connect(app.easel.port()).await;
+    half.send(&sent[..sent.len() - 1000]).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+
+    let parts = [
+        text("model", "easel/sandbox"),
+        text("prompt", PROMPT),
+        text("size", "64x64"),
+        png("image", &heavy),
+    ];
+    let full = post_form(&app, &greedy, EDITS, form(&parts)).await;
+    assert_eq!(full.expect(503).problem().code(), "server_is_overloaded");
+    post_form(&app, &other, EDITS, form(&parts))
+        .await
+        .expect(200);
+    drop(half);
+    app.finish().await;
+}

@@ -120,10 +120,6 @@ struct PerImage {
 
 /// `[model.routes.price]`: one of three kinds.
 #[derive(Clone, Deserialize)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "a few dozen, while the catalog loads"
-)]
 pub(super) enum PriceFile {
     #[serde(rename = "per_image")]
     Image(Vec<PriceRow>),

@@ -10,6 +10,7 @@ use axum::{
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use serde::Serialize;
 
+use super::answer::UsageJson;
 use crate::{
     catalog::Violation,
     gateway::{GatewayError, UpstreamFailure},
@@ -485,6 +486,11 @@ fn gateway_parts(error: &GatewayError) -> Parts {
 fn upstream_parts(failure: &UpstreamFailure) -> Parts {
     use StatusCode as Status;
     let (error, code) = (&failure.error, failure.code());
+    // Drafts are the only thing that is ever charged of a failure.
+    let charged = match failure.drafts {
+        None => "Nothing was charged",
+        Some(_) => "Only the drafts that were shown are charged",
+    };
     if let Some(day) = failure.retired_on {
         return Parts::new(
             Status::NOT_FOUND,
@@ -520,21 +526,21 @@ fn upstream_parts(failure: &UpstreamFailure) -> Parts {
             Status::GATEWAY_TIMEOUT,
             UPSTREAM,
             code,
-            "The provider did not answer in time. Nothing was charged.",
+            format!("The provider did not answer in time. {charged}."),
         ),
         ErrorKind::Storage => Parts::new(
             Status::BAD_GATEWAY,
             SERVER,
             code,
-            "The image could not be stored. Nothing was charged.",
+            format!("The image could not be stored. {charged}."),
         ),
         ErrorKind::ModelUnavailable => Parts::new(
             Status::BAD_GATEWAY,
             UPSTREAM,
             code,
             format!(
-                "The provider '{}' does not know the model '{}' by the name it is asked for. Nothing was \
-                 charged; please tell the operator.",
+                "The provider '{}' does not know the model '{}' by the name it is asked for. {charged}; \
+                 please tell the operator.",
                 failure.provider, failure.model
             ),
         ),
@@ -542,8 +548,9 @@ fn upstream_parts(failure: &UpstreamFailure) -> Parts {
             Status::BAD_GATEWAY,
             UPSTREAM,
             code,
-            "The provider does not serve this server's account. Nothing was charged; please tell the \
-             operator.",
+            format!(
+                "The provider does not serve this server's account. {charged}; please tell the operator."
+            ),
         ),
         ErrorKind::Overloaded { .. }
         | ErrorKind::Transport { .. }
@@ -552,10 +559,7 @@ fn upstream_parts(failure: &UpstreamFailure) -> Parts {
             Status::BAD_GATEWAY,
             UPSTREAM,
             code,
-            format!(
-                "No image was delivered: {}. Nothing was charged.",
-                error.message
-            ),
+            format!("No image was delivered: {}. {charged}.", error.message),
         ),
     }
 }
@@ -644,6 +648,9 @@ struct EventBody<'a> {
     event_type: &'static str,
     #[serde(flatten)]
     envelope: Envelope<'a>,
+    /// What the drafts cost that were shown before it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usage: Option<UsageJson>,
     #[serde(skip_serializing_if = "Option::is_none")]
     attempts: Option<&'a str>,
 }
@@ -670,21 +677,24 @@ impl Parts {
 }
 
 impl ApiError {
-    /// The error as the last event of a stream that has begun; with the upstream calls, where the headers
-    /// went out before any was known.
+    /// The error as the last event of a stream that has begun; with the bill of its drafts, and with the
+    /// upstream calls, where the headers went out before any was known.
     pub(super) fn event(&self, with_attempts: bool) -> String {
         let parts = self.parts();
         self.log();
         parts.record();
+        let failure = match self {
+            Self::Gateway(GatewayError::Upstream(failure)) => Some(failure),
+            _ => None,
+        };
+        let attempts = failure.map(|failure| failure.attempts.as_str());
         let body = EventBody {
             event_type: "error",
             envelope: parts.envelope(),
-            attempts: match self {
-                Self::Gateway(GatewayError::Upstream(failure)) if with_attempts => {
-                    Some(&failure.attempts)
-                }
-                _ => None,
-            },
+            usage: failure
+                .and_then(|failure| failure.drafts.as_ref())
+                .map(UsageJson::from),
+            attempts: attempts.filter(|_| with_attempts),
         };
         let json = serde_json::to_string(&body).expect("plain fields always serialise");
         format!("event: error\ndata: {json}\n\n")
@@ -852,6 +862,7 @@ mod tests {
                     ErrorKind::ModelUnavailable,
                     "the provider does not serve this model (HTTP 404)",
                 ),
+                drafts: None,
                 is_replayed: false,
             })))
         };

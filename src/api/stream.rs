@@ -368,6 +368,10 @@ impl Events {
 
     /// Says what went wrong, where that can still be said.
     fn fail(&mut self, error: GatewayError) -> io::Result<()> {
+        if self.shows_draft() {
+            // All of it was sent; what was to be said of it is that it has no successor.
+            self.close(None);
+        }
         if !matches!(self.open, Open::Nothing) {
             return Err(self.broken(io::Error::other(error)));
         }

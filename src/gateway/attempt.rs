@@ -47,6 +47,7 @@ impl Work<'_> {
                     "the attempt died of an internal error",
                 ),
                 is_unknown: false,
+                drafts: None,
             },
         }
     }
@@ -65,7 +66,18 @@ pub(super) enum WorkEnd<'a> {
         error: ProviderError,
         /// Whether nobody who was asked knows the model.
         is_unknown: bool,
+        /// What had been shown by then.
+        drafts: Option<ShownDrafts<'a>>,
     },
+}
+
+/// Drafts that came whole and were shown, and no picture after them.
+#[derive(Clone, Copy)]
+pub(super) struct ShownDrafts<'a> {
+    /// Who painted them.
+    pub(super) by: &'a Candidacy,
+    /// How many.
+    pub(super) count: usize,
 }
 
 /// One upstream call of the route that served.
@@ -76,6 +88,8 @@ pub(super) struct ServedCall {
     pub(super) pictures: Vec<(StoredImage, Option<String>)>,
     /// How many drafts came, seen by somebody or not.
     pub(super) drafts: usize,
+    /// How many of them came whole and were shown.
+    pub(super) drafts_shown: usize,
     /// Whether they are kept only as copies of what was shown.
     pub(super) are_copies: bool,
     /// What the answer said besides.
@@ -91,6 +105,7 @@ impl ServedCall {
             asked,
             pictures: Vec::new(),
             drafts: 0,
+            drafts_shown: 0,
             are_copies: false,
             report: Report::default(),
             failure: Some(why),
@@ -118,6 +133,7 @@ pub(super) async fn attempt<'a>(
 ) -> Work<'a> {
     let mut attempts = Vec::new();
     let mut worst: Option<(&'a str, ProviderError)> = None;
+    let mut drafts = None;
     let mut is_unknown = !admission.routes.is_empty();
     for candidacy in &admission.routes {
         outlet.turn_to(&candidacy.provider_name);
@@ -132,11 +148,17 @@ pub(super) async fn attempt<'a>(
             return Work { attempts, end };
         }
         is_unknown &= calls.iter().all(ServedCall::met_no_such_model);
+        let count = calls.iter().map(|call| call.drafts_shown).sum();
         let failures = calls.into_iter().filter_map(|call| call.failure);
         let Some(error) = failures.max_by_key(|error| weight(error.kind)) else {
             continue;
         };
         let next = if outlet.has_begun() {
+            drafts = Some(ShownDrafts {
+                by: candidacy,
+                count,
+            })
+            .filter(|drafts| drafts.count > 0);
             Next::Stop
         } else {
             outlet.forget();
@@ -144,6 +166,8 @@ pub(super) async fn attempt<'a>(
         };
         log_failure(candidacy, &error, next);
         worst = Some(match worst {
+            // Who has seen something of this one is told why there is no more of it.
+            _ if outlet.has_begun() => (&candidacy.provider_name, error),
             Some(before) if weight(before.1.kind) > weight(error.kind) => before,
             _ => (&candidacy.provider_name, error),
         });
@@ -161,6 +185,7 @@ pub(super) async fn attempt<'a>(
             provider,
             error,
             is_unknown,
+            drafts,
         },
     }
 }
@@ -291,7 +316,7 @@ async fn call_once(
         }
     };
     let latency = clock.elapsed();
-    let drafts = collector.drafts();
+    let (drafts, drafts_shown) = (collector.drafts(), collector.drafts_shown());
     let collected = collector.into_collected().await;
 
     let arrived = collected.len();
@@ -335,6 +360,7 @@ async fn call_once(
         asked: call.n,
         pictures,
         drafts,
+        drafts_shown,
         are_copies: matches!(exposure, Exposure::Flowing(outlet) if outlet.keep != Keep::Always),
         report,
         failure,

@@ -42,6 +42,8 @@ pub(super) struct Collector<'a> {
     collected: Vec<Collected>,
     /// How many drafts have begun.
     drafts: usize,
+    /// How many of them came whole, on their way to who waits for them.
+    drafts_shown: usize,
     current: Current<'a>,
     /// Whether what ended last was shown.
     has_shown: bool,
@@ -89,6 +91,7 @@ impl<'a> Collector<'a> {
             exposure,
             collected: Vec::new(),
             drafts: 0,
+            drafts_shown: 0,
             current: Current::Idle,
             has_shown: false,
         }
@@ -109,6 +112,11 @@ impl<'a> Collector<'a> {
     /// How many drafts the provider has sent.
     pub(super) fn drafts(&self) -> usize {
         self.drafts
+    }
+
+    /// How many of them came whole and were shown.
+    pub(super) fn drafts_shown(&self) -> usize {
+        self.drafts_shown
     }
 
     /// A broken picture does not take a good one's place, but a provider that sends nothing else is not
@@ -198,8 +206,12 @@ impl<'a> Collector<'a> {
                     Ok(stored) => Collected::Whole(stored),
                     Err(error) => broken(&error)?,
                 };
-                if !is_draft {
-                    self.collected.push(collected);
+                match collected {
+                    Collected::Whole(_) if is_draft => {
+                        self.drafts_shown = self.drafts_shown.saturating_add(1);
+                    }
+                    Collected::Broken(_) if is_draft => {}
+                    collected => self.collected.push(collected),
                 }
             }
             Current::PassingOver(collected) => self.collected.push(collected),

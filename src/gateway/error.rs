@@ -5,6 +5,7 @@ use std::{error::Error, time::Duration};
 
 use chrono::NaiveDate;
 
+use super::Usage;
 use crate::{
     catalog::Violation,
     ids::GenerationId,
@@ -222,6 +223,9 @@ pub struct UpstreamFailure {
     /// What it is.
     #[source]
     pub error: ProviderError,
+    /// What the drafts used and cost that had been shown by then (I6); nothing else is ever charged of a
+    /// generation that failed.
+    pub drafts: Option<Usage>,
     /// Whether it is told again, to a repeat of its request.
     pub is_replayed: bool,
 }

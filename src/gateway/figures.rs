@@ -44,6 +44,17 @@ pub(super) fn settled(
                 sum(&mut pictures.iter().map(|picture| picture.upstream_cost)),
             );
         }
+        Ending::OnlyDrafts { drafts, .. } => {
+            metrics.generation_ended(model, "failed");
+            metrics.charged(
+                model,
+                &drafts.provider,
+                mode.as_str(),
+                0,
+                drafts.cost,
+                drafts.upstream_cost,
+            );
+        }
         Ending::Released { .. } => metrics.generation_ended(model, "failed"),
     }
 }

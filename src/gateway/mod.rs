@@ -175,7 +175,8 @@ impl Gateway {
     /// picture is on its way.
     ///
     /// # Errors
-    /// [`GatewayError`]; when it is returned nothing is held and nothing was charged.
+    /// [`GatewayError`]; when it is returned nothing is held and nothing was charged but drafts that were shown
+    /// ([`UpstreamFailure::drafts`]).
     ///
     /// # Cancel safety
     /// As [`Accepted::deliver`].
@@ -380,7 +381,8 @@ impl Accepted {
     /// The second half of [`Gateway::generate`].
     ///
     /// # Errors
-    /// [`GatewayError`]; when it is returned nothing is held and nothing was charged.
+    /// [`GatewayError`]; when it is returned nothing is held and nothing was charged but drafts that were shown
+    /// ([`UpstreamFailure::drafts`]).
     ///
     /// # Cancel safety
     /// Dropped before the hold, nothing has happened; after it, the generation goes on without a

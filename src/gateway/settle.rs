@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 use super::{
     GatewayError, GatewaySettings, Rooms, UpstreamFailure,
     admit::{Admission, Candidacy},
-    attempt::{self, ServedCall, Work, WorkEnd},
+    attempt::{self, ServedCall, ShownDrafts, Work, WorkEnd},
     order::{DeliveredPicture, FailedPicture, Generation, Usage},
     relay::Outlet,
     replay, upstream_code,
@@ -19,7 +19,9 @@ use crate::{
         Status, TokenUsage,
     },
     images::StoredImage,
-    ledger::{self, Ending, Hold, Ledger, LedgerError, NewHold, Picture, Settlement},
+    ledger::{
+        self, CapturedDrafts, Ending, Hold, Ledger, LedgerError, NewHold, Picture, Settlement,
+    },
     money::NanoUsd,
     providers::{ErrorKind, ProviderError, Report},
 };
@@ -44,7 +46,8 @@ pub(super) fn close(
     let summary = summarise(&attempts);
     let served = match end {
         WorkEnd::Served { by, calls } => {
-            capture(rooms, settings, admission, &hold, by, calls).map(|(ending, generation)| {
+            let captured = capture(rooms, settings, admission, &hold, by, calls);
+            let captured = captured.map(|(ending, generation)| {
                 let attempts = summary;
                 (
                     ending,
@@ -53,12 +56,14 @@ pub(super) fn close(
                         ..generation
                     },
                 )
-            })
+            });
+            captured.map_err(|error| (error, None))
         }
         WorkEnd::Failed {
             provider,
             error,
             is_unknown,
+            drafts,
         } => {
             let model = &admission.model;
             let is_a_name = |route: &Arc<Route>| rooms.catalog.leads_to_the_living(route);
@@ -67,20 +72,27 @@ pub(super) fn close(
                 Status::Retired { shutdown } if is_gone => Some(shutdown),
                 Status::Retired { .. } | Status::Deprecated { .. } | Status::Active => None,
             };
-            Err(GatewayError::Upstream(Box::new(UpstreamFailure {
+            let drafts = drafts.and_then(|drafts| charge_drafts(admission, &hold, drafts));
+            let failure = UpstreamFailure {
                 generation: admission.generation,
                 attempts: summary,
                 provider: provider.to_owned(),
                 model: model.id.clone(),
                 retired_on,
                 error,
+                drafts: drafts.as_ref().map(|drafts| Usage {
+                    output_image_tokens: drafts.output_tokens,
+                    cost: drafts.cost,
+                    ..Usage::default()
+                }),
                 is_replayed: false,
-            })))
+            };
+            Err((GatewayError::Upstream(Box::new(failure)), drafts))
         }
     };
     let (ending, outcome) = match served {
         Ok((ending, generation)) => (ending, Ok(generation)),
-        Err(error) => (release(&error), Err(error)),
+        Err((error, drafts)) => (end_without_pictures(&error, drafts), Err(error)),
     };
     let settlement = Settlement {
         hold,
@@ -391,7 +403,30 @@ fn cap_at_hold(charges: &mut [Charge], hold: NanoUsd) {
     }
 }
 
-fn release(error: &GatewayError) -> Ending {
+/// What drafts cost whose picture never came. They were delivered, and a provider that counts their tokens
+/// bills them whether or not it finishes; the input of a call that brought nothing else is not charged.
+fn charge_drafts(
+    admission: &Admission,
+    hold: &Hold,
+    drafts: ShownDrafts<'_>,
+) -> Option<CapturedDrafts> {
+    let by = drafts.by;
+    let (output_tokens, charge) =
+        (by.route.price).drafts(&admission.request, drafts.count, by.markup_basis_points)?;
+    let mut charges = [charge];
+    cap_at_hold(&mut charges, hold.amount);
+    let [charge] = charges;
+    Some(CapturedDrafts {
+        provider: by.provider_name.clone(),
+        upstream_model: by.route.upstream_model.clone(),
+        count: u8::try_from(drafts.count).unwrap_or(u8::MAX),
+        upstream_cost: charge.upstream_cost,
+        cost: charge.cost,
+        output_tokens,
+    })
+}
+
+fn end_without_pictures(error: &GatewayError, drafts: Option<CapturedDrafts>) -> Ending {
     let (error_code, error_message) = match error {
         GatewayError::Upstream(failure) => {
             let (_, message) = for_the_books(&failure.error);
@@ -399,9 +434,16 @@ fn release(error: &GatewayError) -> Ending {
         }
         other => ("internal_error".to_owned(), other.to_string()),
     };
-    Ending::Released {
-        error_code,
-        error_message,
+    match drafts {
+        Some(drafts) => Ending::OnlyDrafts {
+            drafts,
+            error_code,
+            error_message,
+        },
+        None => Ending::Released {
+            error_code,
+            error_message,
+        },
     }
 }
 

@@ -19,7 +19,7 @@ pub enum GenerationStatus {
     InProgress,
     /// Pictures were delivered and charged.
     Completed,
-    /// Nothing came; nothing was charged.
+    /// No picture came; nothing was charged but drafts that had been shown.
     Failed,
     /// The process that worked on it died; nothing was charged.
     Abandoned,

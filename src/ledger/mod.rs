@@ -59,7 +59,7 @@ pub use self::{
     pages::{GenerationBooks, HoldRecord},
     reconcile::Discrepancy,
     search::{GenerationSearch, ImagePlace, ListedImage},
-    settle::{Attempt, Ending, Picture, Settlement},
+    settle::{Attempt, CapturedDrafts, Ending, Picture, Settlement},
     sweep::Heartbeat,
     usage::{UsageFilter, UsageGroup, UsageRow, UsageSum},
 };

@@ -57,6 +57,15 @@ pub enum Ending {
         /// Tokens out, as reported.
         output_tokens: u64,
     },
+    /// No picture came, but drafts of one did, and were shown: charge them, release the rest.
+    OnlyDrafts {
+        /// The drafts.
+        drafts: CapturedDrafts,
+        /// The code of the error the caller got.
+        error_code: String,
+        /// Its message. Never contains the prompt.
+        error_message: String,
+    },
     /// Nothing came: release everything.
     Released {
         /// The code of the error the caller got.
@@ -64,6 +73,23 @@ pub enum Ending {
         /// Its message. Never contains the prompt.
         error_message: String,
     },
+}
+
+/// Drafts of pictures that never came. They are not kept, so there are no rows for them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CapturedDrafts {
+    /// Who painted them.
+    pub provider: String,
+    /// The provider's name of the model.
+    pub upstream_model: String,
+    /// How many; at least one.
+    pub count: u8,
+    /// What we owe the provider for all of them.
+    pub upstream_cost: NanoUsd,
+    /// What the caller pays for all of them.
+    pub cost: NanoUsd,
+    /// Tokens out.
+    pub output_tokens: u64,
 }
 
 /// One delivered picture: the billing record, a row in `images`.
@@ -251,34 +277,45 @@ impl Work for SharedSettlement {
 pub(super) struct Totals {
     /// What the caller pays; never above the hold.
     pub(super) captured: NanoUsd,
-    /// What we owe upstream for the pictures.
+    /// What we owe upstream for it.
     pub(super) upstream_cost: NanoUsd,
 }
 
 impl Settlement {
-    /// Adds the pictures up.
+    /// Adds up what was delivered.
     ///
     /// # Errors
-    /// [`LedgerError::CaptureAboveHold`]; [`LedgerError::Inconsistent`] for a capture without pictures or a
-    /// negative price.
+    /// [`LedgerError::CaptureAboveHold`]; [`LedgerError::Inconsistent`] for a capture of nothing or a negative
+    /// price.
     pub(super) fn totals(&self) -> Result<Totals, LedgerError> {
-        let pictures = self.pictures();
-        let negative = |picture: &Picture| {
-            picture.cost < NanoUsd::ZERO || picture.upstream_cost < NanoUsd::ZERO
+        // (what the caller pays, what we owe) of each.
+        let amounts: Vec<(NanoUsd, NanoUsd)> = match &self.ending {
+            Ending::Captured { pictures, .. } => pictures
+                .iter()
+                .map(|picture| (picture.cost, picture.upstream_cost))
+                .collect(),
+            Ending::OnlyDrafts { drafts, .. } => (drafts.count > 0)
+                .then_some((drafts.cost, drafts.upstream_cost))
+                .into_iter()
+                .collect(),
+            Ending::Released { .. } => Vec::new(),
         };
-        if matches!(self.ending, Ending::Captured { .. }) && pictures.is_empty() {
+        if !matches!(self.ending, Ending::Released { .. }) && amounts.is_empty() {
             return Err(LedgerError::Inconsistent(format!(
-                "a capture of {} without pictures",
+                "a capture of {} without pictures or drafts",
                 self.hold.id
             )));
         }
-        if pictures.iter().any(negative) {
+        let is_negative = |(cost, upstream_cost): &(NanoUsd, NanoUsd)| {
+            *cost < NanoUsd::ZERO || *upstream_cost < NanoUsd::ZERO
+        };
+        if amounts.iter().any(is_negative) {
             return Err(LedgerError::Inconsistent(format!(
                 "a negative price in the capture of {}",
                 self.hold.id
             )));
         }
-        let captured = NanoUsd::sum(pictures.iter().map(|picture| picture.cost))?;
+        let captured = NanoUsd::sum(amounts.iter().map(|(cost, _)| *cost))?;
         if captured > self.hold.amount {
             return Err(LedgerError::CaptureAboveHold {
                 capture: captured,
@@ -287,15 +324,15 @@ impl Settlement {
         }
         Ok(Totals {
             captured,
-            upstream_cost: NanoUsd::sum(pictures.iter().map(|picture| picture.upstream_cost))?,
+            upstream_cost: NanoUsd::sum(amounts.iter().map(|(_, upstream_cost)| *upstream_cost))?,
         })
     }
 
-    /// What was delivered; nothing for a release.
+    /// The pictures that were delivered.
     pub(super) fn pictures(&self) -> &[Picture] {
         match &self.ending {
             Ending::Captured { pictures, .. } => pictures,
-            Ending::Released { .. } => &[],
+            Ending::OnlyDrafts { .. } | Ending::Released { .. } => &[],
         }
     }
 
@@ -303,7 +340,7 @@ impl Settlement {
     /// caller finds that repeats one whose outcome it did not learn.
     fn is_what_ended(&self, ended: &EndedHold) -> bool {
         let status = match self.ending {
-            Ending::Captured { .. } => "captured",
+            Ending::Captured { .. } | Ending::OnlyDrafts { .. } => "captured",
             Ending::Released { .. } => "released",
         };
         let mut pictures: Vec<&Picture> = self.pictures().iter().collect();

@@ -203,6 +203,26 @@ fn capture(hold: Hold, costs: &[&str]) -> Settlement {
     }
 }
 
+fn capture_drafts(hold: Hold, count: u8, cost: &str) -> Settlement {
+    Settlement {
+        hold,
+        ending: Ending::OnlyDrafts {
+            drafts: CapturedDrafts {
+                provider: "openai".to_owned(),
+                upstream_model: "gpt-image-1".to_owned(),
+                count,
+                upstream_cost: usd(cost),
+                cost: usd(cost),
+                output_tokens: u64::from(count) * 100,
+            },
+            error_code: "moderation_blocked".to_owned(),
+            error_message: "the provider refused the content".to_owned(),
+        },
+        attempts: vec![attempt(Some("content_refused"))],
+        replay: Replay::default(),
+    }
+}
+
 fn release(hold: Hold) -> Settlement {
     Settlement {
         hold,

@@ -11,6 +11,7 @@ mod commands;
 mod configuration;
 mod connections;
 mod disconnect;
+mod drafts;
 mod edits;
 mod failover;
 mod generations;

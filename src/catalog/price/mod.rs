@@ -319,6 +319,24 @@ impl Price {
             .collect())
     }
 
+    /// What `count` partial pictures cost that came without the pictures they were drafts of, and how many
+    /// tokens they are; never more of them than the request asked for. `None` where they have no price of their
+    /// own: a price per picture or megapixel is for finished ones.
+    pub fn drafts(
+        &self,
+        request: &ImageRequest,
+        count: usize,
+        markup_basis_points: u32,
+    ) -> Option<(u64, Charge)> {
+        let price = match &self.kind {
+            Kind::Image(_) | Kind::Megapixel(_) => return None,
+            Kind::Token(price) => price,
+        };
+        let tokens = price.draft_tokens(request, count);
+        let cost = countable(price.rates.image_out.of(tokens));
+        (tokens > 0).then(|| (tokens, Charge::with_markup(cost, markup_basis_points)))
+    }
+
     /// `pricing` of `/v1/models`, in USD as JSON numbers: what the caller pays, markup included.
     pub fn to_json(&self, markup_basis_points: u32) -> serde_json::Value {
         render::json(&self.kind, markup_basis_points)

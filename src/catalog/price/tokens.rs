@@ -53,7 +53,7 @@ impl TryFrom<NanoUsd> for Rate {
 }
 
 impl Rate {
-    fn of(self, tokens: u64) -> Result<NanoUsd, MoneyError> {
+    pub(super) fn of(self, tokens: u64) -> Result<NanoUsd, MoneyError> {
         self.per_token.checked_mul(tokens)
     }
 
@@ -337,6 +337,14 @@ impl PerToken {
             output_text: 0,
             ..bound
         })?)
+    }
+
+    /// Output tokens of this many partial pictures, at most those of all that were asked for.
+    pub(super) fn draft_tokens(&self, request: &ImageRequest, count: usize) -> u64 {
+        let asked = asked_partial_images(request).saturating_mul(u64::from(request.n.get()));
+        u64::try_from(count)
+            .map_or(asked, |count| count.min(asked))
+            .saturating_mul(self.partial_image_tokens)
     }
 
     /// Output tokens of one picture that came in this size, and in this quality if the provider says so;

@@ -348,6 +348,37 @@ fn a_report_without_output_is_no_free_picture() {
     assert_eq!(costs, [each, each]);
 }
 
+/// Drafts whose picture never came: 100 tokens each (`contracts/openai-images.md`, section 1.1).
+#[test]
+fn drafts_alone_cost_their_own_tokens() {
+    let drafts = |name: &str, input: &str, count, markup| {
+        let model = model(name);
+        let request = request(model, input);
+        let found = price(model).drafts(&request, count, markup);
+        let largest = price(model).largest(&request, markup).unwrap();
+        found.inspect(|(_, charge)| assert!(charge.cost < largest, "{name}: {input}"))
+    };
+    let cost = |nano: i64| NanoUsd::from_nano(nano);
+    let two = "stream=true partial_images=2";
+    let (tokens, charge) = drafts("gpt-image-1", two, 2, 0).unwrap();
+    assert_eq!((tokens, charge.cost), (200, cost(8_000_000)));
+    assert_eq!(charge.upstream_cost, charge.cost);
+    let (_, charge) = drafts("gpt-image-1", two, 1, 1_500).unwrap();
+    assert_eq!(charge.upstream_cost, cost(4_000_000));
+    assert_eq!(charge.cost, cost(4_600_000));
+    // No more than were asked for, whatever a provider sends.
+    assert_eq!(drafts("gpt-image-1", two, 1_000_000, 0).unwrap().0, 200);
+    let three_pictures = "stream=true partial_images=2 n=3";
+    let (tokens, _) = drafts("gpt-image-1", three_pictures, 5, 0).unwrap();
+    assert_eq!(tokens, 500);
+    assert_eq!(drafts("gpt-image-1", two, 0, 0), None);
+    assert_eq!(drafts("gpt-image-1", "partial_images=2", 2, 0), None);
+    // Priced as pictures alone, or painted without drafts.
+    assert_eq!(drafts("dall-e-3", two, 2, 0), None);
+    assert_eq!(drafts("flux-2-pro", two, 2, 0), None);
+    assert_eq!(drafts("gemini-nano-banana-2.1", two, 2, 0), None);
+}
+
 #[test]
 fn a_cap_never_charges_more_than_the_hold() {
     let charge = |text: &str| Charge {

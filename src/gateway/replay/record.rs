@@ -17,6 +17,7 @@ use crate::{
     ids::GenerationId,
     images::{PictureFormat, PictureInfo},
     ledger,
+    money::NanoUsd,
     providers::{ErrorKind, ProviderError},
 };
 
@@ -41,13 +42,18 @@ struct Answer {
     failed: Vec<FailedPicture>,
 }
 
-/// A provider's refusal.
+/// A provider's refusal, or another end of a request that was charged for its drafts.
 #[derive(Debug, Serialize, Deserialize)]
 struct Refusal {
     provider: String,
     attempts: String,
     /// Of the content; otherwise of the request's form.
     is_of_content: bool,
+    /// Where it is neither.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    other: Option<OtherEnd>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    drafts: Option<ChargedDrafts>,
     message: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     code: Option<String>,
@@ -57,6 +63,54 @@ struct Refusal {
     param: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     upstream_status: Option<u16>,
+}
+
+/// How a stream can break off behind its drafts.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum OtherEnd {
+    /// Also [`ErrorKind::QuotaExhausted`], which is told as the same.
+    Auth,
+    RateLimited,
+    Timeout,
+    Storage,
+    /// Every other kind, which are all told as the same.
+    Broken,
+}
+
+/// What was charged for drafts whose picture never came.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+struct ChargedDrafts {
+    output_tokens: u64,
+    cost_nano_usd: i64,
+}
+
+impl OtherEnd {
+    fn of(kind: ErrorKind) -> Self {
+        match kind {
+            ErrorKind::Auth | ErrorKind::QuotaExhausted => Self::Auth,
+            ErrorKind::RateLimited { .. } => Self::RateLimited,
+            ErrorKind::Timeout { .. } => Self::Timeout,
+            ErrorKind::Storage => Self::Storage,
+            ErrorKind::InvalidRequest
+            | ErrorKind::ContentRefused
+            | ErrorKind::ModelUnavailable
+            | ErrorKind::Overloaded { .. }
+            | ErrorKind::Transport { .. }
+            | ErrorKind::Cancelled
+            | ErrorKind::Malformed => Self::Broken,
+        }
+    }
+
+    fn kind(self) -> ErrorKind {
+        match self {
+            Self::Auth => ErrorKind::Auth,
+            Self::RateLimited => ErrorKind::RateLimited { retry_after: None },
+            Self::Timeout => ErrorKind::Timeout { sent: true },
+            Self::Storage => ErrorKind::Storage,
+            Self::Broken => ErrorKind::Malformed,
+        }
+    }
 }
 
 /// What is kept of an answer.
@@ -81,29 +135,26 @@ pub(in crate::gateway) fn answer(admission: &Admission, generation: &Generation)
     serde_json::to_string(&answer).expect("plain fields always serialise")
 }
 
-/// What is kept of an error; `None` where the request may be done again.
+/// What is kept of an error; `None` where the request may be done again, because nothing was charged of it.
 pub(in crate::gateway) fn refusal(error: &GatewayError) -> Option<String> {
     let GatewayError::Upstream(failure) = error else {
         return None;
     };
-    let is_of_content = match failure.error.kind {
-        ErrorKind::ContentRefused => true,
-        ErrorKind::InvalidRequest => false,
-        ErrorKind::Auth
-        | ErrorKind::QuotaExhausted
-        | ErrorKind::ModelUnavailable
-        | ErrorKind::RateLimited { .. }
-        | ErrorKind::Overloaded { .. }
-        | ErrorKind::Timeout { .. }
-        | ErrorKind::Transport { .. }
-        | ErrorKind::Cancelled
-        | ErrorKind::Malformed
-        | ErrorKind::Storage => return None,
+    let other = match failure.error.kind {
+        ErrorKind::ContentRefused | ErrorKind::InvalidRequest => None,
+        // A second try would be a second charge (I8).
+        kind if failure.drafts.is_some() => Some(OtherEnd::of(kind)),
+        _ => return None,
     };
     let refusal = Refusal {
         provider: failure.provider.clone(),
         attempts: failure.attempts.clone(),
-        is_of_content,
+        is_of_content: failure.error.kind == ErrorKind::ContentRefused,
+        other,
+        drafts: failure.drafts.map(|drafts| ChargedDrafts {
+            output_tokens: drafts.output_image_tokens,
+            cost_nano_usd: drafts.cost.nano(),
+        }),
         message: failure.error.message.clone(),
         code: failure.error.code.clone(),
         error_type: failure.error.error_type.clone(),
@@ -190,16 +241,16 @@ pub(super) fn replay(
     })
 }
 
-/// The error of a refused generation, for a repeat of its request.
+/// The error of a refused generation, or of one that was charged and failed, for a repeat of its request.
 pub(super) fn replay_refusal(
     generation: GenerationId,
     refusal: &str,
 ) -> Result<GatewayError, GatewayError> {
     let refusal: Refusal = read(refusal)?;
-    let kind = if refusal.is_of_content {
-        ErrorKind::ContentRefused
-    } else {
-        ErrorKind::InvalidRequest
+    let kind = match refusal.other {
+        Some(other) => other.kind(),
+        None if refusal.is_of_content => ErrorKind::ContentRefused,
+        None => ErrorKind::InvalidRequest,
     };
     let error = ProviderError {
         code: refusal.code,
@@ -216,6 +267,11 @@ pub(super) fn replay_refusal(
         model: String::new(),
         retired_on: None,
         error,
+        drafts: refusal.drafts.map(|drafts| Usage {
+            output_image_tokens: drafts.output_tokens,
+            cost: NanoUsd::from_nano(drafts.cost_nano_usd),
+            ..Usage::default()
+        }),
         is_replayed: true,
     })))
 }

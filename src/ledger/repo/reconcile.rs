@@ -34,7 +34,7 @@ pub(in crate::ledger) async fn check(
         chain(connection).await,
     )?;
     report(
-        "a captured hold has one charge, the sum of its images",
+        "a captured hold has one charge, the sum of its images or that of its drafts",
         captures(connection).await,
     )?;
     report("a charge has a captured hold", charges(connection).await)?;
@@ -109,10 +109,10 @@ async fn captures(connection: &mut PgConnection) -> Result<Vec<Finding>, sqlx::E
     sqlx::query_as!(
         Finding,
         r#"select h.generation_id as "subject!",
-               format('captured %s USD, charged %s USD, the generation says %s USD for %s images, its %s images %s USD',
+               format('captured %s USD, charged %s USD, the generation says %s USD for %s images and %s drafts, its %s images %s USD',
                    trim_scale(usd(h.captured_nano_usd)),
                    coalesce(trim_scale(usd(-e.amount_nano_usd))::text, 'no'),
-                   trim_scale(usd(g.cost_nano_usd)), g.images_delivered,
+                   trim_scale(usd(g.cost_nano_usd)), g.images_delivered, g.drafts_charged,
                    coalesce(i.images, 0), trim_scale(coalesce(i.cost, 0) / 1000000000)) as "found!"
            from holds h
            join generations g on g.id = h.generation_id
@@ -126,9 +126,10 @@ async fn captures(connection: &mut PgConnection) -> Result<Vec<Finding>, sqlx::E
            where h.status = 'captured' and (
                e.generation_id is null or -e.amount_nano_usd <> h.captured_nano_usd
                or h.captured_nano_usd > h.amount_nano_usd
-               or i.generation_id is null or i.cost <> h.captured_nano_usd
-               or g.cost_nano_usd <> h.captured_nano_usd or g.images_delivered <> i.images
-               or g.upstream_cost_nano_usd <> i.upstream_cost
+               or g.cost_nano_usd <> h.captured_nano_usd
+               or case when g.drafts_charged > 0 then i.generation_id is not null or g.images_delivered <> 0
+                   else i.generation_id is null or i.cost <> h.captured_nano_usd
+                       or g.images_delivered <> i.images or g.upstream_cost_nano_usd <> i.upstream_cost end
            )
            order by 1 limit 1000"#,
     )
@@ -173,7 +174,8 @@ async fn states(connection: &mut PgConnection) -> Result<Vec<Finding>, sqlx::Err
            where h.generation_id is null
                or (h.account_id, h.mode, h.key_id) <> (g.account_id, g.mode, g.key_id)
                or g.status <> case h.status
-                   when 'open' then 'in_progress' when 'captured' then 'completed'
+                   when 'open' then 'in_progress'
+                   when 'captured' then case when g.drafts_charged > 0 then 'failed' else 'completed' end
                    when 'released' then 'failed' else 'abandoned' end
            order by 1 limit 1000"#,
     )

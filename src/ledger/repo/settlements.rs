@@ -54,10 +54,10 @@ pub(in crate::ledger) async fn end(
              select * from unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::text[],
                  $8::bigint[], $9::text[], $10::text[], $11::text[], $12::text[], $13::smallint[], $14::bigint[],
                  $15::bigint[], $16::bigint[], $17::text[], $18::text[], $43::text[], $44::text[],
-                 $45::text[], $46::text[])
+                 $45::text[], $46::text[], $47::smallint[])
              with ordinality as ending (generation_id, hold_id, account_id, mode, amount, hold_status, captured,
                  entry_id, generation_status, provider, upstream_model, images, upstream_cost, input_tokens,
-                 output_tokens, error_code, error_message, answer, refusal, claim_key_id, claim, place)
+                 output_tokens, error_code, error_message, answer, refusal, claim_key_id, claim, drafts, place)
          ), ended as (
              update holds h
              set status = ending.hold_status, captured_nano_usd = ending.captured, ended_at = $1
@@ -90,6 +90,7 @@ pub(in crate::ledger) async fn end(
              update generations g
              set status = ended.generation_status, finished_at = $1, provider = ended.provider,
                  upstream_model = ended.upstream_model, images_delivered = ended.images,
+                 drafts_charged = ended.drafts,
                  cost_nano_usd = ended.captured, upstream_cost_nano_usd = ended.upstream_cost,
                  input_tokens = ended.input_tokens, output_tokens = ended.output_tokens,
                  error_code = ended.error_code, error_message = ended.error_message,
@@ -169,6 +170,7 @@ pub(in crate::ledger) async fn end(
         &endings.refusals as &[Option<String>],
         &endings.claim_keys as &[Option<String>],
         &endings.claims as &[Option<String>],
+        &endings.drafts,
     )
     .fetch_one(connection)
     .await
@@ -237,6 +239,8 @@ struct Endings<'a> {
     /// Whose name the refusal is kept under.
     claim_keys: Vec<Option<String>>,
     claims: Vec<Option<String>>,
+    /// Drafts that were charged without a picture.
+    drafts: Vec<i16>,
 }
 
 impl<'a> Endings<'a> {
@@ -267,7 +271,23 @@ impl<'a> Endings<'a> {
                 self.upstream_models.push(Some(upstream_model));
                 self.input_tokens.push(saturate(*input_tokens));
                 self.output_tokens.push(saturate(*output_tokens));
+                self.drafts.push(0);
                 shortfall.as_ref().map(|(code, message)| (code, message))
+            }
+            Ending::OnlyDrafts {
+                drafts,
+                error_code,
+                error_message,
+            } => {
+                self.hold_statuses.push("captured");
+                self.generation_statuses.push("failed");
+                self.entries.push(Some(EntryId::new().to_string()));
+                self.providers.push(Some(&drafts.provider));
+                self.upstream_models.push(Some(&drafts.upstream_model));
+                self.input_tokens.push(0);
+                self.output_tokens.push(saturate(drafts.output_tokens));
+                self.drafts.push(i16::from(drafts.count));
+                Some((error_code, error_message))
             }
             Ending::Released {
                 error_code,
@@ -280,6 +300,7 @@ impl<'a> Endings<'a> {
                 self.upstream_models.push(None);
                 self.input_tokens.push(0);
                 self.output_tokens.push(0);
+                self.drafts.push(0);
                 Some((error_code, error_message))
             }
         };
@@ -287,7 +308,7 @@ impl<'a> Endings<'a> {
         let claim = settlement.replay.claim.as_ref();
         let (answer, refusal, claim) = match &settlement.ending {
             Ending::Captured { .. } => (answer, None, None),
-            Ending::Released { .. } => {
+            Ending::OnlyDrafts { .. } | Ending::Released { .. } => {
                 let claim = claim.filter(|_| answer.is_some());
                 (None, answer, claim)
             }

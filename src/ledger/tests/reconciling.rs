@@ -25,7 +25,7 @@ async fn check(tampering: &'static str, expected: &[&str]) {
 const BALANCE: &str = "a balance is the sum of its entries";
 const HELD: &str = "held is the sum of the open holds";
 const CHAIN: &str = "each entry follows from the one before";
-const CAPTURE: &str = "a captured hold has one charge, the sum of its images";
+const CAPTURE: &str = "a captured hold has one charge, the sum of its images or that of its drafts";
 const CHARGE: &str = "a charge has a captured hold";
 const IMAGE: &str = "an image belongs to a capture";
 const STATE: &str = "a generation and its hold are in the same state";
@@ -126,4 +126,36 @@ async fn a_changed_billing_record_is_found() {
         &[STATE],
     )
     .await;
+}
+
+/// A charge without pictures is for drafts, or it is wrong.
+#[tokio::test]
+async fn changed_drafts_are_found() {
+    for (tampering, expected) in [
+        (
+            "update generations set status = 'completed', drafts_charged = 0",
+            [CAPTURE].as_slice(),
+        ),
+        (
+            "update generations set cost_nano_usd = cost_nano_usd - 1",
+            &[CAPTURE],
+        ),
+        (
+            "update holds set captured_nano_usd = captured_nano_usd + 1",
+            &[CAPTURE],
+        ),
+        (
+            "update holds set status = 'released', captured_nano_usd = 0",
+            &[CHARGE],
+        ),
+    ] {
+        let books = Books::with("1").await;
+        let drafts = capture_drafts(books.hold("0.1").await, 2, "0.008");
+        settle(&books.ledger, &drafts).await.unwrap();
+        books.check("0.992", "0").await;
+        books.tamper(tampering).await;
+        let found = books.ledger.reconcile().await.unwrap();
+        let checks: Vec<_> = found.iter().map(|found| found.check).collect();
+        assert_eq!(checks, expected, "{tampering}: {found:#?}");
+    }
 }

@@ -129,3 +129,48 @@ async fn in_a_batch_each_is_settled_on_its_own() {
     ));
     books.check("0.76", "0.01").await;
 }
+
+/// Drafts of a stream were delivered, whatever became of their picture.
+#[tokio::test]
+async fn drafts_without_a_picture_are_charged_once() {
+    let books = Books::with("1").await;
+    let held = books.hold("0.2").await;
+    let (generation, other) = (held.generation, twin(&held));
+    let drafts = capture_drafts(held, 3, "0.012");
+    for _ in 0..3 {
+        settle(&books.ledger, &drafts).await.unwrap();
+    }
+    for late in [capture(twin(&other), &["0.04"]), release(other)] {
+        let refused = settle(&books.ledger, &late).await;
+        assert!(matches!(refused, Err(LedgerError::HoldEnded(_))));
+    }
+    books.check("0.988", "0").await;
+    let found = books.ledger.generation(books.account, generation).await;
+    let found = found.unwrap().unwrap();
+    assert_eq!(found.status, GenerationStatus::Failed);
+    assert_eq!(
+        (found.cost, found.upstream_cost),
+        (usd("0.012"), usd("0.012"))
+    );
+    assert_eq!((found.input_tokens, found.output_tokens), (0, 300));
+    assert_eq!(found.provider.as_deref(), Some("openai"));
+    assert_eq!(found.error.unwrap().code, "moderation_blocked");
+    assert!(found.images.is_empty());
+    assert_eq!(books.ledger.reconcile().await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn drafts_cost_no_more_than_was_held_and_never_nothing_at_all() {
+    let books = Books::with("1").await;
+    let held = books.hold("0.01").await;
+    let (second, third) = (twin(&held), twin(&held));
+    let refused = settle(&books.ledger, &capture_drafts(held, 3, "0.012")).await;
+    assert!(matches!(refused, Err(LedgerError::CaptureAboveHold { .. })));
+    let refused = settle(&books.ledger, &capture_drafts(second, 0, "0.01")).await;
+    assert!(matches!(refused, Err(LedgerError::Inconsistent(_))));
+    books.check("1", "0.01").await;
+    settle(&books.ledger, &capture_drafts(third, 2, "0.008"))
+        .await
+        .unwrap();
+    books.check("0.992", "0").await;
+}

@@ -289,7 +289,12 @@ impl Behaviour {
                     Err(std::io::Error::other("the fake breaks the connection"))
                 });
                 let body = pieces.chain(broken.take(usize::from(!ends)));
-                (200, json_type(), Body::from_stream(body))
+                let headers = if accepted.stream {
+                    event_type()
+                } else {
+                    json_type()
+                };
+                (200, headers, Body::from_stream(body))
             }
             Self::ContentType(content_type) => Reply::raw(
                 200,

@@ -42,10 +42,10 @@ impl Work<'_> {
             attempts: Vec::new(),
             end: WorkEnd::Failed {
                 provider: "",
-                error: ProviderError::new(
+                error: Box::new(ProviderError::new(
                     ErrorKind::Malformed,
                     "the attempt died of an internal error",
-                ),
+                )),
                 is_unknown: false,
                 drafts: None,
             },
@@ -63,7 +63,7 @@ pub(super) enum WorkEnd<'a> {
     /// None did; the most telling failure.
     Failed {
         provider: &'a str,
-        error: ProviderError,
+        error: Box<ProviderError>,
         /// Whether nobody who was asked knows the model.
         is_unknown: bool,
         /// What had been shown by then.
@@ -183,7 +183,7 @@ pub(super) async fn attempt<'a>(
         attempts,
         end: WorkEnd::Failed {
             provider,
-            error,
+            error: Box::new(error),
             is_unknown,
             drafts,
         },

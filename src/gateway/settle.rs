@@ -79,7 +79,7 @@ pub(super) fn close(
                 provider: provider.to_owned(),
                 model: model.id.clone(),
                 retired_on,
-                error,
+                error: *error,
                 drafts: drafts.as_ref().map(|drafts| Usage {
                     output_image_tokens: drafts.output_tokens,
                     cost: drafts.cost,

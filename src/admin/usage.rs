@@ -88,6 +88,7 @@ struct Totals {
 #[derive(Serialize, Default)]
 struct Total {
     requests: u64,
+    abandoned: u64,
     images: u64,
     cost: NanoUsd,
     upstream_cost: NanoUsd,
@@ -146,6 +147,7 @@ pub(super) async fn usage(
             Mode::Test => &mut total.test,
         };
         of_mode.requests = of_mode.requests.saturating_add(sum.requests);
+        of_mode.abandoned = of_mode.abandoned.saturating_add(sum.abandoned);
         of_mode.images = of_mode.images.saturating_add(sum.images);
         of_mode.cost = of_mode.cost.checked_add(sum.cost)?;
         of_mode.upstream_cost = of_mode.upstream_cost.checked_add(sum.upstream_cost)?;
@@ -221,6 +223,7 @@ impl Serialize for Row<'_> {
         }
         map.serialize_entry("mode", &self.sum.mode)?;
         map.serialize_entry("requests", &self.sum.requests)?;
+        map.serialize_entry("abandoned", &self.sum.abandoned)?;
         map.serialize_entry("images", &self.sum.images)?;
         map.serialize_entry("cost", &self.sum.cost)?;
         map.serialize_entry("upstream_cost", &self.sum.upstream_cost)?;

@@ -27,6 +27,7 @@ pub(crate) fn write(groups: &[UsageGroup], sums: &[UsageSum]) -> Result<Vec<u8>,
     titles.extend([
         "mode",
         "requests",
+        "abandoned",
         "images",
         "cost_usd",
         "upstream_cost_usd",
@@ -45,6 +46,7 @@ pub(crate) fn write(groups: &[UsageGroup], sums: &[UsageSum]) -> Result<Vec<u8>,
         cells.extend([
             sum.mode.to_string(),
             sum.requests.to_string(),
+            sum.abandoned.to_string(),
             sum.images.to_string(),
             sum.cost.to_string(),
             sum.upstream_cost.to_string(),
@@ -92,6 +94,7 @@ mod tests {
             account_name: name.map(str::to_owned),
             mode: Mode::Live,
             requests: 3,
+            abandoned: 1,
             images: 2,
             cost: NanoUsd::parse("0.066").unwrap(),
             upstream_cost: NanoUsd::parse("0.06").unwrap(),
@@ -115,9 +118,9 @@ mod tests {
         let text = |groups: &[UsageGroup]| String::from_utf8(write(groups, &sums).unwrap());
         assert_eq!(
             text(&[UsageGroup::Account]).unwrap(),
-            "account,name,mode,requests,images,cost_usd,upstream_cost_usd,margin_usd\n\
-             acc_1,\"a, \"\"b\"\"\",live,3,2,0.066,0.06,0.006\n\
-             ,,live,3,2,0.066,0.06,0.006\n"
+            "account,name,mode,requests,abandoned,images,cost_usd,upstream_cost_usd,margin_usd\n\
+             acc_1,\"a, \"\"b\"\"\",live,3,1,2,0.066,0.06,0.006\n\
+             ,,live,3,1,2,0.066,0.06,0.006\n"
         );
         assert_eq!(
             text(&[UsageGroup::Day, UsageGroup::Account])
@@ -125,7 +128,7 @@ mod tests {
                 .lines()
                 .next(),
             Some(
-                "day,account,account_name,mode,requests,images,cost_usd,upstream_cost_usd,margin_usd"
+                "day,account,account_name,mode,requests,abandoned,images,cost_usd,upstream_cost_usd,margin_usd"
             )
         );
     }

@@ -132,7 +132,14 @@ fn table(group: UsageGroup, rows: &[UsageRow]) -> anyhow::Result<()> {
     let first = group.as_str().to_uppercase();
     let mut titles = vec![first.as_str()];
     titles.extend(has_names(group).then_some("NAME"));
-    titles.extend(["MODE", "REQUESTS", "IMAGES", "COST USD", "UPSTREAM USD"]);
+    titles.extend([
+        "MODE",
+        "REQUESTS",
+        "ABANDONED",
+        "IMAGES",
+        "COST USD",
+        "UPSTREAM USD",
+    ]);
     let mut lines: Vec<Vec<String>> = rows.iter().map(|row| cells(group, row, "(none)")).collect();
     for mode in Mode::ALL {
         let of_mode: Vec<&UsageRow> = rows.iter().filter(|row| row.mode == mode).collect();
@@ -142,6 +149,7 @@ fn table(group: UsageGroup, rows: &[UsageRow]) -> anyhow::Result<()> {
                 name: None,
                 mode,
                 requests: of_mode.iter().map(|row| row.requests).sum(),
+                abandoned: of_mode.iter().map(|row| row.abandoned).sum(),
                 images: of_mode.iter().map(|row| row.images).sum(),
                 cost: NanoUsd::sum(of_mode.iter().map(|row| row.cost))?,
                 upstream_cost: NanoUsd::sum(of_mode.iter().map(|row| row.upstream_cost))?,
@@ -161,6 +169,7 @@ fn cells(group: UsageGroup, row: &UsageRow, none: &str) -> Vec<String> {
     cells.extend([
         row.mode.to_string(),
         row.requests.to_string(),
+        row.abandoned.to_string(),
         row.images.to_string(),
         row.cost.to_string(),
         row.upstream_cost.to_string(),
@@ -178,6 +187,7 @@ impl Serialize for Line<'_> {
         }
         map.serialize_entry("mode", &row.mode)?;
         map.serialize_entry("requests", &row.requests)?;
+        map.serialize_entry("abandoned", &row.abandoned)?;
         map.serialize_entry("images", &row.images)?;
         map.serialize_entry("cost", &row.cost)?;
         map.serialize_entry("upstream_cost", &row.upstream_cost)?;
@@ -195,6 +205,7 @@ mod tests {
             name: name.map(str::to_owned),
             mode: Mode::Live,
             requests: 3,
+            abandoned: 1,
             images: 2,
             cost: NanoUsd::parse("0.066").unwrap(),
             upstream_cost: NanoUsd::parse("0.06").unwrap(),
@@ -206,7 +217,7 @@ mod tests {
         let json = |group, row: &UsageRow| serde_json::to_string(&Line(group, row)).unwrap();
         assert_eq!(
             json(UsageGroup::Provider, &row(None, None)),
-            r#"{"provider":null,"mode":"live","requests":3,"images":2,"cost":0.066,"upstream_cost":0.06}"#
+            r#"{"provider":null,"mode":"live","requests":3,"abandoned":1,"images":2,"cost":0.066,"upstream_cost":0.06}"#
         );
         assert!(
             json(UsageGroup::Key, &row(Some("key_1"), Some("ci")))

@@ -58,6 +58,8 @@ pub struct UsageRow {
     pub mode: Mode,
     /// Accepted requests, whatever became of them.
     pub requests: u64,
+    /// Those of them whose replica died with them; nothing was charged.
+    pub abandoned: u64,
     /// Delivered pictures.
     pub images: u64,
     /// What was charged.
@@ -88,6 +90,8 @@ pub struct UsageSum {
     pub mode: Mode,
     /// Accepted requests, whatever became of them.
     pub requests: u64,
+    /// Those of them whose replica died with them; nothing was charged.
+    pub abandoned: u64,
     /// Delivered pictures.
     pub images: u64,
     /// What was charged.
@@ -174,6 +178,7 @@ impl Ledger {
                 name: name.map(str::to_owned),
                 mode: sum.mode,
                 requests: sum.requests,
+                abandoned: sum.abandoned,
                 images: sum.images,
                 cost: sum.cost,
                 upstream_cost: sum.upstream_cost,

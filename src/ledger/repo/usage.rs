@@ -29,7 +29,8 @@ pub(in crate::ledger) async fn sum(
                    case when $3 then provider end as provider,
                    case when $4 then key_id end as key,
                    case when $5 then account_id end as account,
-                   mode, count(*) as requests, sum(images_delivered) as images,
+                   mode, count(*) as requests, count(*) filter (where status = 'abandoned') as abandoned,
+                   sum(images_delivered) as images,
                    least(sum(cost_nano_usd), 9223372036854775807)::bigint as cost,
                    least(sum(upstream_cost_nano_usd), 9223372036854775807)::bigint as upstream_cost
                from generations
@@ -41,7 +42,7 @@ pub(in crate::ledger) async fn sum(
                limit $13
            )
            select s.day, s.model, s.provider, s.key, s.account, s.mode as "mode!", s.requests as "requests!",
-               s.images as "images!", s.cost as "cost!", s.upstream_cost as "upstream_cost!",
+               s.abandoned as "abandoned!", s.images as "images!", s.cost as "cost!", s.upstream_cost as "upstream_cost!",
                (select k.name from api_keys k where k.id = s.key) as key_name,
                (select a.name from accounts a where a.id = s.account) as account_name
            from summed s"#,
@@ -74,6 +75,7 @@ pub(in crate::ledger) async fn sum(
             account_name: row.account_name,
             mode: decode("generations.mode", &row.mode)?,
             requests: row.requests.unsigned_abs(),
+            abandoned: row.abandoned.unsigned_abs(),
             images: row.images.unsigned_abs(),
             cost: NanoUsd::from_nano(row.cost),
             upstream_cost: NanoUsd::from_nano(row.upstream_cost),

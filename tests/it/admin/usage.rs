@@ -239,6 +239,7 @@ async fn sums_are_a_sheet_too() {
             "model",
             "mode",
             "requests",
+            "abandoned",
             "images",
             "cost_usd",
             "upstream_cost_usd",
@@ -259,10 +260,11 @@ async fn sums_are_a_sheet_too() {
         }
         for (column, field) in [
             (4, "requests"),
-            (5, "images"),
-            (6, "cost"),
-            (7, "upstream_cost"),
-            (8, "margin"),
+            (5, "abandoned"),
+            (6, "images"),
+            (7, "cost"),
+            (8, "upstream_cost"),
+            (9, "margin"),
         ] {
             assert_eq!(row[column], expected[field].to_string());
         }

@@ -21,6 +21,7 @@
 //! | `addresses` | which of them are public, for opening links that others chose | which links |
 //! | [`budget`] | room in bytes that many share | what is put there |
 //! | `json` | JSON documents in pieces, for strings that are pictures | what they mean |
+//! | `faults` | where a test lets the process die; nothing in a release build | what happens there |
 //! | [`telemetry`], [`clock`] | logs, figures and time, usable by all | anybody |
 
 mod addresses;
@@ -31,6 +32,7 @@ pub mod catalog;
 pub mod cli;
 pub mod clock;
 pub mod config;
+mod faults;
 pub mod gateway;
 pub mod ids;
 pub mod images;

@@ -26,6 +26,8 @@ use secrecy::ExposeSecret;
 use sqlx::{ConnectOptions, PgPool, postgres::PgConnectOptions};
 use tokio::sync::Mutex;
 
+#[cfg(debug_assertions)]
+use crate::faults;
 use crate::{
     catalog::Catalog,
     clock::Clock,
@@ -84,7 +86,10 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
-    let config = Config::load(cli.config.as_deref(), &Environment::of_process())?;
+    let environment = Environment::of_process();
+    let config = Config::load(cli.config.as_deref(), &environment)?;
+    #[cfg(debug_assertions)]
+    faults::arm(environment.get(faults::VARIABLE)).map_err(anyhow::Error::msg)?;
     telemetry::init(&config.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -9,6 +9,7 @@ use futures_util::future::BoxFuture;
 
 use super::relay::{Flow, Opening, Outlet, Shows};
 use crate::{
+    faults::{self, Point},
     images::{Base64Writer, ImageStore, ImageWriter, Keep, StoreError, StoredImage},
     providers::{About, Encoding, ErrorKind, PictureEvent, PictureSink, ProviderError},
 };
@@ -182,7 +183,9 @@ impl<'a> Collector<'a> {
         let Current::Taking(taking) = &mut self.current else {
             return Ok(());
         };
-        let Err(error) = taking.data(bytes).await else {
+        let taken = taking.data(bytes).await;
+        faults::reach(Point::DuringCall);
+        let Err(error) = taken else {
             return Ok(());
         };
         let is_draft = taking.is_draft;

@@ -47,6 +47,7 @@ pub use self::{
 use crate::{
     catalog::{Catalog, ResponseFormat},
     clock::Clock,
+    faults::{self, Point},
     ids::{GenerationId, HoldId},
     images::{Copies, ImageStore, Keep, Links},
     ledger::{Hold, Ledger, LedgerError, NewHold, Settlement},
@@ -218,7 +219,18 @@ impl Gateway {
     }
 
     async fn run(&self, mut admission: Admission, outlet: &Outlet) {
-        let hold = match self.hold(&mut admission).await {
+        faults::reach(Point::BeforeHold);
+        let held = tokio::select! {
+            biased;
+            held = self.hold(&mut admission) => held,
+            // A database that is slow lets a client's repeat overtake the request: whoever has given up is not
+            // worked for, or both would be (I8). A hold that is under way is released again.
+            () = outlet.everybody_left() => {
+                tracing::info!("the client left before there was a hold");
+                return;
+            }
+        };
+        let hold = match held {
             Ok(hold) => hold,
             Err(NotHeld {
                 repeats: Some(before),
@@ -234,11 +246,13 @@ impl Gateway {
                 return;
             }
         };
+        faults::reach(Point::AfterHold);
         // A panic in an adapter must not leave the caller's money held.
         let work = AssertUnwindSafe(attempt::attempt(&self.rooms, &admission, outlet))
             .catch_unwind()
             .await
             .unwrap_or_else(|_| Work::panicked());
+        faults::reach(Point::AfterPictures);
         settle::secure(&self.rooms, &work, outlet).await;
         let (settlement, outcome) =
             settle::close(&self.rooms, &self.settings, &admission, hold, work);

@@ -18,6 +18,7 @@ use crate::{
         Charge, Delivered, ImageSize, OutputFormat, PriceError, ResponseFormat, Route, SizeChoice,
         Status, TokenUsage,
     },
+    faults::{self, Point},
     images::StoredImage,
     ledger::{
         self, CapturedDrafts, Ending, Hold, Ledger, LedgerError, NewHold, Picture, Settlement,
@@ -135,6 +136,7 @@ pub(super) async fn settle(
     outlet: &Outlet,
     count: impl FnOnce(&Settlement, Duration, u32),
 ) {
+    faults::reach(Point::BeforeSettlement);
     let settlement = Arc::new(settlement);
     let started = Instant::now();
     let mut outcome = Some(outcome);
@@ -144,6 +146,7 @@ pub(super) async fn settle(
         tries = tries.saturating_add(1);
         let error = match ledger.settle_one(&settlement).await {
             Ok(()) => {
+                faults::reach(Point::AfterSettlement);
                 if tries > 1 {
                     tracing::info!(hold.id = %settlement.hold.id, tries, "a repeated settlement got through");
                 }

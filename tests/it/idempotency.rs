@@ -527,44 +527,6 @@ async fn a_failed_one_is_done_again_for_an_sdk() {
     app.finish().await;
 }
 
-/// Who waits at another replica for one that was killed does the work itself.
-#[tokio::test(flavor = "multi_thread")]
-async fn the_generation_of_a_killed_replica_is_done_again() {
-    let mut app = App::start().await;
-    let second = app.start_replica().await;
-    let key = app.live_key("1");
-    let body = small("url");
-    app.openai.next(Behaviour::Never);
-    let request = app
-        .client
-        .request(Method::POST, GENERATIONS)
-        .bearer_auth(&key.secret)
-        .header("idempotency-key", "survivor")
-        .header("content-type", "application/json")
-        .body(body.to_string());
-    let crash = async {
-        app.openai.wait_for_call().await;
-        let waiting = named(&second.client, &key, "survivor", &body);
-        let kill = async {
-            tokio::time::sleep(Duration::from_millis(300)).await;
-            app.easel.signal(rustix::process::Signal::KILL);
-        };
-        tokio::join!(waiting, kill).0
-    };
-    let (lost, answer) = tokio::join!(app.client.try_send(request), crash);
-    assert!(lost.is_err());
-    assert!(!is_replayed(&answer.expect(200)));
-    app.lost_a_call();
-    let mut states = app.database.texts("select status from generations").await;
-    states.sort();
-    assert_eq!(states, ["abandoned", "completed"]);
-    assert_eq!(charges(&app).await, 1);
-    second.stop().await;
-    app.easel.ended(Duration::from_secs(5)).await;
-    app.start_again().await;
-    app.finish().await;
-}
-
 /// A repeat counts as a request, and as nothing else.
 #[tokio::test(flavor = "multi_thread")]
 async fn repeats_count_as_requests_only() {

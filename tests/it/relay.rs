@@ -1,6 +1,6 @@
 //! Pictures that go through while they arrive: what the client sees, what is charged, and who waits for whom.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpSocket,
+    sync::Semaphore,
     time::{Instant, sleep},
 };
 
@@ -247,6 +248,17 @@ async fn what_breaks_on_its_way_breaks_the_answer_and_is_not_charged() {
     let half = good[..200_000].to_owned();
     let cut_at = answer(&[&good]);
     let cut_at = Bytes::copy_from_slice(&cut_at.as_bytes()[..250_000]);
+    // What is found in the same read as the beginning is found before anything was shown. So the rest comes when
+    // the answer has begun.
+    let gate = Arc::new(Semaphore::new(0));
+    let gated = |body: &str| {
+        let body = Bytes::copy_from_slice(body.as_bytes());
+        Behaviour::Gated(
+            body.slice(..100_000),
+            Arc::clone(&gate),
+            body.slice(100_000..),
+        )
+    };
     for (what, behaviour) in [
         (
             "a connection that breaks",
@@ -258,14 +270,16 @@ async fn what_breaks_on_its_way_breaks_the_answer_and_is_not_charged() {
         ),
         (
             "invalid base64 in the middle",
-            reply(answer(&[&not_base64])),
+            gated(&answer(&[&not_base64])),
         ),
-        ("a quotation mark in the middle", reply(answer(&[&quoted]))),
+        ("a quotation mark in the middle", gated(&answer(&[&quoted]))),
         ("half a picture", reply(answer(&[&half]))),
         ("a picture that never ends", reply(answer(&[&endless]))),
     ] {
+        let is_gated = matches!(behaviour, Behaviour::Gated(..));
         app.openai.next(behaviour);
         let response = begin(&app, &key, &order(1)).await;
+        gate.add_permits(usize::from(is_gated));
         let broken = response.bytes().await;
         assert!(broken.is_err(), "{what}: the body breaks off");
         wait_until_settled(&app).await;

@@ -1,10 +1,11 @@
 //! Several Easels on one database.
 
-use std::time::Duration;
+use std::sync::Arc;
 
+use futures_util::future::join_all;
 use serde_json::json;
 
-use crate::support::{App, Behaviour};
+use crate::support::{App, Client, Database, Easel, Secrets, run_easel};
 
 const PROMPT: &str = "twins who never meet";
 
@@ -41,50 +42,55 @@ async fn replicas_agree_on_keys_balances_and_links() {
     app.finish().await;
 }
 
-/// What a dead replica held is released by any other within 30 seconds (design, section 9).
+/// Whichever comes first migrates, and the others wait for it; all sign links with one secret.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_holds_of_a_dead_replica_are_released_by_another() {
-    let mut app = App::start().await;
-    let second = app.start_replica().await;
-    let key = app.live_key("1");
-    app.openai.always(Behaviour::Never);
-    let request = app
-        .client
-        .request(reqwest::Method::POST, "/v1/images/generations")
-        .bearer_auth(&key.secret)
-        .header("content-type", "application/json")
-        .body(json!({"model": "dall-e-3", "prompt": PROMPT}).to_string());
-    let crash = async {
-        app.openai.wait_for_call().await;
-        app.easel.signal(rustix::process::Signal::KILL);
-    };
-    let (lost, ()) = tokio::join!(app.client.try_send(request), crash);
-    assert!(lost.is_err());
-    app.lost_a_call();
-    let begun = std::time::Instant::now();
-    loop {
-        let credits = second
-            .client
-            .get("/v1/credits", Some(&key.secret))
-            .await
-            .expect(200)
-            .json();
-        if credits["held"] == json!(0) {
-            assert_eq!(credits["balance"], json!(1));
-            break;
-        }
-        assert!(
-            begun.elapsed() < Duration::from_secs(30),
-            "still held after 30 s: {credits}"
-        );
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
-    assert_eq!(
-        app.database.texts("select status from generations").await,
-        ["abandoned"]
+async fn three_start_at_once_on_an_empty_database() {
+    let database = Database::empty().await;
+    let directories = [(); 3].map(|()| tempfile::tempdir().unwrap());
+    let store = format!("file:{}", directories[0].path().join("images").display());
+    let environment = [
+        ("DATABASE_URL", database.url()),
+        ("EASEL__LISTEN", "127.0.0.1:0"),
+        ("EASEL__IMAGES__STORE", &store),
+    ];
+    let replicas = join_all(
+        directories
+            .iter()
+            .map(|directory| Easel::serve(directory.path(), &[], &environment)),
     );
-    second.stop().await;
-    app.easel.ended(Duration::from_secs(5)).await;
-    app.start_again().await;
-    app.finish().await;
+    let mut replicas = replicas.await;
+    let applied = "select count(*) from _sqlx_migrations where success";
+    let migrations = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations"));
+    assert_eq!(
+        database.number(applied).await,
+        i64::try_from(migrations.unwrap().count()).unwrap()
+    );
+    let secrets = Arc::new(Secrets::default());
+    let clients: Vec<Client> = (replicas.iter())
+        .map(|easel| Client::new(easel.origin(), Arc::clone(&secrets)))
+        .collect();
+    // Who found no key made one: at least one of them.
+    let output: String = replicas.iter().map(Easel::stdout).collect();
+    let key = output
+        .split_whitespace()
+        .find(|word| word.starts_with("ek_test_"))
+        .expect("a first key");
+    for (place, client) in clients.iter().enumerate() {
+        let request = json!({"model": "easel/sandbox", "prompt": PROMPT, "size": "256x256"});
+        let answer = client
+            .post_json("/v1/images/generations", Some(key), &request)
+            .await
+            .expect(200);
+        let link = answer.link(0);
+        let path = link.split_once("/files/").unwrap().1;
+        let other = &clients[(place + 1) % clients.len()];
+        other.get(&format!("/files/{path}"), None).await.expect(200);
+    }
+    for easel in &mut replicas {
+        easel.stop().await;
+        assert!(!easel.stderr().contains("panicked at"));
+    }
+    run_easel(directories[0].path(), &["reconcile"], &environment).expect_success();
+    drop(replicas);
+    database.drop().await;
 }

@@ -1,16 +1,22 @@
 //! One Easel for one test: its own database, directory, fake upstream and process. `finish` proves the
 //! books, and a test that forgets it fails.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::{
     client::{Answer, Client, Problem},
+    cluster::Cluster,
     database::Database,
     fake_openai::{self, FakeOpenAi},
     process::{Easel, Output, run_easel},
+    proxy::Proxy,
     secrets::Secrets,
     settings::Settings,
 };
@@ -25,6 +31,8 @@ pub(crate) struct App {
     directory: TempDir,
     environment: Vec<(String, String)>,
     other_upstreams: bool,
+    proxy: Option<Proxy>,
+    cluster: Option<Cluster>,
     /// Calls at the fake that a killed process did not live to write down.
     lost_calls: usize,
     /// `finish` was called: whatever it finds is the test's result.
@@ -38,13 +46,17 @@ pub(crate) struct Builder {
     openai: FakeOpenAi,
     directory: TempDir,
     other_upstreams: bool,
+    has_proxy: bool,
+    has_cluster: bool,
 }
 
 /// Another process on the same database and the same pictures.
 pub(crate) struct Replica {
-    easel: Easel,
+    pub(crate) easel: Easel,
     pub(crate) client: Client,
     directory: TempDir,
+    /// What it keeps for itself alone, the name of its last life among it.
+    data_dir: PathBuf,
     secrets: Arc<Secrets>,
 }
 
@@ -77,6 +89,8 @@ impl App {
             openai,
             directory,
             other_upstreams: false,
+            has_proxy: false,
+            has_cluster: false,
         }
     }
 
@@ -116,6 +130,20 @@ impl App {
         self.secrets.add(word, what);
     }
 
+    /// What stands before the database.
+    pub(crate) fn proxy(&self) -> &Proxy {
+        self.proxy.as_ref().expect("built with_proxy")
+    }
+
+    /// The database's server, where it is this test's own; to be given back before `finish`.
+    pub(crate) fn take_cluster(&mut self) -> Cluster {
+        self.cluster.take().expect("built with_cluster")
+    }
+
+    pub(crate) fn give_cluster(&mut self, cluster: Cluster) {
+        self.cluster = Some(cluster);
+    }
+
     /// Any command, with this Easel's configuration.
     pub(crate) fn run(&self, arguments: &[&str]) -> Output {
         let file = self.config_file();
@@ -142,7 +170,7 @@ impl App {
     }
 
     /// Where everything of this Easel lies.
-    pub(crate) fn directory(&self) -> &std::path::Path {
+    pub(crate) fn directory(&self) -> &Path {
         self.directory.path()
     }
 
@@ -213,23 +241,69 @@ impl App {
         self.client = Client::new(self.easel.origin(), Arc::clone(&self.secrets));
     }
 
+    /// The same with another variable.
+    pub(crate) async fn start_again_with(&mut self, variable: &str, value: &str) {
+        self.environment
+            .push((variable.to_owned(), value.to_owned()));
+        self.start_again().await;
+    }
+
+    /// The same without a variable that the one before had.
+    pub(crate) async fn start_again_without(&mut self, variable: &str) {
+        self.environment.retain(|(name, _)| name != variable);
+        self.start_again().await;
+    }
+
     /// Starts another replica beside this one. Its own directory, the same everything else.
     pub(crate) async fn start_replica(&self) -> Replica {
+        self.start_replica_with(&[]).await
+    }
+
+    /// The same with these variables.
+    pub(crate) async fn start_replica_with(&self, environment: &[(&str, &str)]) -> Replica {
         let directory = tempfile::tempdir().unwrap();
         let data_dir = directory.path().join("data");
-        let file = self.config_file();
-        let easel = Easel::serve(
-            directory.path(),
-            &["--config", file.to_str().unwrap()],
-            &[("EASEL__DATA_DIR", data_dir.to_str().unwrap())],
-        )
-        .await;
+        let easel = self
+            .try_serve(directory.path(), &data_dir, environment)
+            .await;
+        let easel = easel.unwrap_or_else(|output| panic!("a replica did not start: {output:#?}"));
         Replica {
             client: Client::new(easel.origin(), Arc::clone(&self.secrets)),
             easel,
             directory,
+            data_dir,
             secrets: Arc::clone(&self.secrets),
         }
+    }
+
+    /// Starts one again that has ended; or what it said before it ended by itself.
+    pub(crate) async fn try_start_replica_again(
+        &self,
+        replica: &mut Replica,
+    ) -> Result<(), Output> {
+        let directory = replica.directory.path();
+        replica.easel = self.try_serve(directory, &replica.data_dir, &[]).await?;
+        replica.client = replica.client.at(replica.easel.origin());
+        Ok(())
+    }
+
+    async fn try_serve(
+        &self,
+        directory: &Path,
+        data_dir: &Path,
+        environment: &[(&str, &str)],
+    ) -> Result<Easel, Output> {
+        let file = self.config_file();
+        let inherited = self.environment.iter();
+        // How much is logged.
+        let inherited = inherited.filter(|(name, _)| name == "RUST_LOG");
+        let mut variables: Vec<(&str, &str)> = inherited
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect();
+        variables.push(("EASEL__DATA_DIR", data_dir.to_str().unwrap()));
+        variables.extend(environment);
+        let arguments = ["--config", file.to_str().unwrap()];
+        Easel::try_serve(directory, &arguments, &variables).await
     }
 
     /// The process was killed inside a call, which is therefore not in the books.
@@ -245,10 +319,14 @@ impl App {
         prove_silence(&self.easel, &self.secrets);
         self.prove_calls().await;
         let Self {
-            database, easel, ..
+            database,
+            easel,
+            cluster,
+            ..
         } = self;
         drop(easel);
         database.drop().await;
+        drop(cluster);
     }
 
     /// The same, when attempts also went where no fake counts them.
@@ -303,9 +381,20 @@ impl App {
 }
 
 impl Replica {
+    /// From its next life on it does not know of this one, as on another machine.
+    pub(crate) fn forget_past(&mut self) {
+        let lives = std::fs::read_dir(self.directory.path()).unwrap().count();
+        self.data_dir = self.directory.path().join(format!("data-{lives}"));
+    }
+
     /// Ends it in good order. It kept as silent as the first.
     pub(crate) async fn stop(mut self) {
         self.easel.stop().await;
+        self.bury();
+    }
+
+    /// It has ended otherwise, and kept as silent.
+    pub(crate) fn bury(self) {
         prove_silence(&self.easel, &self.secrets);
         self.directory.close().unwrap();
     }
@@ -343,18 +432,45 @@ impl Builder {
         self
     }
 
+    /// With a proxy before the database, for bad weather.
+    pub(crate) fn with_proxy(mut self) -> Self {
+        self.has_proxy = true;
+        self
+    }
+
+    /// With a `PostgreSQL` of its own, which may crash.
+    pub(crate) fn with_cluster(mut self) -> Self {
+        self.has_cluster = true;
+        self
+    }
+
     /// The fake, before anything calls it.
     pub(crate) fn openai(&self) -> &FakeOpenAi {
         &self.openai
     }
 
-    pub(crate) fn directory(&self) -> &std::path::Path {
+    pub(crate) fn directory(&self) -> &Path {
         self.directory.path()
     }
 
     pub(crate) async fn start(mut self) -> App {
-        let database = Database::fresh().await;
-        self.settings.set("database.url", database.url());
+        let cluster = if self.has_cluster {
+            Some(Cluster::start().await)
+        } else {
+            None
+        };
+        let database = match &cluster {
+            Some(cluster) => Database::empty_on(cluster.url()).await,
+            None => Database::fresh().await,
+        };
+        let proxy = if self.has_proxy {
+            Some(Proxy::before(database.url()).await)
+        } else {
+            None
+        };
+        let url = proxy.as_ref().map(|proxy| proxy.url(database.url()));
+        let url = url.unwrap_or_else(|| database.url().to_owned());
+        self.settings.set("database.url", url);
         let file = self.directory.path().join("easel.toml");
         std::fs::write(&file, self.settings.to_toml()).unwrap();
         let environment: Vec<(&str, &str)> = self
@@ -383,6 +499,8 @@ impl Builder {
             directory: self.directory,
             environment: self.environment,
             other_upstreams: self.other_upstreams,
+            proxy,
+            cluster,
             lost_calls: 0,
             finished: Finished(false),
         }

@@ -54,6 +54,14 @@ impl Client {
         }
     }
 
+    /// The same client, speaking to another server.
+    pub(crate) fn at(&self, origin: String) -> Self {
+        Self {
+            origin,
+            ..self.clone()
+        }
+    }
+
     /// A request to be refined by the caller.
     pub(crate) fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
         self.http.request(method, format!("{}{path}", self.origin))

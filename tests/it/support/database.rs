@@ -14,6 +14,7 @@ use super::process::run_easel;
 
 /// One test's database, and a connection to look into it.
 pub(crate) struct Database {
+    server: String,
     name: String,
     url: String,
     pool: PgPool,
@@ -27,12 +28,24 @@ impl Database {
     pub(crate) async fn fresh() -> Self {
         let server = server_url();
         let template = template(&server).await;
+        Self::create(server, &format!("template {template}")).await
+    }
+
+    /// One that has nothing in it yet.
+    pub(crate) async fn empty() -> Self {
+        Self::create(server_url(), "").await
+    }
+
+    /// The same on a server of the test's own.
+    pub(crate) async fn empty_on(server: String) -> Self {
+        Self::create(server, "").await
+    }
+
+    async fn create(server: String, how: &str) -> Self {
         let name = unused_name();
         let mut connection = connect(&server).await;
         connection
-            .execute(AssertSqlSafe(format!(
-                "create database {name} template {template}"
-            )))
+            .execute(AssertSqlSafe(format!("create database {name} {how}")))
             .await
             .unwrap();
         connection.close().await.unwrap();
@@ -42,7 +55,12 @@ impl Database {
             .acquire_timeout(Duration::from_secs(20))
             .connect_lazy(&url)
             .unwrap();
-        Self { name, url, pool }
+        Self {
+            server,
+            name,
+            url,
+            pool,
+        }
     }
 
     pub(crate) fn url(&self) -> &str {
@@ -77,7 +95,7 @@ impl Database {
     /// Removes it.
     pub(crate) async fn drop(self) {
         self.pool.close().await;
-        let mut connection = connect(&server_url()).await;
+        let mut connection = connect(&self.server).await;
         connection
             .execute(AssertSqlSafe(format!(
                 "drop database {} with (force)",
@@ -90,7 +108,7 @@ impl Database {
 }
 
 /// The superuser's URL that `tests/with-postgres` sets.
-fn server_url() -> String {
+pub(super) fn server_url() -> String {
     #[expect(
         clippy::disallowed_methods,
         reason = "the tests' own setting, not Easel's configuration"

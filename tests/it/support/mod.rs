@@ -6,6 +6,7 @@
 
 mod app;
 mod client;
+mod cluster;
 mod database;
 pub(crate) mod fake_google;
 pub(crate) mod fake_openai;
@@ -13,14 +14,18 @@ pub(crate) mod fake_replicate;
 pub(crate) mod fake_stability;
 pub(crate) mod pictures;
 mod process;
+mod proxy;
 pub(crate) mod raw;
 mod secrets;
 mod settings;
 
 pub(crate) use self::{
-    app::{App, Key, usd},
+    app::{App, Key, Replica, usd},
     client::{Answer, Client},
+    cluster::Cluster,
+    database::Database,
     fake_openai::{Behaviour, FakeOpenAi, Reply},
     process::{Easel, Output, run_easel},
+    proxy::Proxy,
     secrets::Secrets,
 };

@@ -1,6 +1,6 @@
 //! What can be asked of the fake: to answer well, or to misbehave in one of the ways upstreams do.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
@@ -10,6 +10,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 
 use super::{
     answer,
@@ -36,6 +37,10 @@ pub(crate) enum Behaviour {
     Drip(usize, Duration),
     /// A body of any kind in pieces, each after a pause; with `false` the connection breaks behind them.
     Pieces(Vec<(Duration, Bytes)>, bool),
+    /// The first part of a body, and the rest when the test adds a permit.
+    Gated(Bytes, Arc<Semaphore>, Bytes),
+    /// Takes the request, and the connection breaks without an answer.
+    Reset,
     /// The right answer under another content type.
     ContentType(&'static str),
     /// Only so many of the pictures that were asked for.
@@ -295,6 +300,21 @@ impl Behaviour {
                     json_type()
                 };
                 (200, headers, Body::from_stream(body))
+            }
+            Self::Gated(first, gate, rest) => {
+                let rest = stream::once(async move {
+                    gate.acquire().await.expect("an open gate").forget();
+                    Ok::<_, std::io::Error>(rest)
+                });
+                let body = stream::iter([Ok(first)]).chain(rest);
+                (200, json_type(), Body::from_stream(body))
+            }
+            Self::Reset => {
+                // Before the head has been written.
+                let broken = stream::once(async {
+                    Err::<Bytes, _>(std::io::Error::other("the fake breaks the connection"))
+                });
+                (200, json_type(), Body::from_stream(broken))
             }
             Self::ContentType(content_type) => Reply::raw(
                 200,

@@ -68,6 +68,7 @@ pub(crate) struct Call {
     pub(crate) refused: Option<Value>,
 }
 
+type Chooser = Arc<dyn Fn(&Call) -> Behaviour + Send + Sync>;
 type Hook = Arc<dyn Fn(Call) -> BoxFuture<'static, ()> + Send + Sync>;
 
 struct Shared {
@@ -76,6 +77,7 @@ struct Shared {
     pictures_fetched: AtomicU64,
     queue: Mutex<VecDeque<Behaviour>>,
     always: Mutex<Behaviour>,
+    chooser: Mutex<Option<Chooser>>,
     hook: Mutex<Option<Hook>>,
     answers: AtomicU64,
 }
@@ -90,6 +92,7 @@ impl FakeOpenAi {
             pictures_fetched: AtomicU64::new(0),
             queue: Mutex::default(),
             always: Mutex::new(Behaviour::Answer),
+            chooser: Mutex::new(None),
             hook: Mutex::new(None),
             answers: AtomicU64::new(0),
         });
@@ -127,6 +130,11 @@ impl FakeOpenAi {
     /// How every call ends that has nothing queued for it.
     pub(crate) fn always(&self, behaviour: Behaviour) {
         *self.state.always.lock().unwrap() = behaviour;
+    }
+
+    /// Who says how a call ends that has nothing queued for it.
+    pub(crate) fn choose(&self, chooser: impl Fn(&Call) -> Behaviour + Send + Sync + 'static) {
+        *self.state.chooser.lock().unwrap() = Some(Arc::new(chooser));
     }
 
     /// Runs inside every call, before it is answered.
@@ -201,12 +209,13 @@ async fn serve(shared: Arc<Shared>, endpoint: Endpoint, request: Request) -> Res
     shared.calls.lock().unwrap().push(call.clone());
     let hook = shared.hook.lock().unwrap().clone();
     if let Some(hook) = hook {
-        hook(call).await;
+        hook(call.clone()).await;
     }
     match checked {
         Ok((_, accepted)) => {
             let behaviour = Behaviour::named_in(&accepted.prompt)
                 .or_else(|| shared.queue.lock().unwrap().pop_front())
+                .or_else(|| Some(shared.chooser.lock().unwrap().clone()?(&call)))
                 .unwrap_or_else(|| shared.always.lock().unwrap().clone());
             let (status, headers, body) = behaviour.perform(&accepted, &shared.origin).await;
             respond(&shared, status, headers, body)

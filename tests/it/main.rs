@@ -7,6 +7,7 @@
 mod admin;
 mod balance;
 mod billing;
+mod chaos;
 mod commands;
 mod configuration;
 mod connections;

@@ -211,6 +211,7 @@ fn ledger(error: LedgerError) -> Response {
         | LedgerError::Saturated { .. }
         | LedgerError::Inconsistent(_)
         | LedgerError::NothingToBook
+        | LedgerError::RetentionTooShort(_)
         | LedgerError::Money(_)
         | LedgerError::Repeated(_)
         | LedgerError::NameTaken

@@ -8,6 +8,7 @@ mod health;
 mod keys;
 mod migrate;
 mod output;
+mod prune;
 mod reconcile;
 mod serve;
 mod usage;
@@ -65,6 +66,8 @@ enum Command {
     Usage(usage::Arguments),
     /// Prove that entries, holds and balances agree
     Reconcile(reconcile::Arguments),
+    /// Delete requests that are older than you want to keep; balances and sums stay
+    Prune(prune::Arguments),
     /// Bring the database up to this version; serve does it too
     Migrate,
 }
@@ -116,6 +119,12 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::Reconcile(arguments) => {
                 Context::with(config, async |context| {
                     reconcile::run(context, &arguments).await
+                })
+                .await
+            }
+            Command::Prune(arguments) => {
+                Context::with(config, async |context| {
+                    prune::run(context, &arguments).await
                 })
                 .await
             }

@@ -100,15 +100,18 @@ pub enum EntryKind {
     Debit,
     /// A generation was captured.
     Charge,
+    /// Several charges, pruned: their sum.
+    Charges,
 }
 
 impl EntryKind {
-    /// `credit`, `debit`, `charge`.
+    /// `credit`, `debit`, `charge`, `charges`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Credit => "credit",
             Self::Debit => "debit",
             Self::Charge => "charge",
+            Self::Charges => "charges",
         }
     }
 
@@ -116,7 +119,7 @@ impl EntryKind {
     pub(super) fn signed(self, amount: NanoUsd) -> Result<NanoUsd, MoneyError> {
         match self {
             Self::Credit => Ok(amount),
-            Self::Debit | Self::Charge => NanoUsd::ZERO.checked_sub(amount),
+            Self::Debit | Self::Charge | Self::Charges => NanoUsd::ZERO.checked_sub(amount),
         }
     }
 }
@@ -136,8 +139,12 @@ pub struct Entry {
     pub account: AccountId,
     /// On which balance.
     pub mode: Mode,
-    /// Its place among the lines of this balance, from 1 and without gaps.
+    /// Its place among the lines of this balance, from 1 and without gaps; of a line that stands for several,
+    /// that of the last.
     pub sequence: i64,
+    /// For how many lines it stands: more than one only for charges that were pruned.
+    #[serde(skip_serializing_if = "is_one")]
+    pub lines: i64,
     /// What it is.
     pub kind: EntryKind,
     /// Signed: credits add, debits and charges take.
@@ -155,6 +162,11 @@ pub struct Entry {
     pub note: Option<String>,
     /// When it was booked.
     pub created_at: Instant,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "what serde calls with")]
+const fn is_one(lines: &i64) -> bool {
+    *lines == 1
 }
 
 /// A credit or debit to be booked.
@@ -310,7 +322,7 @@ impl Ledger {
         let action = match kind {
             EntryKind::Credit => "book a credit",
             EntryKind::Debit => "book a debit",
-            EntryKind::Charge => "book a charge",
+            EntryKind::Charge | EntryKind::Charges => "book a charge",
         };
         let amount = kind.signed(new.amount)?;
         run_tx(&self.pool, action, move |mut tx| {
@@ -333,6 +345,7 @@ impl Ledger {
                     account: new.account,
                     mode: new.mode,
                     sequence: 0,
+                    lines: 1,
                     kind,
                     amount,
                     balance_after: balance.balance.checked_add(amount)?,

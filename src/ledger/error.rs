@@ -53,6 +53,9 @@ pub enum LedgerError {
     /// A credit or debit of nothing.
     #[error("a credit or debit must be more than 0 USD")]
     NothingToBook,
+    /// Something younger than may be pruned.
+    #[error("only what is older than {} can be pruned", humantime::format_duration(*.0))]
+    RetentionTooShort(Duration),
     /// The same `--reference` was booked before with another account or amount.
     #[error(
         "the reference '{reference}' was already booked as a {kind} of {amount} USD on the {mode} balance of account {account}"
@@ -164,6 +167,7 @@ impl TxError for LedgerError {
             | Self::CaptureAboveHold { .. }
             | Self::Saturated { .. }
             | Self::Inconsistent(_)
+            | Self::RetentionTooShort(_)
             | Self::Money(_) => None,
         }
     }

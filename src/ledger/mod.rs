@@ -22,12 +22,14 @@ mod account;
 mod attempts;
 mod batch;
 mod claim;
+mod days;
 mod error;
 mod history;
 mod hold;
 mod limits;
 mod open;
 mod pages;
+mod prune;
 mod reconcile;
 mod repo;
 mod search;
@@ -57,6 +59,7 @@ pub use self::{
     hold::{Hold, NewHold},
     open::OpenHold,
     pages::{GenerationBooks, HoldRecord},
+    prune::{Pruned, SHORTEST_RETENTION},
     reconcile::Discrepancy,
     search::{GenerationSearch, ImagePlace, ListedImage},
     settle::{Attempt, CapturedDrafts, Ending, Picture, Settlement},

@@ -20,6 +20,7 @@ mod history;
 mod holding;
 mod interleaving;
 mod open;
+mod pruning;
 mod reconciling;
 mod settling;
 mod sweeping;

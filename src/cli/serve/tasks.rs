@@ -1,5 +1,5 @@
 //! What a serving process does every few seconds besides serving: it says that it lives, releases what
-//! nobody will settle, deletes pictures whose time is over, and starts a private database that ended again.
+//! nobody will settle, sums up days that are over, deletes pictures whose time is over, and starts a private database that ended again.
 
 use std::{sync::Arc, time::Duration};
 
@@ -35,6 +35,8 @@ const SWEEP_EVERY: Duration = Duration::from_secs(5);
 /// hold has died without its process, or was refused.
 const OVERDUE_AFTER: Duration = LONGEST_GENERATION.saturating_mul(2);
 const SWEEP_PICTURES_EVERY: Duration = Duration::from_mins(1);
+/// A day is summed up a day after its end, so nobody waits for the minute.
+const SUM_UP_DAYS_EVERY: Duration = Duration::from_mins(10);
 
 const LOOK_AFTER_DATABASE_EVERY: Duration = Duration::from_secs(1);
 /// A disk that is full, for example, needs a person.
@@ -62,6 +64,7 @@ impl Tasks {
         }
         tasks.spawn(beat(ledger.heartbeat()));
         tasks.spawn(sweep_holds(ledger.clone()));
+        tasks.spawn(sum_up_days(ledger.clone()));
         tasks.spawn(keys.clone().follow_changes());
         let lifetime = picture_lifetime(config);
         tasks.spawn(sweep_pictures(
@@ -162,6 +165,21 @@ async fn sweep_holds(ledger: Ledger) {
                 // The beats say that the database is away; not this too, every few seconds.
                 ticks.reset_after(DEAD_AFTER);
             }
+        }
+    }
+}
+
+async fn sum_up_days(ledger: Ledger) {
+    let mut ticks = every(SUM_UP_DAYS_EVERY);
+    loop {
+        ticks.tick().await;
+        match ledger.sum_up_days().await {
+            Ok(0) => {}
+            Ok(days) => info!(days, "summed up what was used on days that are over"),
+            Err(error) => warn!(
+                error = &error as &dyn std::error::Error,
+                "could not sum up what was used on days that are over"
+            ),
         }
     }
 }

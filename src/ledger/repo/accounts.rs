@@ -174,7 +174,7 @@ pub(in crate::ledger) async fn find_reference(
     reference: &str,
 ) -> Result<Option<Entry>, LedgerError> {
     sqlx::query!(
-        "select id, account_id, mode, sequence, kind, amount_nano_usd, balance_after_nano_usd, note, created_at
+        "select id, account_id, mode, sequence, lines, kind, amount_nano_usd, balance_after_nano_usd, note, created_at
          from ledger_entries where reference = $1",
         clean(reference),
     )
@@ -187,6 +187,7 @@ pub(in crate::ledger) async fn find_reference(
             account: decode("ledger_entries.account_id", &row.account_id)?,
             mode: decode("ledger_entries.mode", &row.mode)?,
             sequence: row.sequence,
+            lines: row.lines,
             kind: decode("ledger_entries.kind", &row.kind)?,
             amount: NanoUsd::from_nano(row.amount_nano_usd),
             balance_after: NanoUsd::from_nano(row.balance_after_nano_usd),
@@ -245,7 +246,7 @@ pub(in crate::ledger) async fn entries(
     limit: i64,
 ) -> Result<Vec<Entry>, LedgerError> {
     sqlx::query!(
-        "select id, account_id, mode, sequence, kind, amount_nano_usd, balance_after_nano_usd, generation_id,
+        "select id, account_id, mode, sequence, lines, kind, amount_nano_usd, balance_after_nano_usd, generation_id,
              reference, note, created_at
          from ledger_entries where account_id = $1 and mode = $2 order by sequence desc limit $3",
         account.to_string(),
@@ -262,6 +263,7 @@ pub(in crate::ledger) async fn entries(
             account,
             mode,
             sequence: row.sequence,
+            lines: row.lines,
             kind: decode("ledger_entries.kind", &row.kind)?,
             amount: NanoUsd::from_nano(row.amount_nano_usd),
             balance_after: NanoUsd::from_nano(row.balance_after_nano_usd),
@@ -292,6 +294,7 @@ impl std::str::FromStr for EntryKind {
             "credit" => Ok(Self::Credit),
             "debit" => Ok(Self::Debit),
             "charge" => Ok(Self::Charge),
+            "charges" => Ok(Self::Charges),
             _ => Err(format!("'{text}' is no kind of entry")),
         }
     }

@@ -18,10 +18,12 @@
 pub(super) mod accounts;
 pub(super) mod attempts;
 pub(super) mod claims;
+pub(super) mod days;
 pub(super) mod history;
 pub(super) mod holds;
 pub(super) mod open;
 pub(super) mod pages;
+pub(super) mod prune;
 pub(super) mod reconcile;
 pub(super) mod replicas;
 pub(super) mod search;

@@ -37,6 +37,7 @@ struct EntryRow {
     account_id: String,
     mode: String,
     sequence: i64,
+    lines: i64,
     kind: String,
     amount_nano_usd: i64,
     balance_after_nano_usd: i64,
@@ -105,7 +106,7 @@ pub(in crate::ledger) async fn entries(
 ) -> Result<Vec<Entry>, LedgerError> {
     sqlx::query_as!(
         EntryRow,
-        "select id, account_id, mode, sequence, kind, amount_nano_usd, balance_after_nano_usd, generation_id,
+        "select id, account_id, mode, sequence, lines, kind, amount_nano_usd, balance_after_nano_usd, generation_id,
              reference, note, created_at
          from ledger_entries where account_id = $1 and mode = $2 and sequence < $3 order by sequence desc limit $4",
         account.to_string(),
@@ -127,7 +128,7 @@ pub(in crate::ledger) async fn entries_of(
 ) -> Result<Vec<Entry>, LedgerError> {
     sqlx::query_as!(
         EntryRow,
-        "select id, account_id, mode, sequence, kind, amount_nano_usd, balance_after_nano_usd, generation_id,
+        "select id, account_id, mode, sequence, lines, kind, amount_nano_usd, balance_after_nano_usd, generation_id,
              reference, note, created_at
          from ledger_entries where generation_id = $1 order by sequence",
         generation.to_string(),
@@ -195,6 +196,7 @@ impl TryFrom<EntryRow> for Entry {
             account: decode("ledger_entries.account_id", &row.account_id)?,
             mode: decode("ledger_entries.mode", &row.mode)?,
             sequence: row.sequence,
+            lines: row.lines,
             kind: decode("ledger_entries.kind", &row.kind)?,
             amount: NanoUsd::from_nano(row.amount_nano_usd),
             balance_after: NanoUsd::from_nano(row.balance_after_nano_usd),

@@ -43,6 +43,11 @@ pub(in crate::ledger) async fn check(
         "a generation and its hold are in the same state",
         states(connection).await,
     )?;
+    report(
+        "a day is the sum of its generations",
+        days(connection).await,
+    )?;
+    report("what was used is what was charged", usage(connection).await)?;
     Ok(all)
 }
 
@@ -55,7 +60,7 @@ async fn balances(connection: &mut PgConnection) -> Result<Vec<Finding>, sqlx::E
                    coalesce(e.lines, 0), coalesce(e.last, 0)) as "found!"
            from balances b
            left join (
-               select account_id, mode, sum(amount_nano_usd) as total, count(*) as lines, max(sequence) as last
+               select account_id, mode, sum(amount_nano_usd) as total, sum(lines) as lines, max(sequence) as last
                from ledger_entries group by account_id, mode
            ) e on e.account_id = b.account_id and e.mode = b.mode
            where b.balance_nano_usd <> coalesce(e.total, 0) or b.entries <> coalesce(e.lines, 0)
@@ -93,12 +98,12 @@ async fn chain(connection: &mut PgConnection) -> Result<Vec<Finding>, sqlx::Erro
                    trim_scale(usd(balance_after_nano_usd)), trim_scale(usd(amount_nano_usd)),
                    trim_scale(usd(balance_before)), number_before) as "found!"
            from (
-               select account_id, mode, sequence, amount_nano_usd, balance_after_nano_usd,
+               select account_id, mode, sequence, lines, amount_nano_usd, balance_after_nano_usd,
                    lag(balance_after_nano_usd, 1, 0::bigint) over entries as balance_before,
                    lag(sequence, 1, 0::bigint) over entries as number_before
                from ledger_entries window entries as (partition by account_id, mode order by sequence)
            ) line
-           where balance_after_nano_usd <> balance_before + amount_nano_usd or sequence <> number_before + 1
+           where balance_after_nano_usd <> balance_before + amount_nano_usd or sequence <> number_before + lines
            order by 1 limit 1000"#,
     )
     .fetch_all(connection)
@@ -177,6 +182,71 @@ async fn states(connection: &mut PgConnection) -> Result<Vec<Finding>, sqlx::Err
                    when 'open' then 'in_progress'
                    when 'captured' then case when g.drafts_charged > 0 then 'failed' else 'completed' end
                    when 'released' then 'failed' else 'abandoned' end
+           order by 1 limit 1000"#,
+    )
+    .fetch_all(connection)
+    .await
+}
+
+/// Days that were summed up and of which nothing was pruned.
+async fn days(connection: &mut PgConnection) -> Result<Vec<Finding>, sqlx::Error> {
+    sqlx::query_as!(
+        Finding,
+        r#"with horizon as (
+               select summed_until, pruned_until,
+                   pruned_until::timestamp at time zone 'UTC' as since,
+                   summed_until::timestamp at time zone 'UTC' as until
+               from usage_horizon
+           ), summed as (
+               select day, account_id, mode, key_id, model, provider, requests, abandoned, images, cost_nano_usd as cost,
+                   upstream_cost_nano_usd as upstream_cost
+               from usage_days, horizon where day >= pruned_until
+           ), counted as (
+               select (created_at at time zone 'UTC')::date as day, account_id, mode, key_id, model,
+                   coalesce(provider, '') as provider, count(*) as requests,
+                   count(*) filter (where status = 'abandoned') as abandoned, sum(images_delivered) as images,
+                   sum(cost_nano_usd) as cost, sum(upstream_cost_nano_usd) as upstream_cost
+               from generations, horizon where created_at >= since and created_at < until
+               group by 1, 2, 3, 4, 5, 6
+           )
+           select concat_ws(' ', day, account_id, mode, key_id, model, provider) as "subject!",
+               format('%s requests, %s images, %s USD, %s USD upstream; the generations: %s, %s, %s USD, %s USD',
+                   coalesce(s.requests, 0), coalesce(s.images, 0), trim_scale(coalesce(s.cost, 0) / 1000000000),
+                   trim_scale(coalesce(s.upstream_cost, 0) / 1000000000),
+                   coalesce(c.requests, 0), coalesce(c.images, 0), trim_scale(coalesce(c.cost, 0) / 1000000000),
+                   trim_scale(coalesce(c.upstream_cost, 0) / 1000000000)) as "found!"
+           from summed s full join counted c using (day, account_id, mode, key_id, model, provider)
+           where (s.requests, s.abandoned, s.images, s.cost, s.upstream_cost)
+               is distinct from (c.requests, c.abandoned, c.images, c.cost, c.upstream_cost)
+           order by 1 limit 1000"#,
+    )
+    .fetch_all(connection)
+    .await
+}
+
+/// Days and the generations since, against the charges, those that were pruned included.
+async fn usage(connection: &mut PgConnection) -> Result<Vec<Finding>, sqlx::Error> {
+    sqlx::query_as!(
+        Finding,
+        r#"select b.account_id || ' ' || b.mode as "subject!",
+               format('%s USD used, %s USD charged', trim_scale(coalesce(u.cost, 0) / 1000000000),
+                   trim_scale(coalesce(e.charged, 0) / 1000000000)) as "found!"
+           from balances b
+           left join (
+               select account_id, mode, sum(cost) as cost
+               from (
+                   select account_id, mode, cost_nano_usd as cost from usage_days
+                   union all
+                   select account_id, mode, cost_nano_usd from generations
+                   where created_at >= (select summed_until from usage_horizon)::timestamp at time zone 'UTC'
+               ) used
+               group by account_id, mode
+           ) u on u.account_id = b.account_id and u.mode = b.mode
+           left join (
+               select account_id, mode, -sum(amount_nano_usd) as charged
+               from ledger_entries where kind in ('charge', 'charges') group by account_id, mode
+           ) e on e.account_id = b.account_id and e.mode = b.mode
+           where coalesce(u.cost, 0) <> coalesce(e.charged, 0)
            order by 1 limit 1000"#,
     )
     .fetch_all(connection)

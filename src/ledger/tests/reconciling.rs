@@ -29,6 +29,8 @@ const CAPTURE: &str = "a captured hold has one charge, the sum of its images or 
 const CHARGE: &str = "a charge has a captured hold";
 const IMAGE: &str = "an image belongs to a capture";
 const STATE: &str = "a generation and its hold are in the same state";
+const DAY: &str = "a day is the sum of its generations";
+const USED: &str = "what was used is what was charged";
 
 #[tokio::test]
 async fn a_changed_balance_is_found() {
@@ -60,13 +62,13 @@ async fn a_changed_entry_is_found() {
     check(
         "alter table ledger_entries disable trigger user;
          update ledger_entries set amount_nano_usd = amount_nano_usd - 1 where kind = 'charge'",
-        &[BALANCE, CHAIN, CAPTURE],
+        &[BALANCE, CHAIN, CAPTURE, USED],
     )
     .await;
     check(
         "alter table ledger_entries disable trigger user;
          delete from ledger_entries where kind = 'charge'",
-        &[BALANCE, CAPTURE],
+        &[BALANCE, CAPTURE, USED],
     )
     .await;
     check(
@@ -113,7 +115,7 @@ async fn a_changed_billing_record_is_found() {
     check("delete from images", &[CAPTURE]).await;
     check(
         "update generations set cost_nano_usd = cost_nano_usd + 1 where status = 'completed'",
-        &[CAPTURE],
+        &[CAPTURE, USED],
     )
     .await;
     check(
@@ -138,7 +140,7 @@ async fn changed_drafts_are_found() {
         ),
         (
             "update generations set cost_nano_usd = cost_nano_usd - 1",
-            &[CAPTURE],
+            &[CAPTURE, USED],
         ),
         (
             "update holds set captured_nano_usd = captured_nano_usd + 1",
@@ -158,4 +160,23 @@ async fn changed_drafts_are_found() {
         let checks: Vec<_> = found.iter().map(|found| found.check).collect();
         assert_eq!(checks, expected, "{tampering}: {found:#?}");
     }
+}
+
+#[tokio::test]
+async fn a_changed_day_is_found() {
+    let day = "insert into usage_days (day, account_id, mode, key_id, model, provider, requests, abandoned, images,
+                   cost_nano_usd, upstream_cost_nano_usd)
+               select date '2026-11-20', account_id, mode, key_id, model, coalesce(provider, ''), count(*), 0,
+                   sum(images_delivered), sum(cost_nano_usd), sum(upstream_cost_nano_usd)
+               from generations where status <> 'in_progress' group by 2, 3, 4, 5, 6;
+               update usage_horizon set summed_until = date '2026-11-21';";
+    // The generation in flight was not waited for.
+    check(day.to_owned().leak(), &[DAY]).await;
+    let rest = "delete from holds where status = 'open'; delete from generations where status = 'in_progress';
+                update balances set held_nano_usd = 0;";
+    check(format!("{rest}{day}").leak(), &[]).await;
+    let more = "update usage_days set cost_nano_usd = cost_nano_usd + 1 where provider = 'openai'";
+    check(format!("{rest}{day}{more}").leak(), &[DAY, USED]).await;
+    let fewer = "delete from usage_days where provider = ''";
+    check(format!("{rest}{day}{fewer}").leak(), &[DAY]).await;
 }

@@ -20,7 +20,7 @@ pub(super) async fn run(context: &Context, arguments: &Arguments) -> anyhow::Res
     if arguments.json {
         output::json(&pruned)?;
     } else {
-        output::line(&format!(
+        output::line(format!(
             "pruned {} requests of days before {}; {} charges are kept as sums",
             pruned.generations, pruned.before, pruned.charges
         ));

@@ -88,6 +88,10 @@ impl Ledger {
 }
 
 #[cfg(test)]
+#[expect(
+    clippy::arithmetic_side_effects,
+    reason = "a few hours of a calendar are counted"
+)]
 mod tests {
     use chrono::TimeZone;
     use proptest::prelude::*;

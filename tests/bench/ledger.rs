@@ -3,7 +3,8 @@
 //! Each round is a hold, committed, and then its settlement with one picture and one attempt, committed, as
 //! for a generation whose provider answers at once. Prints rounds per second, how long a round takes, and
 //! what a round costs in processor time: of PostgreSQL (all its processes, when it runs on this machine) and
-//! of this process. Asserts nothing about speed, but that the books add up afterwards.
+//! of this process; and how long people wait who look at these books. Asserts nothing about speed, but that the
+//! books add up afterwards.
 //!
 //! The URL is a superuser's; a database of its own is made there and dropped. The server should be one whose
 //! `fsync` is on. `EASEL_BENCH_SECONDS` (3) is how long each row takes, `EASEL_BENCH_GENERATIONS` (0) how many
@@ -23,7 +24,9 @@ use easel::{
     ids::{AccountId, GenerationId, HoldId, ImageId, KeyId, ReplicaId, RequestId},
     keys::{KeyLimits, Keys, Mode, NewKey, UnsupportedParameters},
     ledger::{
-        Attempt, Ending, Hold, Ledger, NewEntry, NewHold, Picture, Replay, RequestHash, Settlement,
+        Attempt, Ending, GenerationFilter, GenerationSearch, GenerationStatus, Hold, Ledger,
+        LedgerError, NewEntry, NewHold, Picture, Replay, RequestHash, Settlement, UsageFilter,
+        UsageGroup,
     },
     money::NanoUsd,
     postgres::{connect, migrate, options_from_url},
@@ -61,8 +64,8 @@ async fn measure(pool: &PgPool, time: Duration, generations: u64) -> anyhow::Res
     let ledger = Ledger::new(pool.clone(), Clock::system(), ReplicaId::new());
     ledger.beat().await?;
     if generations > 0 {
-        let (account, key) = payers(pool, &ledger, 1).await?[0];
-        grow(pool, generations, account, key).await?;
+        let payers = payers(pool, &ledger, 2).await?;
+        grow(pool, generations, &payers).await?;
         println!("{generations} generations before");
     }
     let server = Server::behind(pool).await?;
@@ -103,6 +106,7 @@ async fn measure(pool: &PgPool, time: Duration, generations: u64) -> anyhow::Res
             );
         }
     }
+    look(&ledger).await?;
     let wrong = ledger.reconcile().await?;
     anyhow::ensure!(wrong.is_empty(), "the books do not add up: {wrong:?}");
     Ok(())
@@ -168,16 +172,24 @@ async fn payers(
     Ok(payers)
 }
 
-/// Writes the past: generations with a picture, an attempt and a charge of nothing each.
+/// Writes the past year: generations with a picture, an attempt and a charge of nothing each. Nine of ten are the
+/// first account's.
 async fn grow(
     pool: &PgPool,
     generations: u64,
-    account: AccountId,
-    key: KeyId,
+    payers: &[(AccountId, KeyId)],
 ) -> anyhow::Result<()> {
+    let [(large, large_key), (small, small_key)] = payers else {
+        anyhow::bail!("two payers were expected");
+    };
+    // Ids sort by age, as ever. Entries are numbered for each account.
     let columns = format!(
-        "'gen_' || lpad(to_hex(n), 32, '0') as generation, '{account}' as account, '{key}' as key,
-         timestamptz '2026-01-01' + n * interval '1 second' as at from generate_series(1, {generations}) as n"
+        "'gen_' || lpad(to_hex(n), 32, '0') as generation,
+         case when n % 10 = 0 then '{small}' else '{large}' end as account,
+         case when n % 10 = 0 then '{small_key}' else '{large_key}' end as key,
+         case when n % 10 = 0 then n / 10 else n - n / 10 end as line,
+         now() - interval '365 days' * (1 - n::float / {generations}) as at
+         from generate_series(1, {generations}) as n"
     );
     let tables = [
         "generations (id, request_id, account_id, mode, key_id, model, images_asked, status, created_at, finished_at,
@@ -188,7 +200,7 @@ async fn grow(
          select generation, 'hold_', account, 'live', key, 'rep_', 0, 'captured', at, at",
         "ledger_entries (account_id, mode, sequence, id, kind, amount_nano_usd, balance_after_nano_usd, generation_id,
              created_at)
-         select account, 'live', n + 1, 'ent_', 'charge', 0, 1000000000000000, generation, at",
+         select account, 'live', line + 1, 'ent_', 'charge', 0, 1000000000000000, generation, at",
         "images (generation_id, position, id, format, width, height, size_bytes, cost_nano_usd,
              upstream_cost_nano_usd, created_at, expires_at)
          select generation, 0, 'img_', 'png', 1024, 1024, 1, 0, 0, at, at",
@@ -203,13 +215,87 @@ async fn grow(
         let sql = format!("insert into {table} from (select n, {columns}) as past");
         execute(&mut connection, sql).await?;
     }
-    let lines = format!(
-        "update balances set entries = entries + {generations} where account_id = '{account}' and mode = 'live'"
-    );
-    execute(&mut connection, lines).await?;
+    let lines = "update balances b set entries = l.last from (
+            select account_id, mode, max(sequence) as last from ledger_entries group by account_id, mode
+        ) l where l.account_id = b.account_id and l.mode = b.mode";
+    execute(&mut connection, lines.to_owned()).await?;
     // As autovacuum would have done by then.
     execute(&mut connection, "vacuum analyze".to_owned()).await?;
     execute(&mut connection, "checkpoint".to_owned()).await
+}
+
+/// What people look at, and how long each takes: the median of five.
+async fn look(ledger: &Ledger) -> anyhow::Result<()> {
+    let began = Instant::now();
+    let days = ledger.sum_up_days().await?;
+    let seconds = began.elapsed().as_secs_f64();
+    println!("{days} days summed up in {seconds:.1} s");
+    println!("what people look at                                     ms");
+    let accounts = ledger.accounts().await?;
+    // The oldest, which has the most, if there is a past.
+    let account = accounts.first().map(|summary| summary.account.id);
+    let account = account.ok_or_else(|| anyhow::anyhow!("there is no account"))?;
+    show("an account's newest generations", async || {
+        let filter = GenerationFilter::default();
+        ledger.generations(account, &filter, 20).await.map(drop)
+    })
+    .await?;
+    let everybody = GenerationSearch::default();
+    show("the newest generations of all accounts", async || {
+        let found = ledger.search_generations(&everybody, None, 20).await;
+        found.map(drop)
+    })
+    .await?;
+    let failed = GenerationSearch {
+        status: Some(GenerationStatus::Failed),
+        ..GenerationSearch::default()
+    };
+    show("those that failed, of which there are none", async || {
+        let found = ledger.search_generations(&failed, None, 20).await;
+        found.map(drop)
+    })
+    .await?;
+    show("an account's newest entries", async || {
+        ledger.entries(account, Mode::Live, 20).await.map(drop)
+    })
+    .await?;
+    let month = Clock::system().now() - chrono::TimeDelta::days(30);
+    for (name, account, since) in [
+        ("usage by model, all accounts, since ever", None, None),
+        ("usage by model, all accounts, 30 days", None, Some(month)),
+        (
+            "usage by model, an account, 30 days",
+            Some(account),
+            Some(month),
+        ),
+    ] {
+        let filter = UsageFilter {
+            account,
+            since,
+            ..UsageFilter::default()
+        };
+        show(name, async || {
+            ledger.usage(UsageGroup::Model, &filter).await.map(drop)
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+async fn show(
+    name: &str,
+    look: impl AsyncFn() -> Result<(), LedgerError>,
+) -> Result<(), LedgerError> {
+    let mut times = Vec::new();
+    for _ in 0..5 {
+        let began = Instant::now();
+        look().await?;
+        times.push(began.elapsed());
+    }
+    times.sort_unstable();
+    let median = times.get(2).map_or(0.0, |time| time.as_secs_f64() * 1e3);
+    println!("{name:<50} {median:>7.1}");
+    Ok(())
 }
 
 fn new_hold(account: AccountId, key: KeyId) -> NewHold {

@@ -27,6 +27,7 @@ mod models;
 mod newcomer;
 mod openai;
 mod outage;
+mod prune;
 mod readme;
 mod refusals;
 mod relay;

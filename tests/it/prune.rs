@@ -47,7 +47,7 @@ async fn old_requests_go_and_their_sums_stay() {
     app.lost_a_call();
 
     assert_eq!(app.get(&key, usage).await.expect(200).json(), before);
-    assert_eq!(app.balance(&key).await, json!(0.928));
+    assert_eq!(app.balance(&key).await, json!(0.92));
     app.get(&key, &path(&id)).await.expect(404);
     app.get(&key, &path(&young)).await.expect(200);
     let shown = app.run(&entries).expect_success().stdout;

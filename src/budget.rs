@@ -6,7 +6,10 @@
 use std::{
     collections::HashMap,
     hash::{DefaultHasher, Hash, Hasher as _},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 /// Room in bytes. Cheap to clone; clones share it.
@@ -19,8 +22,8 @@ pub struct Owner(u64);
 
 #[derive(Debug)]
 struct Room {
-    most: u64,
-    most_each: u64,
+    most: AtomicU64,
+    most_each: AtomicU64,
     taken: Mutex<Taken>,
 }
 
@@ -52,10 +55,16 @@ impl Budget {
     /// Room for `most` bytes, of which one owner may have `most_each`.
     pub fn new(most: u64, most_each: u64) -> Self {
         Self(Arc::new(Room {
-            most,
-            most_each,
+            most: AtomicU64::new(most),
+            most_each: AtomicU64::new(most_each),
             taken: Mutex::default(),
         }))
+    }
+
+    /// From now on with so much room. Who has more than that by now keeps it.
+    pub fn resize(&self, most: u64, most_each: u64) {
+        self.0.most.store(most, Ordering::Relaxed);
+        self.0.most_each.store(most_each, Ordering::Relaxed);
     }
 
     /// Nothing yet, for this owner. Without one only the whole is bounded.
@@ -88,12 +97,13 @@ impl Share {
         let room = &self.budget.0;
         let mut taken = self.budget.taken();
         let all = taken.bytes.checked_add(bytes);
-        let Some(all) = all.filter(|all| *all <= room.most) else {
+        let Some(all) = all.filter(|all| *all <= room.most.load(Ordering::Relaxed)) else {
             return false;
         };
         if let Some(owner) = self.owner {
             let own = taken.by.get(&owner).copied().unwrap_or(0);
-            let Some(own) = own.checked_add(bytes).filter(|own| *own <= room.most_each) else {
+            let most_each = room.most_each.load(Ordering::Relaxed);
+            let Some(own) = own.checked_add(bytes).filter(|own| *own <= most_each) else {
                 return false;
             };
             taken.by.insert(owner, own);

@@ -22,6 +22,7 @@
 //! | [`budget`] | room in bytes that many share | what is put there |
 //! | `json` | JSON documents in pieces, for strings that are pictures | what they mean |
 //! | `faults` | where a test lets the process die; nothing in a release build | what happens there |
+//! | [`reload`] | what became of the configuration on disk | what it is |
 //! | [`telemetry`], [`clock`] | logs, figures and time, usable by all | anybody |
 
 mod addresses;
@@ -42,5 +43,6 @@ pub mod ledger;
 pub mod money;
 pub mod postgres;
 pub mod providers;
+pub mod reload;
 pub mod routing;
 pub mod telemetry;

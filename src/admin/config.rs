@@ -6,19 +6,55 @@
 use std::{path::PathBuf, time::Duration};
 
 use axum::{Json, extract::State};
+use chrono::{DateTime, SecondsFormat, Utc};
 use secrecy::SecretString;
 use serde_json::{Map, Value, json};
 
-use super::Desk;
-use crate::config::{
-    AdminConfig, CloudConfig, Config, DatabaseConfig, EditsConfig, ImagesConfig, LimitsConfig,
-    LogConfig, LogFormat, MetricsConfig, OnDisconnect, ProviderConfig, RoutingConfig,
-    ShutdownConfig,
+use super::{Desk, error::AdminError};
+use crate::{
+    api::ApiError,
+    config::{
+        AdminConfig, CloudConfig, Config, DatabaseConfig, EditsConfig, ImagesConfig, LimitsConfig,
+        LogConfig, LogFormat, MetricsConfig, OnDisconnect, ProviderConfig, ReloadConfig,
+        RoutingConfig, ShutdownConfig,
+    },
+    reload::{Refused, Standing},
 };
 
 /// `GET /admin/v1/config`
 pub(super) async fn show(State(desk): State<Desk>) -> Json<Value> {
-    Json(describe(&desk.config))
+    let mut config = describe(&desk.config);
+    config["reload"]["last"] = describe_standing(&desk.app.reloads.standing());
+    Json(config)
+}
+
+/// `POST /admin/v1/reload`: reads the configuration again, as SIGHUP does, and says what came of it.
+pub(super) async fn reload(State(desk): State<Desk>) -> Result<Json<Value>, AdminError> {
+    let outcome = desk.app.reloads.ask().await;
+    let outcome = outcome.map_err(|unheard| ApiError::Internal(unheard.into()))?;
+    let standing = outcome.map_err(AdminError::ConfigRefused)?;
+    let mut answer = describe_standing(&standing);
+    answer["object"] = json!("reload");
+    Ok(Json(answer))
+}
+
+/// What became of the configuration on disk.
+fn describe_standing(standing: &Standing) -> Value {
+    let Standing {
+        applied_at,
+        needs_restart,
+        refused,
+    } = standing;
+    let refused = refused.as_ref();
+    json!({
+        "applied_at": instant(*applied_at),
+        "needs_restart": needs_restart,
+        "refused": refused.map(|Refused { at, why }| json!({"at": instant(*at), "why": why})),
+    })
+}
+
+fn instant(at: DateTime<Utc>) -> String {
+    at.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
 /// With the keys that the file has.
@@ -36,6 +72,7 @@ fn describe(config: &Config) -> Value {
         edits: EditsConfig { fetch_urls },
         routing,
         shutdown,
+        reload: ReloadConfig { watch_interval },
         log,
         admin,
         metrics,
@@ -59,6 +96,7 @@ fn describe(config: &Config) -> Value {
         "edits": {"fetch_urls": fetch_urls},
         "routing": describe_routing(routing),
         "shutdown": describe_shutdown(shutdown),
+        "reload": {"watch_interval": span(*watch_interval)},
         "log": describe_log(log),
         "admin": describe_admin(admin),
         "metrics": describe_metrics(metrics),

@@ -55,6 +55,9 @@ pub(super) enum AdminError {
         /// What was asked for.
         name: String,
     },
+    /// The configuration on disk cannot be used, and why.
+    #[error("the configuration is refused: {0}")]
+    ConfigRefused(String),
     /// More rows than an answer has.
     #[error("more than {0} rows")]
     TooManyRows(u32),
@@ -112,6 +115,11 @@ impl IntoResponse for AdminError {
                 "invalid_admin_token",
                 "You didn't provide the admin token. Send it in an Authorization header using Bearer auth."
                     .to_owned(),
+            ),
+            Self::ConfigRefused(why) => refuse(
+                Status::BAD_REQUEST,
+                "config_refused",
+                format!("The configuration on disk is refused and changes nothing: {why}"),
             ),
             Self::WrongToken => refuse(
                 Status::UNAUTHORIZED,

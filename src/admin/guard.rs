@@ -9,7 +9,7 @@ use std::{
     collections::HashMap,
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -34,8 +34,12 @@ const MOST_PEERS: usize = 1024;
 pub(super) struct Guard {
     /// Of the token; tokens of any length are compared by hashes of one.
     hash: [u8; 32],
-    failures: Mutex<HashMap<IpAddr, Failures>>,
+    guesses: Guesses,
 }
+
+/// Who has guessed wrong lately. Outlives a token: a reload is no reason to forget. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct Guesses(Arc<Mutex<HashMap<IpAddr, Failures>>>);
 
 #[derive(Debug, Clone, Copy)]
 struct Failures {
@@ -54,11 +58,11 @@ impl Failures {
 }
 
 impl Guard {
-    pub(super) fn new(token: &SecretString) -> Self {
+    pub(super) fn new(token: &SecretString, guesses: Guesses) -> Self {
         Self {
             // A header's value has no blanks at its ends.
             hash: hash(token.expose_secret().trim()),
-            failures: Mutex::default(),
+            guesses,
         }
     }
 
@@ -73,7 +77,11 @@ impl Guard {
         let token = token.ok_or(AdminError::NoToken)?;
         let peer = network(peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)));
         // Held for a few instructions, never across an await.
-        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut failures = self
+            .guesses
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let known = failures
             .get(&peer)
             .copied()
@@ -135,7 +143,7 @@ mod tests {
     impl Door {
         fn new() -> Self {
             Self {
-                guard: Guard::new(&SecretString::from(RIGHT)),
+                guard: Guard::new(&SecretString::from(RIGHT), Guesses::default()),
                 now: Instant::now(),
             }
         }
@@ -211,6 +219,6 @@ mod tests {
             let peer = Ipv4Addr::from_bits(number).to_string();
             door.knock(&peer, Some("guess"));
         }
-        assert_eq!(door.guard.failures.lock().unwrap().len(), MOST_PEERS);
+        assert_eq!(door.guard.guesses.0.lock().unwrap().len(), MOST_PEERS);
     }
 }

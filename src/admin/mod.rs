@@ -30,8 +30,8 @@ use std::sync::Arc;
 
 use secrecy::SecretString;
 
-pub use self::router::router;
 use self::{error::AdminError, guard::Guard};
+pub use self::{guard::Guesses, router::router};
 use crate::{api::App, config::Config, ledger::Account};
 
 /// Everything the operator's endpoints work with.
@@ -47,11 +47,11 @@ type Desk = Arc<Admin>;
 
 impl Admin {
     /// The operator's endpoints beside those of `app`, opened by `token`.
-    pub fn new(app: App, config: Arc<Config>, token: &SecretString) -> Self {
+    pub fn new(app: App, config: Arc<Config>, token: &SecretString, guesses: Guesses) -> Self {
         Self {
             app,
             config,
-            guard: Guard::new(token),
+            guard: Guard::new(token, guesses),
         }
     }
 

@@ -45,6 +45,7 @@ pub fn router(admin: Admin) -> Router {
         // Ids contain slashes.
         .route("/models/{*id}", get(models::show))
         .route("/config", get(config::show))
+        .route("/reload", post(config::reload))
         // Only around what exists: an unknown path is 404 whoever asks.
         .route_layer(from_fn_with_state(Arc::clone(&desk), authenticate))
         .with_state(desk);

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use axum::{Json, extract::State};
+use chrono::SecondsFormat;
 use http::StatusCode;
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -18,8 +19,29 @@ pub(super) async fn alive() -> Json<Value> {
     Json(json!({"status": "ok"}))
 }
 
+/// How the configuration stands. Anybody may ask, so that what is wrong, and where, is left to the log and to
+/// `GET /admin/v1/config`.
+fn config(app: &App) -> Value {
+    let standing = app.reloads.standing();
+    let mut config = json!({
+        "state": if standing.refused.is_some() { "refused" } else { "applied" },
+        "applied_at": standing.applied_at.to_rfc3339_opts(SecondsFormat::Secs, true),
+    });
+    if let Some(refused) = standing.refused {
+        config["refused_at"] = json!(refused.at.to_rfc3339_opts(SecondsFormat::Secs, true));
+        config["message"] = json!(
+            "The configuration on disk is refused and changes nothing: the one before is in force. The log says why."
+        );
+    }
+    if !standing.needs_restart.is_empty() {
+        config["needs_restart"] = json!(standing.needs_restart);
+    }
+    config
+}
+
 /// `GET /readyz`: 503 while draining, without the database, or without room for pictures, with the reason.
-/// The last because a provider is paid for a picture that cannot be kept.
+/// The last because a provider is paid for a picture that cannot be kept. A configuration that was refused is
+/// told and is no reason: the one before works.
 pub(super) async fn ready(State(app): State<App>) -> (StatusCode, Json<Value>) {
     let problem = if app.gateway.is_draining() {
         Some("draining")
@@ -39,10 +61,13 @@ pub(super) async fn ready(State(app): State<App>) -> (StatusCode, Json<Value>) {
         tracing::warn!(reason, "not ready");
     }
     match problem {
-        None => (StatusCode::OK, Json(json!({"status": "ready"}))),
+        None => (
+            StatusCode::OK,
+            Json(json!({"status": "ready", "config": config(&app)})),
+        ),
         Some(reason) => (
             StatusCode::SERVICE_UNAVAILABLE,
-            Json(json!({"status": "unavailable", "reason": reason})),
+            Json(json!({"status": "unavailable", "reason": reason, "config": config(&app)})),
         ),
     }
 }

@@ -51,9 +51,10 @@ use crate::{
     images::{Fetcher, Spool},
     keys::Keys,
     ledger::Ledger,
+    reload::Reloads,
 };
 
-/// Everything the endpoints work with.
+/// Everything the endpoints work with under one configuration.
 #[derive(Debug, Clone)]
 pub struct App {
     /// The way of a request.
@@ -72,6 +73,8 @@ pub struct App {
     pub fetcher: Option<Fetcher>,
     /// How much a client may send, and how slowly.
     pub limits: Limits,
+    /// What became of the configuration on disk.
+    pub reloads: Reloads,
 }
 
 /// How much a client may send, and how slowly; and how long it is left without a word.

@@ -3,6 +3,7 @@
 
 use std::{convert::Infallible, io, net::IpAddr, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use axum::Router;
 use hyper::{
     body::Incoming,
@@ -22,10 +23,23 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::idle::Activity;
 
+/// What is served, to whoever asks now. It is exchanged as a whole: a request has it looked up once, when its
+/// head has come, and sees nothing of what comes into force later.
+#[derive(Debug)]
+pub struct Serving {
+    /// The endpoints, over everything that they work with.
+    pub router: Router,
+    /// How new connections are treated.
+    pub settings: ServerSettings,
+}
+
+/// What is served now.
+pub type Current = Arc<ArcSwap<Serving>>;
+
 /// How connections are treated.
 #[derive(Debug, Clone, Copy)]
 pub struct ServerSettings {
-    /// Client connections at the same time; more wait in the listener's queue.
+    /// Client connections at the same time; more wait in the listener's queue. What a server begins with counts.
     pub max_connections: usize,
     /// How long the head of a request may take, from the connection's or the last answer's end.
     pub header_timeout: Duration,
@@ -55,25 +69,8 @@ const STREAM_BUFFER: usize = 64 * 1024;
 
 /// Serves until `stop` is cancelled, then stops accepting and waits for the exchanges in flight.
 /// Returns whether all of them finished in time.
-pub async fn serve(
-    listener: TcpListener,
-    router: Router,
-    settings: ServerSettings,
-    stop: CancellationToken,
-) -> bool {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .max_buf_size(CONNECTION_BUFFER)
-        .header_read_timeout(settings.header_timeout);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(MOST_STREAMS)
-        .max_send_buf_size(STREAM_BUFFER);
-    let builder = Arc::new(builder);
-    let slots = Arc::new(Semaphore::new(settings.max_connections));
+pub async fn serve(listener: TcpListener, current: Current, stop: CancellationToken) -> bool {
+    let slots = Arc::new(Semaphore::new(current.load().settings.max_connections));
     let graceful = GracefulShutdown::new();
     let connections = TaskTracker::new();
 
@@ -100,12 +97,14 @@ pub async fn serve(
                 "could not set TCP_NODELAY"
             );
         }
+        let settings = current.load().settings;
         bound_stalls(&socket, settings.stall_timeout);
         let activity = Arc::new(Activity::default());
         let service = {
             let activity = Arc::clone(&activity);
-            let router = TowerToHyperService::new(router.clone());
+            let current = Arc::clone(&current);
             service_fn(move |mut request: http::Request<Incoming>| {
+                let router = TowerToHyperService::new(current.load().router.clone());
                 request.extensions_mut().insert(peer);
                 let exchange = activity.begin();
                 let version = request.version();
@@ -113,7 +112,7 @@ pub async fn serve(
                 async move { Ok::<_, Infallible>(exchange.ends_with(answer.await?, version)) }
             })
         };
-        let connection = builder
+        let connection = builder(settings)
             .serve_connection_with_upgrades(TokioIo::new(socket), service)
             .into_owned();
         let connection = graceful.watch(connection);
@@ -135,12 +134,28 @@ pub async fn serve(
 
     drop(listener);
     connections.close();
-    timeout(settings.drain_timeout, async {
+    let drain_timeout = current.load().settings.drain_timeout;
+    timeout(drain_timeout, async {
         graceful.shutdown().await;
         connections.wait().await;
     })
     .await
     .is_ok()
+}
+
+fn builder(settings: ServerSettings) -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .max_buf_size(CONNECTION_BUFFER)
+        .header_read_timeout(settings.header_timeout);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MOST_STREAMS)
+        .max_send_buf_size(STREAM_BUFFER);
+    builder
 }
 
 /// Has the system give a connection up whose peer takes nothing of what it was sent for this long. Nothing
@@ -220,7 +235,8 @@ mod tests {
             drain_timeout: Duration::from_secs(1),
         };
         let stop = CancellationToken::new();
-        let serving = serve(listener, router, settings, stop.clone());
+        let serving = Arc::new(ArcSwap::from_pointee(Serving { router, settings }));
+        let serving = serve(listener, serving, stop.clone());
         let talking = async {
             let said = talk(TcpStream::connect(address).await.unwrap()).await;
             stop.cancel();

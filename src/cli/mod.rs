@@ -32,7 +32,7 @@ use crate::faults;
 use crate::{
     catalog::Catalog,
     clock::Clock,
-    config::{Config, Environment},
+    config::{Config, Environment, Source},
     ids::ReplicaId,
     ledger::Ledger,
     postgres::{self, PostgresError, private::PrivateServer},
@@ -90,9 +90,11 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let environment = Environment::of_process();
-    let config = Config::load(cli.config.as_deref(), &environment)?;
     #[cfg(debug_assertions)]
     faults::arm(environment.get(faults::VARIABLE)).map_err(anyhow::Error::msg)?;
+    let source = Source::new(cli.config.as_deref(), environment);
+    let (config, seen) = source.read();
+    let config = config?;
     telemetry::init(&config.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -101,7 +103,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     runtime.block_on(async {
         match cli.command {
             // Boxed: by far the largest, and every command would carry its size.
-            Command::Serve => Box::pin(serve::run(config)).await,
+            Command::Serve => Box::pin(serve::run(config, source, seen)).await,
             Command::Check(arguments) => check::run(&config, &arguments),
             Command::Health(arguments) => health::run(&config, &arguments).await,
             Command::Keys(arguments) => {

@@ -1,5 +1,7 @@
 //! `${NAME}` and `${file:PATH}` inside a value.
 
+use std::path::PathBuf;
+
 use super::Environment;
 
 /// A value after expansion.
@@ -52,6 +54,26 @@ pub(super) fn expand(text: &str, environment: &Environment) -> Result<Expanded, 
     })
 }
 
+/// The files that a value names, whether or not they are there.
+pub(super) fn files_in(text: &str) -> impl Iterator<Item = PathBuf> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        loop {
+            let at = rest.find("${")?;
+            let (before, after) = rest.split_at(at);
+            rest = &after["${".len()..];
+            if before.ends_with('$') {
+                continue;
+            }
+            let (name, after) = rest.split_once('}')?;
+            rest = after;
+            if let Some(path) = name.strip_prefix("file:") {
+                return Some(PathBuf::from(path));
+            }
+        }
+    })
+}
+
 fn look_up(name: &str, environment: &Environment) -> Result<(String, String), ExpandError> {
     if let Some(path) = name.strip_prefix("file:") {
         let text = std::fs::read_to_string(path).map_err(|error| ExpandError::Unreadable {
@@ -78,6 +100,19 @@ fn look_up(name: &str, environment: &Environment) -> Result<(String, String), Ex
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn files_are_found_without_being_read() {
+        for (text, expected) in [
+            ("plain ${A} $${file:/no} ${file:", &[][..]),
+            ("${file:/a}", &["/a"]),
+            ("x${file:/a b}${A}${file:c}y", &["/a b", "c"]),
+        ] {
+            let found: Vec<_> = files_in(text).collect();
+            let expected: Vec<_> = expected.iter().map(PathBuf::from).collect();
+            assert_eq!(found, expected, "{text}");
+        }
+    }
 
     #[test]
     fn puts_in_variables_and_files() {

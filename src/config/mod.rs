@@ -5,6 +5,7 @@
 //! refused with its place and the nearest known key. Each problem is collected, so that one run shows
 //! all of them. `config/easel.toml` documents every key; a test holds it to this code.
 
+mod carry;
 mod environment;
 mod error;
 mod expand;
@@ -12,6 +13,7 @@ mod layers;
 mod providers;
 mod reader;
 mod setting;
+mod source;
 #[cfg(test)]
 mod tests;
 
@@ -22,11 +24,12 @@ use std::{
     time::Duration,
 };
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 
 pub use self::{
     environment::Environment,
     error::{ConfigError, Problem},
+    source::{Seen, Source},
 };
 use self::{
     layers::{Origin, read_file},
@@ -62,6 +65,8 @@ pub struct Config {
     pub routing: RoutingConfig,
     /// `[shutdown]`
     pub shutdown: ShutdownConfig,
+    /// `[reload]`
+    pub reload: ReloadConfig,
     /// `[log]`
     pub log: LogConfig,
     /// `[admin]`
@@ -156,6 +161,13 @@ pub struct ShutdownConfig {
     pub drain_timeout: Duration,
 }
 
+/// `[reload]`
+#[derive(Debug, Clone)]
+pub struct ReloadConfig {
+    /// How often the files of the configuration are looked at; zero: never.
+    pub watch_interval: Duration,
+}
+
 /// `[log]`
 #[derive(Debug, Clone)]
 pub struct LogConfig {
@@ -188,6 +200,48 @@ pub struct AdminConfig {
     pub token: Option<SecretString>,
     /// Why `token` is absent (`EASEL_ADMIN_TOKEN is not set`).
     pub token_missing: Option<String>,
+}
+
+impl ProviderConfig {
+    /// Whether the adapter that this section makes is the one that `other` makes, the content of files apart:
+    /// whether it may go on with its connections under the other section.
+    pub fn makes_the_same_as(&self, other: &Self) -> bool {
+        let Self {
+            adapter,
+            enabled,
+            base_url,
+            api_key,
+            api_key_missing,
+            timeout,
+            idle_timeout,
+            connect_timeout,
+            max_in_flight,
+            result_hosts,
+            delay,
+            cloud,
+            on_disconnect,
+            // The gateway's affair.
+            retry_after_send: _,
+            markup_basis_points: _,
+        } = self;
+        let exposed = |key: &Option<SecretString>| {
+            let key = key.as_ref();
+            key.map(|key| key.expose_secret().to_owned())
+        };
+        *adapter == other.adapter
+            && *enabled == other.enabled
+            && *base_url == other.base_url
+            && exposed(api_key) == exposed(&other.api_key)
+            && *api_key_missing == other.api_key_missing
+            && *timeout == other.timeout
+            && *idle_timeout == other.idle_timeout
+            && *connect_timeout == other.connect_timeout
+            && *max_in_flight == other.max_in_flight
+            && *result_hosts == other.result_hosts
+            && *on_disconnect == other.on_disconnect
+            && *delay == other.delay
+            && *cloud == other.cloud
+    }
 }
 
 /// A `[providers.NAME]` section. Which of the optional keys an adapter takes is the adapter's business.
@@ -226,7 +280,7 @@ pub struct ProviderConfig {
 }
 
 /// A project in Google's cloud, and who we are there.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CloudConfig {
     /// The service account's key file, as Google's console gives it out.
     pub credentials_file: PathBuf,
@@ -249,55 +303,53 @@ const DEFAULT_FILE: &str = "easel.toml";
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 
 impl Config {
-    /// Reads the configuration: `file`, or what `EASEL_CONFIG` names, or `easel.toml` in the current
-    /// directory if there is one, or no file; the environment's overrides on top.
-    ///
-    /// # Errors
-    /// [`ConfigError`] with every problem, each with its file and line or its variable.
-    pub fn load(file: Option<&Path>, environment: &Environment) -> Result<Self, ConfigError> {
-        let named = file
-            .map(Path::to_owned)
-            .or_else(|| environment.get("EASEL_CONFIG").map(PathBuf::from));
-        let file = named.or_else(|| {
-            let path = PathBuf::from(DEFAULT_FILE);
-            path.exists().then_some(path)
-        });
-        let text = match &file {
-            Some(path) => {
-                std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
-                    file: path.clone(),
-                    source,
-                })?
-            }
-            None => String::new(),
-        };
-        Self::from_text(file.as_deref(), &text, environment)
-    }
-
     /// Reads the configuration from the `text` of `file`.
     ///
     /// # Errors
-    /// As [`Config::load`].
+    /// [`ConfigError`] with every problem, each with its file and line or its variable.
     pub fn from_text(
         file: Option<&Path>,
         text: &str,
         environment: &Environment,
     ) -> Result<Self, ConfigError> {
+        Self::parse(file, text, environment).0
+    }
+
+    /// The same, and the files that were named as `${file:PATH}`, good or bad.
+    fn parse(
+        file: Option<&Path>,
+        text: &str,
+        environment: &Environment,
+    ) -> (Result<Self, ConfigError>, Vec<PathBuf>) {
         let reader = Reader::new(file, environment);
-        let mut layers = read_file(text).map_err(|problem| reader.error(problem))?;
+        let mut layers = match read_file(text) {
+            Ok(layers) => layers,
+            Err(problem) => return (Err(reader.error(problem)), Vec::new()),
+        };
         for problem in layers::override_with(&mut layers, environment) {
             reader.report(problem);
         }
         let config = reader.root(layers, |root| read(root, environment));
+        let files = reader.take_files();
         let problems = reader.into_problems();
-        if problems.is_empty() {
+        let config = if problems.is_empty() {
             Ok(Self {
                 file: file.map(Path::to_owned),
                 ..config
             })
         } else {
             Err(ConfigError::Invalid(problems))
-        }
+        };
+        (config, files)
+    }
+
+    /// The files and directories that are read besides the configuration file and what its values name.
+    fn files(&self) -> impl Iterator<Item = PathBuf> {
+        let clouds = self.providers.values().filter_map(|provider| {
+            let cloud = provider.cloud.as_ref()?;
+            Some(cloud.credentials_file.clone())
+        });
+        self.models_dir.clone().into_iter().chain(clouds)
     }
 
     /// This configuration once the listener is bound: a `public_url` that follows from `listen` gets the
@@ -345,6 +397,9 @@ fn read(root: &mut Section<'_>, environment: &Environment) -> Config {
         }),
         shutdown: root.section("shutdown", |section| ShutdownConfig {
             drain_timeout: section.value("drain_timeout", Duration::from_mins(2)),
+        }),
+        reload: root.section("reload", |section| ReloadConfig {
+            watch_interval: section.value("watch_interval", Duration::from_secs(2)),
         }),
         log: root.section("log", |section| log(section, environment)),
         admin: root.section("admin", |section| {

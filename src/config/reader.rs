@@ -9,7 +9,7 @@ use secrecy::SecretString;
 
 use super::{
     ConfigError, Environment, Problem,
-    expand::{ExpandError, expand},
+    expand::{ExpandError, Expanded, expand, files_in},
     layers::{LayerProblem, Node, Origin, Raw, Table, list_of},
     setting::Setting,
 };
@@ -22,6 +22,8 @@ pub(super) struct Reader<'e> {
     /// Keys nobody asked for: their place, their section, their name.
     unknown: RefCell<Vec<(Origin, String, String)>>,
     known: RefCell<Vec<String>>,
+    /// What values name as `${file:PATH}`.
+    files: RefCell<Vec<PathBuf>>,
 }
 
 /// One table of the configuration, emptied key by key.
@@ -42,6 +44,7 @@ impl<'e> Reader<'e> {
             problems: RefCell::default(),
             unknown: RefCell::default(),
             known: RefCell::default(),
+            files: RefCell::default(),
         }
     }
 
@@ -95,6 +98,16 @@ impl<'e> Reader<'e> {
         problems.sort_by(|a, b| a.origin.cmp(&b.origin));
         let placed = problems.into_iter().map(|problem| self.placed(problem));
         placed.collect()
+    }
+
+    /// The files that values named, good or bad.
+    pub(super) fn take_files(&self) -> Vec<PathBuf> {
+        self.files.take()
+    }
+
+    fn expand(&self, text: &str) -> Result<Expanded, ExpandError> {
+        self.files.borrow_mut().extend(files_in(text));
+        expand(text, self.environment)
     }
 
     /// The known key that was probably meant: one of the same section that looks alike, or one of the
@@ -223,7 +236,7 @@ impl Section<'_> {
             self.report(origin, key, "the value is not text".to_owned());
             return (None, None);
         };
-        match expand(&text, self.reader.environment) {
+        match self.reader.expand(&text) {
             Ok(expanded) if expanded.text.is_empty() => {
                 let mut sources = expanded.sources;
                 if let Origin::Variable(name) = origin {
@@ -270,7 +283,7 @@ impl Section<'_> {
 
     fn setting<T: Setting>(&self, origin: &Origin, key: &str, raw: &Raw) -> Option<T> {
         let value = match raw {
-            Raw::Text(text) => match expand(text, self.reader.environment) {
+            Raw::Text(text) => match self.reader.expand(text) {
                 Ok(expanded) => T::from_text(&expanded.text),
                 Err(error) => {
                     self.report(origin.clone(), key, error.to_string());

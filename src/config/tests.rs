@@ -441,7 +441,7 @@ fn all_problems_come_at_once_and_syntax_has_its_line() {
 #[test]
 fn a_file_that_was_named_must_be_there() {
     let variables = environment(&[("EASEL_CONFIG", "/nowhere/easel.toml")]);
-    let error = Config::load(None, &variables).unwrap_err();
+    let error = Source::new(None, variables).read().0.unwrap_err();
     assert_eq!(
         error.to_string(),
         "could not read the configuration file /nowhere/easel.toml"

@@ -1,6 +1,10 @@
 //! Admission: everything that can be decided before money moves. Pure but for the clock and a new id.
 
-use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
+use std::{
+    borrow::Cow,
+    collections::BTreeMap,
+    sync::{Arc, atomic::AtomicBool},
+};
 
 use tokio::time::{Duration, Instant};
 
@@ -53,6 +57,7 @@ pub(super) struct Candidacy {
     pub(super) markup_basis_points: u32,
     pub(super) retry_after_send: bool,
     pub(super) cancel_on_disconnect: bool,
+    pub(super) is_replaced: Arc<AtomicBool>,
     /// The most that the whole request can cost here.
     pub(super) largest_price: NanoUsd,
 }
@@ -317,6 +322,7 @@ pub(super) fn candidacy(
             .unwrap_or(priced.markup_basis_points),
         retry_after_send: slot.retry_after_send,
         cancel_on_disconnect: slot.cancel_on_disconnect,
+        is_replaced: Arc::clone(&slot.is_replaced),
         largest_price: NanoUsd::ZERO,
     })
 }

@@ -5,7 +5,14 @@
 //! picture of the answer, not a reason to go elsewhere. The same holds as soon as the caller has seen
 //! anything of one.
 
-use std::{num::NonZeroU8, sync::OnceLock, time::Duration};
+use std::{
+    num::NonZeroU8,
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use futures_util::{StreamExt, stream};
 use tokio::time::{Instant, timeout_at};
@@ -295,6 +302,7 @@ async fn call_once(
         health: &rooms.health,
         // What a tester does to the sandbox says nothing about anybody else.
         watched: mode == Mode::Live,
+        is_replaced: &candidacy.is_replaced,
         call: &call,
     };
     let ticket = health.call_begins(clock);
@@ -372,6 +380,7 @@ async fn call_once(
 struct Patient<'a> {
     health: &'a Health,
     watched: bool,
+    is_replaced: &'a AtomicBool,
     call: &'a Call,
 }
 
@@ -393,7 +402,7 @@ impl Patient<'_> {
         pictures: usize,
         failure: Option<&ProviderError>,
     ) {
-        if !self.watched {
+        if !self.watched || self.is_replaced.load(Ordering::Relaxed) {
             return;
         }
         let images = u32::try_from(pictures).unwrap_or(u32::MAX);

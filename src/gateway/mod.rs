@@ -18,7 +18,15 @@ mod relay;
 mod replay;
 mod settle;
 
-use std::{collections::BTreeMap, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use futures_util::{FutureExt, future::join_all};
 use tokio::{
@@ -52,7 +60,7 @@ use crate::{
     images::{Copies, ImageStore, Keep, Links},
     ledger::{Hold, Ledger, LedgerError, NewHold, Settlement},
     money::NanoUsd,
-    providers::registry::Switch,
+    providers::{Provider, registry::Switch},
     routing::Health,
     telemetry::metrics::metrics,
 };
@@ -68,6 +76,8 @@ pub struct ProviderSlot {
     pub retry_after_send: bool,
     /// Whether to hang up on the provider when the client leaves; otherwise the generation is finished.
     pub cancel_on_disconnect: bool,
+    /// Whether another one has taken its name: how its last calls end says nothing about that one.
+    pub is_replaced: Arc<AtomicBool>,
 }
 
 /// What an operator decides about the way of a request.
@@ -90,14 +100,14 @@ pub struct GatewaySettings {
 }
 
 /// The rooms the gateway works with.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Rooms {
     /// Which models there are.
     pub catalog: Arc<Catalog>,
     /// Who is configured to serve them, by name.
     pub providers: BTreeMap<String, ProviderSlot>,
     /// How their routes have been doing.
-    pub health: Health,
+    pub health: Arc<Health>,
     /// The books.
     pub ledger: Ledger,
     /// Where pictures live.
@@ -109,14 +119,25 @@ pub struct Rooms {
 }
 
 /// The way of a request, ready to be gone by many at once.
+///
+/// One for each configuration that was in force: what has begun goes on by the models, prices and providers
+/// that it began with, and what all of them share is counted once.
 #[derive(Debug)]
 pub struct Gateway {
     rooms: Rooms,
     settings: GatewaySettings,
+    shared: Arc<Shared>,
+}
+
+/// What outlives a configuration.
+#[derive(Debug)]
+struct Shared {
     slots: Arc<Semaphore>,
     tasks: TaskTracker,
     copies: Copies,
     repeats: Arc<Repeats>,
+    /// Providers of earlier configurations that may still have something to do.
+    replaced: Mutex<Vec<Arc<dyn Provider>>>,
 }
 
 /// An order that was admitted: it has a name and a slot, and nothing has moved yet.
@@ -162,14 +183,45 @@ impl From<GatewayError> for NotHeld {
 impl Gateway {
     /// A gateway over these rooms.
     pub fn new(rooms: Rooms, settings: GatewaySettings) -> Arc<Self> {
-        Arc::new(Self {
+        let shared = Shared {
             slots: Arc::new(Semaphore::new(settings.max_in_flight)),
             repeats: Repeats::new(settings.max_in_flight),
             copies: Copies::new(rooms.store.clone(), settings.replay_budget_bytes),
+            tasks: TaskTracker::new(),
+            replaced: Mutex::default(),
+        };
+        Arc::new(Self {
             rooms,
             settings,
-            tasks: TaskTracker::new(),
+            shared: Arc::new(shared),
         })
+    }
+
+    /// A gateway that goes on where this one is left, with other models, providers and settings.
+    /// (`max_in_flight` and `replay_budget_bytes` stay.) Nobody's generation is touched.
+    #[must_use]
+    pub fn succeeded_by(&self, rooms: Rooms, settings: GatewaySettings) -> Arc<Self> {
+        Arc::new(Self {
+            rooms,
+            settings,
+            shared: Arc::clone(&self.shared),
+        })
+    }
+
+    /// Takes note that the providers of these slots serve no new requests: their last calls say nothing about
+    /// who has taken their place, and [`Gateway::drain`] waits for what they leave behind.
+    pub fn retire(&self, slots: impl IntoIterator<Item = ProviderSlot>) {
+        let mut replaced = self.shared.replaced();
+        // Those of which nobody knows any more and that have nothing left to do.
+        replaced.retain(|provider| {
+            Arc::strong_count(provider) > 1 || provider.drain().now_or_never().is_none()
+        });
+        for slot in slots {
+            slot.is_replaced.store(true, Ordering::Relaxed);
+            if let Switch::On(provider) = slot.switch {
+                replaced.push(provider);
+            }
+        }
     }
 
     /// Serves one request, from the typed body to its delivery: the settled generation, or one whose first
@@ -191,7 +243,7 @@ impl Gateway {
     /// [`GatewayError`]; nothing has happened.
     pub fn accept(self: &Arc<Self>, order: Order) -> Result<Accepted, GatewayError> {
         // Before the slot: a drain that still gave us one must find us among the tasks.
-        let counted = self.tasks.token();
+        let counted = self.shared.tasks.token();
         let slot = self.slot()?;
         let admission = admit::admit(&self.rooms, &self.settings, order)?;
         let intro = Intro::new(
@@ -211,7 +263,7 @@ impl Gateway {
 
     /// A place among those in flight.
     fn slot(&self) -> Result<OwnedSemaphorePermit, GatewayError> {
-        let slot = Arc::clone(&self.slots).try_acquire_owned();
+        let slot = Arc::clone(&self.shared.slots).try_acquire_owned();
         slot.map_err(|refused| match refused {
             TryAcquireError::Closed => GatewayError::Draining,
             TryAcquireError::NoPermits => GatewayError::Saturated,
@@ -280,7 +332,8 @@ impl Gateway {
     /// ones from now on.
     pub fn delivered(&self, generation: &Generation) {
         for picture in generation.pictures.iter().filter(|picture| picture.is_copy) {
-            self.copies
+            self.shared
+                .copies
                 .delivered(picture.id, picture.info.format, picture.size_bytes);
         }
     }
@@ -345,7 +398,7 @@ impl Gateway {
 
     /// How many generations are being worked on.
     pub fn in_flight(&self) -> usize {
-        self.tasks.len()
+        self.shared.tasks.len()
     }
 
     /// Takes no new generations and waits until those in flight have settled, and until the providers
@@ -354,20 +407,21 @@ impl Gateway {
     /// # Cancel safety
     /// May be dropped: the generations go on.
     pub async fn drain(&self) {
-        self.slots.close();
-        self.tasks.close();
-        self.tasks.wait().await;
-        let providers = self.rooms.providers.values();
-        let behind = providers.filter_map(|slot| match &slot.switch {
-            Switch::On(provider) => Some(provider.drain()),
+        self.shared.slots.close();
+        self.shared.tasks.close();
+        self.shared.tasks.wait().await;
+        let mut providers = self.shared.replaced().clone();
+        let current = self.rooms.providers.values();
+        providers.extend(current.filter_map(|slot| match &slot.switch {
+            Switch::On(provider) => Some(Arc::clone(provider)),
             Switch::Off(_) => None,
-        });
-        join_all(behind).await;
+        }));
+        join_all(providers.iter().map(|provider| provider.drain())).await;
     }
 
     /// Whether [`Gateway::drain`] has been called.
     pub fn is_draining(&self) -> bool {
-        self.slots.is_closed()
+        self.shared.slots.is_closed()
     }
 
     /// The rooms, for the readers of the surface (models, files, credits).
@@ -383,6 +437,13 @@ impl Gateway {
     /// A name for a generation that begins now.
     fn new_generation() -> GenerationId {
         GenerationId::new()
+    }
+}
+
+impl Shared {
+    /// Held for a few instructions, never across an await.
+    fn replaced(&self) -> MutexGuard<'_, Vec<Arc<dyn Provider>>> {
+        self.replaced.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -405,7 +466,7 @@ impl Accepted {
         let gateway = Arc::clone(&self.gateway);
         let intro = Arc::clone(&self.intro);
         for _ in 0..MOST_TURNS {
-            let (admission, before) = match gateway.repeats.enter(&self.admission)? {
+            let (admission, before) = match gateway.shared.repeats.enter(&self.admission)? {
                 Place::Behind(heard) => {
                     // Who waits for another is not in flight.
                     drop(self.slot);
@@ -422,7 +483,7 @@ impl Accepted {
             }
             // What it would have repeated came to nothing.
             self = Self {
-                counted: gateway.tasks.token(),
+                counted: gateway.shared.tasks.token(),
                 slot: gateway.slot()?,
                 gateway: Arc::clone(&gateway),
                 admission: *admission,
@@ -467,7 +528,7 @@ impl Accepted {
             generation.id = %admission.generation,
             model.id = admission.model.id,
         );
-        let tasks = gateway.tasks.clone();
+        let tasks = gateway.shared.tasks.clone();
         let work = async move {
             gateway.run(admission, &outlet).await;
             drop(slot);

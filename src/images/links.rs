@@ -45,6 +45,15 @@ impl Links {
         }
     }
 
+    /// Links that begin elsewhere; those that were made before go on opening.
+    #[must_use]
+    pub fn below(&self, public_url: &str) -> Self {
+        Self {
+            public_url: public_url.trim_end_matches('/').to_owned(),
+            keyed: self.keyed.clone(),
+        }
+    }
+
     /// The link to a picture, good until `expires_at`, to the second below.
     pub fn sign(&self, id: ImageId, format: PictureFormat, expires_at: DateTime<Utc>) -> String {
         let expires = expires_at.timestamp().max(0).to_string();

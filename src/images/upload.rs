@@ -102,13 +102,22 @@ impl Spool {
             tempfile::tempfile_in(&probed).map(drop)
         })
         .await?;
-        let in_memory = ALL_IN_MEMORY.min(max_bytes);
-        Ok(Self {
+        let spool = Self {
             directory: directory.into(),
-            on_disk: Budget::new(max_bytes, max_bytes_each),
-            in_memory: Budget::new(in_memory, in_memory.min(max_bytes_each)),
+            on_disk: Budget::new(0, 0),
+            in_memory: Budget::new(0, 0),
             owner: None,
-        })
+        };
+        spool.resize(max_bytes, max_bytes_each);
+        Ok(spool)
+    }
+
+    /// From now on with so much room.
+    pub fn resize(&self, max_bytes: u64, max_bytes_each: u64) {
+        let in_memory = ALL_IN_MEMORY.min(max_bytes);
+        self.on_disk.resize(max_bytes, max_bytes_each);
+        self.in_memory
+            .resize(in_memory, in_memory.min(max_bytes_each));
     }
 
     /// The same spool for the uploads of this owner.

@@ -64,11 +64,23 @@ pub fn build(
     sections
         .iter()
         .map(|(name, config)| {
-            let switch = switch(name, config, max_picture_bytes)
-                .map_err(|problem| format!("[providers.{name}] {problem}"))?;
+            let switch = build_one(name, config, max_picture_bytes)?;
             Ok((name.clone(), switch))
         })
         .collect()
+}
+
+/// Builds one of them.
+///
+/// # Errors
+/// As [`build`].
+pub fn build_one(
+    name: &str,
+    config: &ProviderConfig,
+    max_picture_bytes: u64,
+) -> Result<Switch, String> {
+    switch(name, config, max_picture_bytes)
+        .map_err(|problem| format!("[providers.{name}] {problem}"))
 }
 
 fn switch(name: &str, config: &ProviderConfig, max_picture_bytes: u64) -> Result<Switch, String> {

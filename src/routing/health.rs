@@ -111,7 +111,7 @@ pub struct Ticket {
 /// The health of every route that has been called.
 #[derive(Debug)]
 pub struct Health {
-    settings: BreakerSettings,
+    settings: RwLock<BreakerSettings>,
     /// Provider → upstream model → health. Two levels, so that a look-up allocates nothing.
     routes: RwLock<HashMap<String, HashMap<String, Arc<RouteHealth>>>>,
 }
@@ -163,8 +163,34 @@ impl Health {
     /// Nothing known yet.
     pub fn new(settings: BreakerSettings) -> Self {
         Self {
-            settings,
+            settings: RwLock::new(settings),
             routes: RwLock::default(),
+        }
+    }
+
+    /// From now on by these settings; rests that have begun end as they were to.
+    pub fn go_by(&self, settings: BreakerSettings) {
+        *self
+            .settings
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = settings;
+    }
+
+    /// Forgets how a provider's routes have been doing, because it is another one now, or none. A rest that an
+    /// operator ordered goes on.
+    pub fn forget(&self, provider: &str) {
+        let mut routes = self.routes.write().unwrap_or_else(PoisonError::into_inner);
+        let ordered = routes.remove(provider).and_then(|models| {
+            let ordered = models.get(ACCOUNT)?.lock().ordered_rest_until?;
+            Some(State {
+                ordered_rest_until: Some(ordered),
+                ..State::default()
+            })
+        });
+        if let Some(state) = ordered {
+            let account = Arc::new(RouteHealth(Mutex::new(state)));
+            let models = HashMap::from([(ACCOUNT.to_owned(), account)]);
+            routes.insert(provider.to_owned(), models);
         }
     }
 
@@ -225,10 +251,9 @@ impl Health {
         outcome: Outcome,
         now: Instant,
     ) {
+        let settings = *self.settings.read().unwrap_or_else(PoisonError::into_inner);
         let end = |route: &RouteHealth, probed, outcome| {
-            route
-                .lock()
-                .call_ended(probed, outcome, &self.settings, now);
+            route.lock().call_ended(probed, outcome, &settings, now);
         };
         let concerns_account = match outcome {
             Outcome::AccountTrouble => true,

@@ -37,6 +37,10 @@ pub struct Metrics {
     in_flight: Gauge,
     open_holds: Gauge,
     oldest_open_hold_seconds: Gauge,
+    config_reloads: Family<ReloadLabels, Counter>,
+    config_reload_successful: Gauge,
+    config_reloaded_at: Gauge,
+    config_needs_restart: Gauge,
     pool_connections: Family<PoolLabels, Gauge>,
     routes: Family<RouteStateLabels, Gauge>,
 }
@@ -92,6 +96,11 @@ struct ProviderLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReloadLabels {
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PoolLabels {
     state: &'static str,
 }
@@ -130,6 +139,10 @@ impl Metrics {
             in_flight: Gauge::default(),
             open_holds: Gauge::default(),
             oldest_open_hold_seconds: Gauge::default(),
+            config_reloads: Family::default(),
+            config_reload_successful: Gauge::default(),
+            config_reloaded_at: Gauge::default(),
+            config_needs_restart: Gauge::default(),
             pool_connections: Family::default(),
             routes: Family::default(),
         };
@@ -228,6 +241,26 @@ impl Metrics {
             "oldest_open_hold_seconds",
             "The age of the oldest of them",
             self.oldest_open_hold_seconds.clone(),
+        );
+        registry.register(
+            "config_reloads",
+            "Times that the configuration was read again, by what became of it",
+            self.config_reloads.clone(),
+        );
+        registry.register(
+            "config_reload_successful",
+            "0 when the configuration on disk was refused and an earlier one is in force",
+            self.config_reload_successful.clone(),
+        );
+        registry.register(
+            "config_reload_applied_timestamp_seconds",
+            "When the configuration in force came into it, in Unix seconds",
+            self.config_reloaded_at.clone(),
+        );
+        registry.register(
+            "config_reload_needs_restart",
+            "Settings of the configuration on disk that only a restart can change",
+            self.config_needs_restart.clone(),
         );
         registry.register(
             "pool_connections",
@@ -343,6 +376,28 @@ impl Metrics {
     /// Pictures were deleted because their time was over.
     pub fn pictures_swept(&self, pictures: u64) {
         self.swept_pictures.inc_by(pictures);
+    }
+
+    /// A configuration came into force at this Unix second; so many of its settings wait for a restart.
+    pub fn configured(&self, is_reload: bool, at: i64, needs_restart: usize) {
+        if is_reload {
+            self.count_reload("applied");
+        }
+        self.config_reload_successful.set(1);
+        self.config_reloaded_at.set(at);
+        let needs_restart = i64::try_from(needs_restart).unwrap_or(i64::MAX);
+        self.config_needs_restart.set(needs_restart);
+    }
+
+    /// A configuration was refused.
+    pub fn configuration_refused(&self) {
+        self.count_reload("refused");
+        self.config_reload_successful.set(0);
+    }
+
+    fn count_reload(&self, outcome: &'static str) {
+        let labels = ReloadLabels { outcome };
+        self.config_reloads.get_or_create(&labels).inc();
     }
 
     /// All of it in the text form of `OpenMetrics`, with what was asked just now.

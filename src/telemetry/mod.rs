@@ -4,11 +4,14 @@
 //! `info`, because below it some of them print headers, bodies or keys. Only our own lines, which name
 //! what they show, go on to `debug` and `trace`.
 
-use std::io::{self, IsTerminal};
+use std::{
+    io::{self, IsTerminal},
+    sync::OnceLock,
+};
 
 use tracing::{Level, Metadata};
 use tracing_subscriber::{
-    EnvFilter, Layer, Registry, filter::filter_fn, fmt, layer::SubscriberExt,
+    EnvFilter, Layer, Registry, filter::filter_fn, fmt, layer::SubscriberExt, reload,
     util::SubscriberInitExt,
 };
 
@@ -33,6 +36,9 @@ pub enum TelemetryError {
     Taken(#[source] tracing_subscriber::util::TryInitError),
 }
 
+/// Exchanges the filter of this process.
+static EXCHANGE: OnceLock<Box<dyn Fn(EnvFilter) + Send + Sync>> = OnceLock::new();
+
 /// Sets up logging for this process.
 ///
 /// # Errors
@@ -41,7 +47,8 @@ pub fn init(config: &LogConfig) -> Result<(), TelemetryError> {
     let writer = io::stderr;
     let lines: Box<dyn Layer<Registry> + Send + Sync> = match config.format {
         LogFormat::Pretty => {
-            let layer = fmt::layer().with_writer(writer);
+            // Complaints about a terminal that is gone would go to that terminal, and panic.
+            let layer = fmt::layer().with_writer(writer).log_internal_errors(false);
             // Left alone on a terminal, where NO_COLOR decides.
             if io::stderr().is_terminal() {
                 layer.boxed()
@@ -55,14 +62,27 @@ pub fn init(config: &LogConfig) -> Result<(), TelemetryError> {
             // It is the last of `spans`; twice would be half of the line.
             .with_current_span(false)
             .with_writer(writer)
+            .log_internal_errors(false)
             .boxed(),
     };
+    let (filter, handle) = reload::Layer::new(filter(config)?);
     tracing_subscriber::registry()
         .with(lines)
-        .with(filter(config)?)
+        .with(filter)
         .with(filter_fn(is_harmless))
         .try_init()
-        .map_err(TelemetryError::Taken)
+        .map_err(TelemetryError::Taken)?;
+    // Fails only when the process has no log any more.
+    let exchange = move |filter| drop(handle.reload(filter));
+    drop(EXCHANGE.set(Box::new(exchange)));
+    Ok(())
+}
+
+/// Logs by another filter from now on.
+pub fn exchange_filter(filter: EnvFilter) {
+    if let Some(exchange) = EXCHANGE.get() {
+        exchange(filter);
+    }
 }
 
 /// The filter of this configuration.

@@ -31,6 +31,7 @@ mod prune;
 mod readme;
 mod refusals;
 mod relay;
+mod reload;
 mod replicas;
 mod replicate;
 mod sdk;

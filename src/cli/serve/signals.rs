@@ -1,5 +1,5 @@
-//! The signals that end a process: SIGTERM from a supervisor, SIGINT from Ctrl-C, SIGHUP from a terminal
-//! that closes.
+//! The signals that end a process: SIGTERM from a supervisor, SIGINT from Ctrl-C. And SIGHUP, which has it read
+//! its configuration again.
 
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -9,7 +9,6 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
-    hangup: Signal,
 }
 
 impl Signals {
@@ -18,8 +17,12 @@ impl Signals {
         Ok(Self {
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,
-            hangup: listen(SignalKind::hangup())?,
         })
+    }
+
+    /// SIGHUP, from now on.
+    pub(super) fn hangups() -> anyhow::Result<Signal> {
+        signal(SignalKind::hangup()).context("could not listen for signals")
     }
 
     /// The next signal.
@@ -30,7 +33,6 @@ impl Signals {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
-            _ = self.hangup.recv() => {}
         }
     }
 }

@@ -11,14 +11,13 @@ use tokio::{
 };
 use tracing::{debug, error, info, warn};
 
-use super::picture_lifetime;
+use super::world::{Ground, PictureLifetime};
 use crate::{
     cli::Context,
     clock::Clock,
-    config::{Config, DatabaseConfig},
+    config::DatabaseConfig,
     gateway::LONGEST_GENERATION,
     images::ImageStore,
-    keys::Keys,
     ledger::{Heartbeat, Ledger},
     postgres::private::PrivateServer,
     telemetry::metrics::metrics,
@@ -47,13 +46,9 @@ const REVIVE_AGAIN_AFTER: Duration = Duration::from_secs(15);
 pub(super) struct Tasks(JoinSet<()>);
 
 impl Tasks {
-    pub(super) fn start(
-        context: &Context,
-        config: &Config,
-        ledger: &Ledger,
-        keys: &Keys,
-        store: &ImageStore,
-    ) -> Self {
+    pub(super) fn start(context: &Context, ground: &Ground) -> Self {
+        let config = &context.config;
+        let ledger = &ground.ledger;
         let mut tasks = JoinSet::new();
         if config.database.url.is_none() {
             tasks.spawn(keep_database(
@@ -65,14 +60,18 @@ impl Tasks {
         tasks.spawn(beat(ledger.heartbeat()));
         tasks.spawn(sweep_holds(ledger.clone()));
         tasks.spawn(sum_up_days(ledger.clone()));
-        tasks.spawn(keys.clone().follow_changes());
-        let lifetime = picture_lifetime(config);
+        tasks.spawn(ground.keys.clone().follow_changes());
         tasks.spawn(sweep_pictures(
-            store.clone(),
+            ground.store.clone(),
             context.clock.clone(),
-            lifetime,
+            ground.lifetime.clone(),
         ));
         Self(tasks)
+    }
+
+    /// One more, which ends with the others.
+    pub(super) fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
+        self.0.spawn(task);
     }
 
     /// Ends the tasks; each between two statements or in the middle of one, all of which are safe to do
@@ -184,11 +183,11 @@ async fn sum_up_days(ledger: Ledger) {
     }
 }
 
-async fn sweep_pictures(store: ImageStore, clock: Clock, lifetime: Duration) {
+async fn sweep_pictures(store: ImageStore, clock: Clock, lifetime: PictureLifetime) {
     let mut ticks = every(SWEEP_PICTURES_EVERY);
     loop {
         ticks.tick().await;
-        match store.sweep(lifetime, clock.now()).await {
+        match store.sweep(lifetime.now(), clock.now()).await {
             Ok(0) => {}
             Ok(pictures) => {
                 metrics().pictures_swept(pictures);

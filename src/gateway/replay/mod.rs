@@ -185,7 +185,7 @@ impl Gateway {
         admission: &Admission,
         before: Before,
     ) -> Result<Option<Box<Generation>>, GatewayError> {
-        let place = self.repeats.waiting.try_acquire();
+        let place = self.shared.repeats.waiting.try_acquire();
         let _place = place.map_err(|_| GatewayError::Saturated)?;
         let mut echo = match before {
             Before::Here(heard) => {
@@ -196,7 +196,7 @@ impl Gateway {
             Before::Booked(generation) => Echo::RepeatOf(generation),
         };
         if let Echo::RepeatOf(generation) = echo {
-            echo = match self.repeats.follow(generation)? {
+            echo = match self.shared.repeats.follow(generation)? {
                 Place::Behind(heard) => listen(heard).await,
                 Place::First(lead) => {
                     let echo = match self.look_up(admission, generation).await {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{Office, TOKEN, assert_mistake};
 use crate::support::App;
 
-const ENDPOINTS: [(&str, &str); 22] = [
+const ENDPOINTS: [(&str, &str); 23] = [
     ("GET", "/accounts"),
     ("POST", "/accounts"),
     ("GET", "/accounts/a"),
@@ -29,6 +29,7 @@ const ENDPOINTS: [(&str, &str); 22] = [
     ("POST", "/providers/openai/resume"),
     ("GET", "/models/dall-e-2"),
     ("GET", "/config"),
+    ("POST", "/reload"),
 ];
 
 #[tokio::test(flavor = "multi_thread")]

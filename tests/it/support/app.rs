@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -30,6 +31,7 @@ pub(crate) struct App {
     secrets: Arc<Secrets>,
     directory: TempDir,
     environment: Vec<(String, String)>,
+    settings: Settings,
     other_upstreams: bool,
     proxy: Option<Proxy>,
     cluster: Option<Cluster>,
@@ -167,6 +169,41 @@ impl App {
 
     pub(crate) fn config_file(&self) -> PathBuf {
         self.directory.path().join("easel.toml")
+    }
+
+    /// Writes another configuration file; the running process is not told.
+    pub(crate) fn configure(&mut self, change: impl FnOnce(&mut Settings)) {
+        change(&mut self.settings);
+        self.settings.write(&self.config_file());
+    }
+
+    /// Has the running process read its configuration again, and waits until it has applied it.
+    pub(crate) async fn reload(&self) {
+        let before = self.reloads("applied").await;
+        self.easel.signal(Signal::HUP);
+        self.wait_for_reload("applied", before).await;
+    }
+
+    /// How often a configuration was `applied` or `refused`.
+    pub(crate) async fn reloads(&self, outcome: &str) -> u64 {
+        let figures = self.client.get("/metrics", None).await.expect(200);
+        let figures = String::from_utf8_lossy(&figures.bytes).into_owned();
+        let series = format!("easel_config_reloads_total{{outcome=\"{outcome}\"}} ");
+        let line = figures.lines().find_map(|line| line.strip_prefix(&series));
+        line.map_or(0, |number| number.parse().unwrap())
+    }
+
+    /// Waits until that is more than it was.
+    pub(crate) async fn wait_for_reload(&self, outcome: &str, before: u64) {
+        let begun = std::time::Instant::now();
+        while self.reloads(outcome).await <= before {
+            assert!(
+                begun.elapsed() < Duration::from_secs(30),
+                "no configuration was {outcome}:\n{}",
+                self.easel.stderr()
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// Where everything of this Easel lies.
@@ -472,7 +509,7 @@ impl Builder {
         let url = url.unwrap_or_else(|| database.url().to_owned());
         self.settings.set("database.url", url);
         let file = self.directory.path().join("easel.toml");
-        std::fs::write(&file, self.settings.to_toml()).unwrap();
+        self.settings.write(&file);
         let environment: Vec<(&str, &str)> = self
             .environment
             .iter()
@@ -498,6 +535,7 @@ impl Builder {
             secrets,
             directory: self.directory,
             environment: self.environment,
+            settings: self.settings,
             other_upstreams: self.other_upstreams,
             proxy,
             cluster,

@@ -31,6 +31,13 @@ impl Settings {
         self
     }
 
+    /// Writes the file as a careful editor does: it is the old one or the new one, never half of it.
+    pub(crate) fn write(&self, file: &Path) {
+        let beside = file.with_extension("new");
+        std::fs::write(&beside, self.to_toml()).unwrap();
+        std::fs::rename(&beside, file).unwrap();
+    }
+
     /// The file. The values used here are strings, numbers, flags and lists of them, whose JSON is TOML.
     pub(crate) fn to_toml(&self) -> String {
         let mut text = String::new();

@@ -44,6 +44,8 @@ use crate::support::pictures;
 
 /// The account's key at this provider: the only one the fake takes.
 pub(crate) const API_KEY: &str = "sk-fake-upstream-key-0123456789abcdefghijwxyz";
+/// Another one of the same account, as there is while keys are exchanged.
+pub(crate) const NEXT_API_KEY: &str = "sk-next-fake-upstream-key-0123456789abcdefghij";
 
 /// The provider's name of our account; no client may ever see it.
 pub(crate) const ORGANIZATION: &str = "org-easelfake";
@@ -259,7 +261,11 @@ fn check_envelope(endpoint: Endpoint, headers: &HeaderMap) -> Result<(), Refusal
                 json!({"message": "You didn't provide an API key. You need to provide your API key in an Authorization header using Bearer auth (i.e. Authorization: Bearer YOUR_KEY).", "type": "invalid_request_error", "param": null, "code": null}),
             );
         }
-        Some(given) if given != format!("Bearer {API_KEY}") => {
+        Some(given)
+            if ![API_KEY, NEXT_API_KEY]
+                .map(|key| format!("Bearer {key}"))
+                .contains(&given.to_owned()) =>
+        {
             return refuse(
                 401,
                 json!({"message": "Incorrect API key provided: ****. You can find your API key at https://platform.openai.com/account/api-keys.", "type": "invalid_request_error", "param": null, "code": "invalid_api_key"}),

@@ -1,12 +1,13 @@
 //! What a client asks, as far as a repeat of it asks the same: the name that it gives the effect, how often it
-//! says that it has asked, and a digest of method, path and body.
+//! says that it has asked, and a digest of method, path and body. And whether it waits for the answer, which a
+//! repeat need not do likewise.
 
 use axum::extract::FromRequestParts;
 use http::request::Parts;
 use sha2::{Digest as _, Sha256};
 
-use super::{ApiError, App};
-use crate::{catalog::Violation, ledger::RequestHash};
+use super::{ApiError, App, prefer};
+use crate::{catalog::Violation, gateway::Reader, ledger::RequestHash};
 
 const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
 const LONGEST_KEY: usize = 255;
@@ -20,6 +21,8 @@ pub(super) struct Asked {
     pub(super) idempotency_key: Option<String>,
     /// How often it says that it has asked before.
     pub(super) retry_count: u16,
+    /// Whether it waits for the answer.
+    pub(super) reader: Reader,
     digest: Sha256,
     part: Option<Sha256>,
 }
@@ -89,6 +92,11 @@ impl FromRequestParts<App> for Asked {
         Ok(Self {
             idempotency_key: idempotency_key.map(str::to_owned),
             retry_count: retry_count.unwrap_or(0),
+            reader: if prefer::responds_async(&parts.headers) {
+                Reader::ComesBack
+            } else {
+                Reader::Waits
+            },
             digest,
             part: None,
         })
@@ -130,6 +138,7 @@ mod tests {
         Asked {
             idempotency_key: None,
             retry_count: 0,
+            reader: Reader::Waits,
             digest: Sha256::new(),
             part: None,
         }

@@ -5,11 +5,11 @@ use axum::response::Response;
 use super::{
     ApiError, App,
     answer::{self, Frame},
-    relayed, stream,
+    later, relayed, stream,
 };
 use crate::{
     catalog::{Parameter, Value},
-    gateway::{Delivery, Order},
+    gateway::{Delivery, Order, Reader},
     ids::KeyId,
     keys::KeyLimits,
     ledger::LedgerError,
@@ -36,6 +36,15 @@ pub(super) async fn deliver(
     dropped: Vec<String>,
 ) -> Result<Response, ApiError> {
     let (key, limits) = (order.key.id, order.key.limits);
+    if order.reader == Reader::ComesBack {
+        let answered = later::answer(app, order, &dropped).await;
+        return match answered {
+            Err(ApiError::Gateway(error)) if error.is_refused_request() => {
+                Err(refused(app, key, limits, error.into()).await)
+            }
+            answered => answered,
+        };
+    }
     let safety_identifier = match order.params.get(&Parameter::SafetyIdentifier) {
         Some(Value::Text(identifier)) if !identifier.is_empty() => Some(identifier.clone()),
         _ => None,

@@ -133,6 +133,7 @@ async fn perform(
         request_hash: Some(asked.hash()),
         retry_count: asked.retry_count,
         idempotency_key: asked.idempotency_key,
+        reader: asked.reader,
     };
     deliver::deliver(app, order, Kind::Edit, body.dropped).await
 }

@@ -14,9 +14,10 @@ use super::answer::UsageJson;
 use crate::{
     catalog::Violation,
     gateway::{GatewayError, UpstreamFailure},
+    ids::GenerationId,
     images::LinkError,
     keys::KeyError,
-    ledger::LedgerError,
+    ledger::{GenerationStatus, LedgerError},
     providers::{ErrorKind, ModerationDetails},
 };
 
@@ -83,6 +84,9 @@ pub enum ApiError {
     /// No such generation in this account.
     #[error("no such generation")]
     NoGeneration(String),
+    /// The generation cannot be cancelled, since it has ended so.
+    #[error("{0} has ended already")]
+    GenerationFinished(GenerationId, GenerationStatus),
     /// No such model, for `GET /v1/models/{id}`.
     #[error("no such model")]
     NoModel(String),
@@ -322,6 +326,16 @@ impl ApiError {
                 "generation_not_found",
                 format!("There is no generation '{id}' in this account."),
             ),
+            Self::GenerationFinished(id, status) => Parts::new(
+                Status::CONFLICT,
+                INVALID,
+                "generation_finished",
+                format!(
+                    "The generation '{id}' cannot be canceled: it has ended already and is {status}. GET \
+                     /v1/images/generations/{id} has it."
+                ),
+            )
+            .finally(),
             Self::NoModel(id) => no_model(id, None),
             Self::Link(LinkError::Forged) => Parts::new(
                 Status::FORBIDDEN,
@@ -552,15 +566,21 @@ fn upstream_parts(failure: &UpstreamFailure) -> Parts {
                 "The provider does not serve this server's account. {charged}; please tell the operator."
             ),
         ),
-        ErrorKind::Overloaded { .. }
-        | ErrorKind::Transport { .. }
-        | ErrorKind::Cancelled
-        | ErrorKind::Malformed => Parts::new(
-            Status::BAD_GATEWAY,
-            UPSTREAM,
+        ErrorKind::Cancelled => Parts::new(
+            Status::CONFLICT,
+            INVALID,
             code,
-            format!("No image was delivered: {}. {charged}.", error.message),
-        ),
+            format!("The generation was canceled before it was finished. {charged}."),
+        )
+        .finally(),
+        ErrorKind::Overloaded { .. } | ErrorKind::Transport { .. } | ErrorKind::Malformed => {
+            Parts::new(
+                Status::BAD_GATEWAY,
+                UPSTREAM,
+                code,
+                format!("No image was delivered: {}. {charged}.", error.message),
+            )
+        }
     }
 }
 

@@ -34,6 +34,7 @@ pub(super) async fn create(
         request_hash: Some(asked.hash()),
         retry_count: asked.retry_count,
         idempotency_key: asked.idempotency_key,
+        reader: asked.reader,
     };
     deliver::deliver(&app, order, Kind::Generation, body.dropped).await
 }

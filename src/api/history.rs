@@ -7,7 +7,6 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -15,15 +14,14 @@ use super::{
     ApiError, App,
     auth::Authenticated,
     extract::{PathText, Queried},
+    later,
+    object::{GenerationJson, Kept, kept, links},
     pictures::{self, Piece},
 };
 use crate::{
     catalog::{ResponseFormat, Violation},
-    ids::GenerationId,
-    images::PictureFormat,
     keys::ApiKey,
-    ledger::{Generation, GenerationError, GenerationFilter, ImageRecord},
-    money::NanoUsd,
+    ledger::{Generation, GenerationFilter, GenerationStatus},
 };
 
 const DEFAULT_PAGE: u32 = 20;
@@ -50,36 +48,6 @@ pub(super) struct Page {
     object: &'static str,
     data: Vec<GenerationJson>,
     has_more: bool,
-}
-
-/// A generation as its account sees it.
-#[derive(Serialize)]
-pub(super) struct GenerationJson {
-    id: GenerationId,
-    object: &'static str,
-    status: &'static str,
-    model: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    provider: Option<String>,
-    created: i64,
-    cost: NanoUsd,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    user: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    idempotency_key: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<GenerationError>,
-    /// The pictures that are still kept.
-    data: Vec<PictureJson>,
-}
-
-#[derive(Serialize)]
-struct PictureJson {
-    url: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    revised_prompt: Option<String>,
-    /// Unix seconds until which the link opens.
-    expires_at: i64,
 }
 
 /// `GET /v1/images/generations`
@@ -110,9 +78,7 @@ pub(super) async fn list(
     found.truncate(page);
     let mut data = Vec::with_capacity(found.len());
     for generation in found {
-        let mut shown = describe(&generation);
-        shown.data = links(&app, &kept(&app, &generation).await?);
-        data.push(shown);
+        data.push(GenerationJson::of(&app, &generation).await?);
     }
     Ok(Json(Page {
         object: "list",
@@ -157,19 +123,23 @@ pub(super) async fn show(
         })?,
     };
     let generation = find(&app, &key, &id).await?;
-    let mut shown = describe(&generation);
+    let mut shown = GenerationJson::from(&generation);
     let kept = kept(&app, &generation).await?;
-    Ok(match format {
+    let mut response = match format {
         ResponseFormat::Url => {
             shown.data = links(&app, &kept);
             Json(shown).into_response()
         }
         ResponseFormat::B64Json => as_base64(&app, &shown, &kept),
-    })
+    };
+    if generation.status == GenerationStatus::InProgress {
+        later::say_come_back(&app, response.headers_mut(), generation.created_at);
+    }
+    Ok(response)
 }
 
 /// The generation, if it is of this key's account and mode; another's is as unknown as none.
-async fn find(app: &App, key: &ApiKey, id: &str) -> Result<Generation, ApiError> {
+pub(super) async fn find(app: &App, key: &ApiKey, id: &str) -> Result<Generation, ApiError> {
     let unknown = || ApiError::NoGeneration(super::error::excerpt(id));
     let parsed = id.parse().map_err(|_| unknown())?;
     app.ledger
@@ -177,62 +147,6 @@ async fn find(app: &App, key: &ApiKey, id: &str) -> Result<Generation, ApiError>
         .await?
         .filter(|generation| generation.mode == key.mode)
         .ok_or_else(unknown)
-}
-
-fn describe(generation: &Generation) -> GenerationJson {
-    GenerationJson {
-        id: generation.id,
-        object: "image.generation",
-        status: generation.status.as_str(),
-        model: generation.model.clone(),
-        provider: generation.provider.clone(),
-        created: generation.created_at.timestamp(),
-        cost: generation.cost,
-        user: generation.user.clone(),
-        idempotency_key: generation.idempotency_key.clone(),
-        error: generation.error.clone(),
-        data: Vec::new(),
-    }
-}
-
-/// A picture and what its bytes are.
-type Kept<'a> = (&'a ImageRecord, PictureFormat);
-
-/// The pictures that are still kept. The copy of a relayed picture may go before its time is over.
-async fn kept<'a>(app: &App, generation: &'a Generation) -> Result<Vec<Kept<'a>>, ApiError> {
-    let now = app.clock.now();
-    let images = generation.images.iter();
-    let in_time: Vec<Kept<'a>> = images
-        .filter(move |image| image.expires_at > now)
-        .filter_map(|image| Some((image, PictureFormat::from_extension(&image.format)?)))
-        .collect();
-    if in_time.is_empty() {
-        return Ok(in_time);
-    }
-    let names = in_time.iter().map(|(image, format)| (image.id, *format));
-    let are_here = app.gateway.rooms().store.find(names).await;
-    let are_here = are_here.map_err(|error| ApiError::Internal(Box::new(error)))?;
-    Ok(in_time
-        .into_iter()
-        .zip(are_here)
-        .filter_map(|(kept, is_here)| is_here.then_some(kept))
-        .collect())
-}
-
-fn links(app: &App, kept: &[Kept<'_>]) -> Vec<PictureJson> {
-    let gateway = &app.gateway;
-    let ttl = TimeDelta::from_std(gateway.settings().url_ttl).unwrap_or(TimeDelta::MAX);
-    let newest = app.clock.now().checked_add_signed(ttl);
-    kept.iter()
-        .map(|&(image, format)| {
-            let expires_at = newest.map_or(image.expires_at, |newest| newest.min(image.expires_at));
-            PictureJson {
-                url: gateway.rooms().links.sign(image.id, format, expires_at),
-                revised_prompt: image.revised_prompt.clone(),
-                expires_at: expires_at.timestamp(),
-            }
-        })
-        .collect()
 }
 
 fn as_base64(app: &App, shown: &GenerationJson, kept: &[Kept<'_>]) -> Response {

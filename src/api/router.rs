@@ -8,7 +8,8 @@ use axum::{
 use http::{Method, Uri};
 
 use super::{
-    ApiError, App, credits, edits, files, generations, health, history, metrics, middleware, models,
+    ApiError, App, cancel, credits, edits, files, generations, health, history, metrics,
+    middleware, models,
 };
 
 /// Every endpoint, and those of `operator` if there are any, with what every exchange goes through around them.
@@ -43,7 +44,10 @@ fn routes() -> Router<App> {
             "/v1/images/generations/",
             post(generations::create).get(history::list),
         )
-        .route("/v1/images/generations/{id}", get(history::show))
+        .route(
+            "/v1/images/generations/{id}",
+            get(history::show).delete(cancel::cancel),
+        )
         .route("/v1/images/edits", post(edits::edit))
         .route("/v1/images/edits/", post(edits::edit))
         .route("/v1/images/variations", post(edits::vary))

@@ -112,7 +112,7 @@ async fn serve(
     let mut world = World::build(&ground, config, Arc::clone(&context.catalog), None)?;
     world.settle_on(&ground);
     metrics().configured(false, now.timestamp(), 0);
-    let mut tasks = Tasks::start(context, &ground);
+    let mut tasks = Tasks::start(context, &ground, world.gateway.cancellations());
 
     first_key::print_if_there_is_none(&keys, &ledger, address).await?;
     output::line(format!("easel listening on {}", local_url(address)));

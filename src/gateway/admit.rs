@@ -9,7 +9,8 @@ use std::{
 use tokio::time::{Duration, Instant};
 
 use super::{
-    Gateway, GatewayError, GatewaySettings, Order, ProviderSlot, Rooms, inputs, relay::Shows,
+    Gateway, GatewayError, GatewaySettings, Order, ProviderSlot, Reader, Rooms, inputs,
+    relay::Shows,
 };
 use crate::{
     catalog::{
@@ -76,11 +77,12 @@ impl Admission {
     }
 
     /// Whether the pictures have to be in the store: for links, because they come from several calls, or
-    /// because the client means to ask for them again.
+    /// because the client means to ask for them again, or later.
     pub(super) fn needs_store(&self) -> bool {
         let n = self.request.n;
         self.request.response_format == ResponseFormat::Url
             || self.order.idempotency_key.is_some()
+            || self.order.reader == Reader::ComesBack
             || (self.routes.iter()).any(|candidacy| candidacy.route.images_per_call < n)
     }
 
@@ -121,10 +123,10 @@ pub(super) fn admit(
     let routes = find_routes(rooms, &order, &model, &request)?;
     // The client says how it reads the answer; what a model makes of the word does not change that.
     let streams = order.params.get(&Parameter::Stream) == Some(&Value::Flag(true));
-    let shows = match (streams, request.response_format) {
-        (true, _) => Shows::Stream,
-        (false, ResponseFormat::B64Json) => Shows::Answer,
-        (false, ResponseFormat::Url) => Shows::Nothing,
+    let shows = match (order.reader, streams, request.response_format) {
+        (Reader::ComesBack, _, _) | (Reader::Waits, false, ResponseFormat::Url) => Shows::Nothing,
+        (Reader::Waits, true, _) => Shows::Stream,
+        (Reader::Waits, false, ResponseFormat::B64Json) => Shows::Answer,
     };
     // All that is needed of them is in the request: no prompt is kept twice while a provider paints.
     order.params = Params::new();

@@ -19,8 +19,9 @@ use tokio::time::{Instant, timeout_at};
 use tracing::{Instrument, info_span};
 
 use super::{
-    Rooms,
+    Reader, Rooms,
     admit::{Admission, Candidacy},
+    cancel,
     collect::{Collected, Collector, Exposure},
     relay::{Outlet, Shows},
 };
@@ -216,6 +217,7 @@ async fn call_route(
         model: admission.model.clone(),
         route: candidacy.route.clone(),
         deadline: admission.deadline,
+        may_be_stopped: admission.order.reader == Reader::ComesBack,
     });
     let closed = OnceLock::new();
     stream::iter(calls)
@@ -229,6 +231,9 @@ async fn call_route(
                         Vec::new(),
                         ServedCall::not_made(call.n, ProviderError::clone(why)),
                     );
+                }
+                if outlet.is_stopped() {
+                    return (Vec::new(), ServedCall::not_made(call.n, cancel::error()));
                 }
                 let once = async || {
                     let (attempt, served) =
@@ -321,6 +326,7 @@ async fn call_once(
             () = outlet.everybody_left(), if candidacy.cancel_on_disconnect => {
                 Err(ProviderError::new(ErrorKind::Cancelled, "the client left"))
             }
+            () = outlet.stopped() => Err(cancel::error()),
         }
     };
     let latency = clock.elapsed();

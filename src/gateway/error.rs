@@ -10,7 +10,7 @@ use crate::{
     catalog::Violation,
     ids::GenerationId,
     keys::KeyError,
-    ledger::LedgerError,
+    ledger::{CANCELED, LedgerError},
     money::NanoUsd,
     providers::{ErrorKind, ProviderError},
     routing::NoRoute,
@@ -249,12 +249,12 @@ pub fn upstream_code(error: &ProviderError) -> &str {
         ErrorKind::RateLimited { .. } => "upstream_rate_limited",
         ErrorKind::Timeout { .. } => "upstream_timeout",
         ErrorKind::Storage => "storage_error",
+        ErrorKind::Cancelled => CANCELED,
         ErrorKind::Auth
         | ErrorKind::QuotaExhausted
         | ErrorKind::ModelUnavailable
         | ErrorKind::Overloaded { .. }
         | ErrorKind::Transport { .. }
-        | ErrorKind::Cancelled
         | ErrorKind::Malformed => "upstream_error",
     }
 }

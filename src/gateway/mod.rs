@@ -8,6 +8,7 @@
 
 mod admit;
 mod attempt;
+mod cancel;
 mod collect;
 mod error;
 mod figures;
@@ -34,7 +35,7 @@ use tokio::{
     time::Instant,
 };
 use tokio_util::{
-    sync::CancellationToken,
+    sync::{CancellationToken, DropGuard},
     task::{TaskTracker, task_tracker::TaskTrackerToken},
 };
 use tracing::{Instrument, info_span};
@@ -47,9 +48,10 @@ use self::{
 };
 pub use self::{
     admit::LONGEST_GENERATION,
+    cancel::Cancellations,
     error::{GatewayError, UpstreamFailure, upstream_code},
     offers::Offer,
-    order::{DeliveredPicture, FailedPicture, Generation, Order, Usage},
+    order::{DeliveredPicture, FailedPicture, Generation, Order, Reader, Usage},
     relay::{Delivery, Intro, Piece, Progress},
 };
 use crate::{
@@ -151,11 +153,21 @@ pub struct Accepted {
     counted: TaskTrackerToken,
 }
 
-/// What became of an order that was taken up.
-enum Turn {
-    Delivered(Delivery),
+/// What became of an order whose reader comes back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begun {
+    /// Its hold is committed, and it is worked on.
+    New,
     /// Nothing was begun: it repeats this generation's.
-    Repeat(Box<Admission>, GenerationId),
+    Repeat(GenerationId),
+}
+
+/// An order that was taken up, as whoever listens has it.
+struct Taken {
+    word: Word,
+    pipe: Arc<Pipe>,
+    /// Dropped, nobody listens any more.
+    listening: DropGuard,
 }
 
 /// How often an order is taken up whose forerunners come to nothing, each after it had waited for the one before.
@@ -299,6 +311,7 @@ impl Gateway {
             }
         };
         faults::reach(Point::AfterHold);
+        outlet.held();
         // A panic in an adapter must not leave the caller's money held.
         let work = AssertUnwindSafe(attempt::attempt(&self.rooms, &admission, outlet))
             .catch_unwind()
@@ -317,6 +330,9 @@ impl Gateway {
 
     /// Whether answers that are shown while they arrive are kept as well.
     fn keep(&self, admission: &Admission) -> Keep {
+        if admission.order.reader == Reader::ComesBack {
+            return Keep::Always;
+        }
         match admission.request.response_format {
             ResponseFormat::Url => Keep::Always,
             // The client means to ask for it again.
@@ -472,10 +488,23 @@ impl Accepted {
                     drop(self.slot);
                     (Box::new(self.admission), Before::Here(heard))
                 }
-                Place::First(lead) => match self.work(lead).await? {
-                    Turn::Delivered(delivery) => return Ok(delivery),
-                    Turn::Repeat(admission, before) => (admission, Before::Booked(before)),
-                },
+                Place::First(lead) => {
+                    let Taken {
+                        word,
+                        pipe,
+                        listening,
+                    } = self.work(lead).await?;
+                    match word {
+                        Word::Last(outcome) => return outcome.map(Delivery::Whole),
+                        Word::Begun(attempts) => {
+                            let progress = Progress::new(intro, pipe, attempts, listening);
+                            return Ok(Delivery::Begun(progress));
+                        }
+                        Word::Repeat(admission, before) => (admission, Before::Booked(before)),
+                        // Said to nobody who waits.
+                        Word::Held => return Err(GatewayError::Panicked),
+                    }
+                }
             };
             // Rare, so that the others need not have room for it.
             if let Some(generation) = Box::pin(gateway.repeat(&admission, before)).await? {
@@ -493,12 +522,35 @@ impl Accepted {
         Err(GatewayError::Saturated)
     }
 
-    /// Does the work, unless the books say that it is a repeat.
-    async fn work(self, lead: Lead) -> Result<Turn, GatewayError> {
+    /// The same for an order whose reader comes back: returns as soon as its hold is committed, and the work
+    /// goes on.
+    ///
+    /// # Errors
+    /// [`GatewayError`]; when it is returned nothing is held and nothing was charged.
+    ///
+    /// # Cancel safety
+    /// As [`Accepted::deliver`].
+    pub async fn begin(self) -> Result<Begun, GatewayError> {
+        let lead = self.gateway.shared.repeats.enter_beside(&self.admission)?;
+        match self.work(lead).await?.word {
+            Word::Repeat(_, before) => Ok(Begun::Repeat(before)),
+            Word::Last(Err(refused)) => Err(refused),
+            // What came of it is told to those who ask for it.
+            Word::Held | Word::Last(Ok(_)) | Word::Begun(_) => Ok(Begun::New),
+        }
+    }
+
+    /// The end user as the request named them.
+    pub fn end_user(&self) -> Option<String> {
+        self.admission.end_user()
+    }
+
+    /// Does the work, unless the books say that it is a repeat; returns with the first word of it.
+    async fn work(self, lead: Lead) -> Result<Taken, GatewayError> {
         let Self {
             gateway,
             admission,
-            intro,
+            intro: _,
             slot,
             counted,
         } = self;
@@ -515,6 +567,7 @@ impl Accepted {
         let listening = client_left.clone().drop_guard();
         let pipe = Arc::new(Pipe::default());
         let outlet = Outlet::new(
+            admission.order.reader,
             admission.shows,
             gateway.keep(&admission),
             Arc::clone(&pipe),
@@ -535,15 +588,12 @@ impl Accepted {
         };
         tasks.spawn(work.instrument(span));
         drop(counted);
-        match heard.await {
-            Ok(Word::Last(outcome)) => outcome.map(Delivery::Whole).map(Turn::Delivered),
-            Ok(Word::Begun(attempts)) => {
-                let progress = Progress::new(intro, pipe, attempts, listening);
-                Ok(Turn::Delivered(Delivery::Begun(progress)))
-            }
-            Ok(Word::Repeat(admission, before)) => Ok(Turn::Repeat(admission, before)),
-            // The sender is dropped unsent only by a panic in the task.
-            Err(_) => Err(GatewayError::Panicked),
-        }
+        // The sender is dropped unsent only by a panic in the task.
+        let word = heard.await.map_err(|_| GatewayError::Panicked)?;
+        Ok(Taken {
+            word,
+            pipe,
+            listening,
+        })
     }
 }

@@ -34,6 +34,17 @@ pub struct Order {
     pub request_hash: Option<RequestHash>,
     /// How often the client says that it has asked before.
     pub retry_count: u16,
+    /// Who gets the answer.
+    pub reader: Reader,
+}
+
+/// Who gets the answer of an order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reader {
+    /// Who asked, on the same connection.
+    Waits,
+    /// Who asked, by the generation's name and later.
+    ComesBack,
 }
 
 /// A finished, settled generation: everything the answer says.

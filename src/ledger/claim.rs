@@ -18,6 +18,7 @@ use tracing::instrument;
 
 use super::{
     Generation, Instant, Ledger,
+    cancel::CANCELED,
     error::LedgerError,
     hold::NewHold,
     repo::{claims, history},
@@ -52,6 +53,8 @@ pub enum Standing {
     Completed(Box<Generation>, Option<String>),
     /// It was refused, with these words.
     Refused(String),
+    /// Its account cancelled it. Its request may be done again, but not for who waits for this one.
+    Canceled,
     /// Nothing came of it, so its request may be done again.
     Failed,
 }
@@ -107,6 +110,7 @@ impl Ledger {
                 Ok(Standing::Completed(Box::new(generation), found.answer))
             }
             (_, Some(refusal)) => Ok(Standing::Refused(refusal)),
+            _ if found.error_code.as_deref() == Some(CANCELED) => Ok(Standing::Canceled),
             (_, None) => Ok(Standing::Failed),
         }
     }

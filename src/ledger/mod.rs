@@ -21,6 +21,7 @@
 mod account;
 mod attempts;
 mod batch;
+mod cancel;
 mod claim;
 mod days;
 mod error;
@@ -51,6 +52,7 @@ pub use self::{
         MAX_ACCOUNT_MARKUP_BASIS_POINTS, NewAccount, NewEntry,
     },
     attempts::{AttemptFilter, ListedAttempt},
+    cancel::CANCELED,
     claim::{JOINED_WITHIN, KEY_KEPT_FOR, Replay, RequestHash, Standing},
     error::LedgerError,
     history::{

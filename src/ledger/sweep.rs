@@ -19,7 +19,7 @@ use tracing::instrument;
 use super::{
     Instant, Ledger,
     error::LedgerError,
-    repo::{accounts, replicas},
+    repo::{accounts, cancellations, replicas},
 };
 use crate::{
     ids::ReplicaId,
@@ -84,6 +84,7 @@ impl Ledger {
         let overdue = self.clock.now().checked_sub_signed(age);
         let expired = self.expire_orphans(overdue.filter(|_| judged)).await?;
         self.forget_claims().await?;
+        cancellations::forget(&self.pool).await?;
         Ok(expired)
     }
 

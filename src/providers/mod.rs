@@ -53,6 +53,9 @@ pub struct Call {
     pub route: Arc<Route>,
     /// When the caller gives up; the provider's own `timeout` may end the call earlier.
     pub deadline: Instant,
+    /// Whether somebody may want it stopped while it runs, and nobody waits for every second of it: a provider
+    /// that can stop what it does has to be able to say what.
+    pub may_be_stopped: bool,
 }
 
 /// What a picture is made from.

@@ -7,6 +7,7 @@
 mod admin;
 mod balance;
 mod billing;
+mod cancel;
 mod chaos;
 mod commands;
 mod configuration;
@@ -21,6 +22,7 @@ mod google;
 mod history;
 mod idempotency;
 mod keys;
+mod later;
 mod links;
 mod metrics;
 mod models;

@@ -16,7 +16,7 @@ use crate::{
     cli::Context,
     clock::Clock,
     config::DatabaseConfig,
-    gateway::LONGEST_GENERATION,
+    gateway::{Cancellations, LONGEST_GENERATION},
     images::ImageStore,
     ledger::{Heartbeat, Ledger},
     postgres::private::PrivateServer,
@@ -33,6 +33,8 @@ const SWEEP_EVERY: Duration = Duration::from_secs(5);
 /// No generation is in flight so long, nor its settlement while the database answers: what was to settle such a
 /// hold has died without its process, or was refused.
 const OVERDUE_AFTER: Duration = LONGEST_GENERATION.saturating_mul(2);
+/// A cancellation that another replica was asked for is to be heeded within a second.
+const HEED_EVERY: Duration = Duration::from_millis(500);
 const SWEEP_PICTURES_EVERY: Duration = Duration::from_mins(1);
 /// A day is summed up a day after its end, so nobody waits for the minute.
 const SUM_UP_DAYS_EVERY: Duration = Duration::from_mins(10);
@@ -46,7 +48,7 @@ const REVIVE_AGAIN_AFTER: Duration = Duration::from_secs(15);
 pub(super) struct Tasks(JoinSet<()>);
 
 impl Tasks {
-    pub(super) fn start(context: &Context, ground: &Ground) -> Self {
+    pub(super) fn start(context: &Context, ground: &Ground, cancellations: Cancellations) -> Self {
         let config = &context.config;
         let ledger = &ground.ledger;
         let mut tasks = JoinSet::new();
@@ -60,6 +62,7 @@ impl Tasks {
         tasks.spawn(beat(ledger.heartbeat()));
         tasks.spawn(sweep_holds(ledger.clone()));
         tasks.spawn(sum_up_days(ledger.clone()));
+        tasks.spawn(heed(cancellations));
         tasks.spawn(ground.keys.clone().follow_changes());
         tasks.spawn(sweep_pictures(
             ground.store.clone(),
@@ -142,6 +145,20 @@ async fn beat(mut heart: Heartbeat) {
                     "the database still does not answer"
                 );
             }
+        }
+    }
+}
+
+async fn heed(cancellations: Cancellations) {
+    let mut ticks = every(HEED_EVERY);
+    loop {
+        ticks.tick().await;
+        if let Err(error) = cancellations.heed().await {
+            // Whoever beats says that the database is away.
+            debug!(
+                error = &error as &dyn std::error::Error,
+                "could not look for cancellations"
+            );
         }
     }
 }

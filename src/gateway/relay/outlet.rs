@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::{HELD_BACK, PATIENCE, Piece, flow::Opening, pipe::Pipe};
 use crate::{
     gateway::{
-        GatewayError, Generation,
+        GatewayError, Generation, Reader,
         admit::Admission,
         replay::{Echo, Lead},
     },
@@ -47,6 +47,8 @@ pub(in crate::gateway) enum Word {
     Begun(String),
     /// Nothing was begun, because the order repeats the one of this generation.
     Repeat(Box<Admission>, GenerationId),
+    /// The hold is committed; all else is told to who comes back for it.
+    Held,
 }
 
 impl fmt::Debug for Word {
@@ -55,6 +57,7 @@ impl fmt::Debug for Word {
             Self::Last(_) => "Last",
             Self::Begun(_) => "Begun",
             Self::Repeat(..) => "Repeat",
+            Self::Held => "Held",
         })
     }
 }
@@ -73,6 +76,7 @@ pub(super) enum Written {
 /// The task's end of a delivery.
 #[derive(Debug)]
 pub(in crate::gateway) struct Outlet {
+    reader: Reader,
     pub(in crate::gateway) shows: Shows,
     /// Whether pictures that are shown while they arrive are also kept.
     pub(in crate::gateway) keep: Keep,
@@ -122,7 +126,12 @@ impl Line {
 }
 
 impl Outlet {
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each of another kind, and made in one place"
+    )]
     pub(in crate::gateway) fn new(
+        reader: Reader,
         shows: Shows,
         keep: Keep,
         pipe: Arc<Pipe>,
@@ -132,6 +141,7 @@ impl Outlet {
         last_patience: Duration,
     ) -> Self {
         Self {
+            reader,
             shows,
             keep,
             pipe,
@@ -160,15 +170,41 @@ impl Outlet {
     }
 
     /// When nobody does any more, and nobody who asked for the same waits for what comes of it; never, once
-    /// something was shown.
+    /// something was shown, or when whoever asked comes back.
     ///
     /// # Cancel safety
     /// May be dropped.
     pub(in crate::gateway) async fn everybody_left(&self) {
         self.client_left.cancelled().await;
         self.lead.nobody_waits().await;
+        if self.has_begun() || self.reader == Reader::ComesBack {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// When its account wants it stopped; never, once something was shown.
+    ///
+    /// # Cancel safety
+    /// May be dropped.
+    pub(in crate::gateway) async fn stopped(&self) {
+        self.lead.stopped().await;
         if self.has_begun() {
             std::future::pending::<()>().await;
+        }
+    }
+
+    /// Whether its account wants it stopped, and it can be.
+    pub(in crate::gateway) fn is_stopped(&self) -> bool {
+        self.lead.is_stopped() && !self.has_begun()
+    }
+
+    /// The hold is committed. Who comes back for the answer need not wait any longer.
+    pub(in crate::gateway) fn held(&self) {
+        if self.reader == Reader::ComesBack
+            && let Some(waiting) = self.line().waiting.take()
+            && waiting.send(Word::Held).is_err()
+        {
+            log_leaving();
         }
     }
 

@@ -17,9 +17,10 @@ use tokio::{
     sync::{Semaphore, watch},
     time::{Instant, sleep},
 };
+use tokio_util::sync::CancellationToken;
 
 pub(super) use self::record::{answer, refusal};
-use super::{Gateway, GatewayError, Generation, admit::Admission, settle::Outcome};
+use super::{Gateway, GatewayError, Generation, admit::Admission, cancel, settle::Outcome};
 use crate::{
     ids::{GenerationId, KeyId},
     ledger::{LedgerError, RequestHash, Standing},
@@ -64,6 +65,7 @@ pub(super) struct Repeats {
 struct Running {
     hash: Option<RequestHash>,
     tell: watch::Sender<Option<Echo>>,
+    stop: CancellationToken,
 }
 
 /// The first of its name. Dropped, it is no more, and whoever waits for it learns that.
@@ -72,6 +74,7 @@ pub(super) struct Lead {
     repeats: Arc<Repeats>,
     names: Vec<Name>,
     tell: watch::Sender<Option<Echo>>,
+    stop: CancellationToken,
 }
 
 /// Whether a request is the first of its name.
@@ -94,17 +97,39 @@ impl Repeats {
     /// # Errors
     /// [`GatewayError::IdempotencyConflict`].
     pub(super) fn enter(self: &Arc<Self>, admission: &Admission) -> Result<Place, GatewayError> {
-        let order = &admission.order;
-        let ours = Name::Ours(admission.generation);
-        let given = order.idempotency_key.clone();
-        let given = given.map(|name| Name::Given(order.key.id, name));
-        let names = given.into_iter().chain([ours]).collect();
-        self.take(names, order.request_hash)
+        self.take(names(admission), admission.order.request_hash)
+    }
+
+    /// Takes the place of an admitted request that waits for nobody: beside the one that is worked on here
+    /// under its name, if there is one. The books tell which of them works.
+    ///
+    /// # Errors
+    /// [`GatewayError::IdempotencyConflict`].
+    pub(super) fn enter_beside(
+        self: &Arc<Self>,
+        admission: &Admission,
+    ) -> Result<Lead, GatewayError> {
+        let hash = admission.order.request_hash;
+        let mut names = names(admission);
+        let mut running = self.lock();
+        let mut before = names.iter().filter_map(|name| running.get(name));
+        if before.any(|before| hash.is_some() && before.hash != hash) {
+            return Err(GatewayError::IdempotencyConflict);
+        }
+        names.retain(|name| !running.contains_key(name));
+        Ok(self.lead(&mut running, names, hash))
     }
 
     /// Takes a place behind, or else before, all others that wait for this generation.
     fn follow(self: &Arc<Self>, generation: GenerationId) -> Result<Place, GatewayError> {
         self.take(vec![Name::Ours(generation)], None)
+    }
+
+    /// Has the work on a generation stopped, if it is in this process.
+    pub(super) fn stop(&self, generation: GenerationId) {
+        if let Some(running) = self.lock().get(&Name::Ours(generation)) {
+            running.stop.cancel();
+        }
     }
 
     fn take(
@@ -119,22 +144,46 @@ impl Repeats {
             }
             return Ok(Place::Behind(before.tell.subscribe()));
         }
+        Ok(Place::First(self.lead(&mut running, names, hash)))
+    }
+
+    fn lead(
+        self: &Arc<Self>,
+        running: &mut HashMap<Name, Running>,
+        names: Vec<Name>,
+        hash: Option<RequestHash>,
+    ) -> Lead {
         let tell = watch::Sender::new(None);
+        let stop = CancellationToken::new();
         for name in &names {
-            let tell = tell.clone();
-            running.insert(name.clone(), Running { hash, tell });
+            let running_here = Running {
+                hash,
+                tell: tell.clone(),
+                stop: stop.clone(),
+            };
+            running.insert(name.clone(), running_here);
         }
-        Ok(Place::First(Lead {
+        Lead {
             repeats: Arc::clone(self),
             names,
             tell,
-        }))
+            stop,
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Name, Running>> {
         // Nothing in here panics half-way.
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// By what a request is known that is worked on here.
+fn names(admission: &Admission) -> Vec<Name> {
+    let order = &admission.order;
+    let ours = Name::Ours(admission.generation);
+    let given = order.idempotency_key.clone();
+    let given = given.map(|name| Name::Given(order.key.id, name));
+    given.into_iter().chain([ours]).collect()
 }
 
 impl Lead {
@@ -147,6 +196,19 @@ impl Lead {
             }
             is_first
         });
+    }
+
+    /// When somebody wants it stopped.
+    ///
+    /// # Cancel safety
+    /// May be dropped.
+    pub(super) async fn stopped(&self) {
+        self.stop.cancelled().await;
+    }
+
+    /// Whether somebody wants it stopped.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stop.is_cancelled()
     }
 
     /// When nobody waits for the answer but, perhaps, the one who asked first.
@@ -262,6 +324,10 @@ impl Gateway {
                     return Ok(Echo::Failed(Arc::new(error)));
                 }
                 Ok(Standing::Failed) => return Ok(Echo::Nothing),
+                Ok(Standing::Canceled) => {
+                    let error = cancel::told(generation, &admission.model.id);
+                    return Ok(Echo::Failed(Arc::new(error)));
+                }
                 Err(error) if error.is_passing() && heard_at.elapsed() < PATIENCE => {}
                 Err(error) => return Err(error.into()),
             }

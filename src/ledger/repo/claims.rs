@@ -24,6 +24,7 @@ const BATCH: i64 = 1000;
 /// What a generation and its name say.
 pub(in crate::ledger) struct Found {
     pub(in crate::ledger) status: String,
+    pub(in crate::ledger) error_code: Option<String>,
     pub(in crate::ledger) answer: Option<String>,
     pub(in crate::ledger) refusal: Option<String>,
 }
@@ -206,7 +207,7 @@ pub(in crate::ledger) async fn standing(
     let (key, text) = claim.unzip();
     let found = sqlx::query_as!(
         Found,
-        "select g.status, g.answer::text as answer, k.refusal::text as refusal
+        "select g.status, g.error_code, g.answer::text as answer, k.refusal::text as refusal
          from generations g left join idempotency_keys k
              on k.key_id = $2 and k.idempotency_key = $3 and k.generation_id = g.id
          where g.id = $1",

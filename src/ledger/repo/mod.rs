@@ -17,6 +17,7 @@
 
 pub(super) mod accounts;
 pub(super) mod attempts;
+pub(super) mod cancellations;
 pub(super) mod claims;
 pub(super) mod days;
 pub(super) mod history;

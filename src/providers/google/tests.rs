@@ -89,6 +89,7 @@ impl Cloud {
             route: Arc::clone(&model.routes[0]),
             model,
             deadline: tokio::time::Instant::now() + Duration::from_secs(30),
+            may_be_stopped: false,
         };
         self.google
             .generate(&call, &mut Pictures::default())

@@ -1,7 +1,7 @@
 //! A prediction that runs upstream, and its end when we lose interest.
 //!
 //! A call's future is dropped when the client has left and the operator wants that (`on_disconnect =
-//! "cancel"`), and it ends early at our deadline or when nobody says how the prediction is doing. In each
+//! "cancel"`), or when its account cancels the generation, and it ends early at our deadline or when nobody says how the prediction is doing. In each
 //! case the prediction would go on for nobody, so dropping a [`Job`] that runs asks the provider to cancel
 //! it. `Drop` cannot wait, hence a task of its own: tracked, so that shutting down waits for it, and short.
 //! It takes a place among the calls in flight; where none is free, or if it fails, `Cancel-After` ends the

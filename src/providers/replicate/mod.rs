@@ -46,7 +46,7 @@ const MAX_UNANSWERED: u32 = 5;
 /// Replicate, or a server that speaks its API.
 pub struct Replicate {
     http: Arc<HttpClient>,
-    /// Whether the prediction's id must be known while it runs.
+    /// Whether every prediction's id must be known while it runs.
     cancels: bool,
     cancellations: TaskTracker,
 }
@@ -84,7 +84,8 @@ impl Replicate {
             job: &mut job,
             taken: 0,
         };
-        let outcome = predicting.go(!self.cancels).await;
+        let needs_id = self.cancels || call.may_be_stopped;
+        let outcome = predicting.go(!needs_id).await;
         let outcome = outcome.map_err(|error| named(error, Some(job.id())));
         attempt.sign(outcome)
     }

@@ -108,6 +108,7 @@ fn call(name: &str, prompt: &str, more: &[(Parameter, Value)]) -> Call {
         model: Arc::clone(model),
         route: Arc::clone(&model.routes[0]),
         deadline: Instant::now() + Duration::from_mins(1),
+        may_be_stopped: false,
     }
 }
 

@@ -37,6 +37,7 @@ fn call() -> Call {
         route: Arc::clone(&model.routes[0]),
         model,
         deadline: tokio::time::Instant::now() + Duration::from_secs(30),
+        may_be_stopped: false,
     }
 }
 

@@ -915,3 +915,30 @@ fn base64(value: &Value) -> Vec<u8> {
     use ::base64::{Engine as _, engine::general_purpose::STANDARD};
     STANDARD.decode(value.as_str().unwrap()).unwrap()
 }
+
+/// Whoever does not wait can have it stopped, whatever becomes of clients that leave: its name is known while
+/// it runs.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_generation_is_cancelled_at_the_provider() {
+    let studio = Studio::open().await;
+    studio.replicate.next(Behaviour::Run(Script {
+        processing: Duration::from_mins(1),
+        ..Script::default()
+    }));
+    let id = crate::later::later(&studio.app.client, &studio.key, &several(1)).await;
+    wait_for(|| a_question(&studio.replicate)).await;
+    let delete = studio
+        .app
+        .client
+        .request(
+            reqwest::Method::DELETE,
+            &format!("/v1/images/generations/{id}"),
+        )
+        .bearer_auth(&studio.key.secret);
+    let state = studio.app.client.send(delete).await.expect(200).json();
+    assert_eq!(state["error"]["code"], "canceled", "{state}");
+    wait_for(|| studio.replicate.cancelled().len() == 1).await;
+    assert_eq!(studio.attempts("error = 'cancelled'").await, 1);
+    assert_eq!(studio.balance().await, 10_000_000_000);
+    studio.close().await;
+}

@@ -62,6 +62,11 @@ impl Client {
         }
     }
 
+    /// What every address here begins with.
+    pub(crate) fn origin(&self) -> &str {
+        &self.origin
+    }
+
     /// A request to be refined by the caller.
     pub(crate) fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
         self.http.request(method, format!("{}{path}", self.origin))

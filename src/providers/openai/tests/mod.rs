@@ -53,6 +53,7 @@ fn call_for(written: &serde_json::Value, task: Task) -> Call {
         route: Arc::clone(&model.routes[0]),
         model,
         deadline: tokio::time::Instant::now() + Duration::from_secs(30),
+        may_be_stopped: false,
     }
 }
 

@@ -1,0 +1,107 @@
+//! Answers that their clients come back for (`Prefer: respond-async`, RFC 7240, section 4.1): 202 with the
+//! generation object as soon as the hold is committed. Whatever is refused before that is refused as ever.
+
+use std::time::Duration;
+
+use axum::{
+    Json,
+    response::{IntoResponse, Response},
+};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+
+use super::{ApiError, App, answer, object::GenerationJson, prefer::RESPOND_ASYNC};
+use crate::{
+    catalog::{Parameter, Value, Violation},
+    gateway::{Begun, GatewayError, Order},
+    ids::GenerationId,
+    ledger::{self, GenerationStatus},
+};
+
+const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+/// The path of a generation; clients resolve it against the address that they asked.
+const GENERATIONS: &str = "/v1/images/generations";
+/// Of the time that a generation has taken so far, the part after which to look at it again.
+const SHARE_OF_AGE: u32 = 4;
+const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// Has the order carried out and says where to ask for it. `dropped` are fields that no endpoint knows.
+///
+/// # Errors
+/// [`ApiError`]; when it is returned nothing is held and nothing was charged.
+pub(super) async fn answer(
+    app: &App,
+    order: Order,
+    dropped: &[String],
+) -> Result<Response, ApiError> {
+    if order.params.get(&Parameter::Stream) == Some(&Value::Flag(true)) {
+        let message = "Invalid value for 'stream': a request with 'Prefer: respond-async' is answered before \
+                       there is anything to stream. Leave one of the two out."
+            .to_owned();
+        let violation = Violation::named(Parameter::Stream.as_str(), "invalid_value", message);
+        return Err(GatewayError::Violation(violation).into());
+    }
+    let account = order.key.account;
+    let name = order.idempotency_key.clone();
+    let accepted = app.gateway.accept(order)?;
+    let intro = accepted.intro().clone();
+    let user = accepted.end_user();
+    let mut response = match accepted.begin().await? {
+        Begun::New => {
+            answer::announce(&intro);
+            let begun = GenerationJson::begun(intro.id, intro.model, user, name);
+            let mut response = (StatusCode::ACCEPTED, Json(begun)).into_response();
+            say_where(response.headers_mut(), intro.id);
+            say_come_back(app, response.headers_mut(), intro.id.created_at());
+            response
+        }
+        Begun::Repeat(before) => {
+            let found = app.ledger.generation(account, before).await?;
+            let found = found.ok_or_else(|| {
+                ApiError::Internal(format!("{before} is of another account than its key").into())
+            })?;
+            let mut response = shown(app, &found).await?;
+            answer::say_replayed(response.headers_mut(), true);
+            response
+        }
+    };
+    let headers = response.headers_mut();
+    headers.insert(PREFERENCE_APPLIED, HeaderValue::from_static(RESPOND_ASYNC));
+    answer::say_dropped(headers, &intro.dropped, dropped);
+    Ok(response)
+}
+
+/// A generation: 202 while it runs, 200 when it has ended.
+pub(super) async fn shown(
+    app: &App,
+    generation: &ledger::Generation,
+) -> Result<Response, ApiError> {
+    let is_running = generation.status == GenerationStatus::InProgress;
+    let status = if is_running {
+        StatusCode::ACCEPTED
+    } else {
+        StatusCode::OK
+    };
+    let object = GenerationJson::of(app, generation).await?;
+    let mut response = (status, Json(object)).into_response();
+    let headers = response.headers_mut();
+    say_where(headers, generation.id);
+    if is_running {
+        say_come_back(app, headers, generation.created_at);
+    }
+    Ok(response)
+}
+
+fn say_where(headers: &mut HeaderMap, id: GenerationId) {
+    answer::trace(headers, &id.to_string(), "");
+    if let Ok(location) = HeaderValue::from_str(&format!("{GENERATIONS}/{id}")) {
+        headers.insert(header::LOCATION, location);
+    }
+}
+
+/// Says when to look again at a generation that runs: what has taken long takes longer.
+pub(super) fn say_come_back(app: &App, headers: &mut HeaderMap, created_at: ledger::Instant) {
+    let age = (app.clock.now() - created_at).to_std().unwrap_or_default();
+    let pause = (age / SHARE_OF_AGE).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
+    headers.insert(header::RETRY_AFTER, HeaderValue::from(pause.as_secs()));
+}

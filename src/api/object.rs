@@ -1,0 +1,143 @@
+//! The generation object (`image.generation`): what became of a request, as its account sees it. What `GET` shows,
+//! what an order is answered with whose client comes back, and what webhooks carry.
+
+use chrono::TimeDelta;
+use serde::Serialize;
+
+use super::{ApiError, App};
+use crate::{
+    ids::GenerationId,
+    images::PictureFormat,
+    ledger::{Generation, GenerationError, GenerationStatus, ImageRecord},
+    money::NanoUsd,
+};
+
+const OBJECT: &str = "image.generation";
+
+/// A generation as its account sees it.
+#[derive(Serialize)]
+pub(crate) struct GenerationJson {
+    id: GenerationId,
+    object: &'static str,
+    status: &'static str,
+    model: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    provider: Option<String>,
+    created: i64,
+    cost: NanoUsd,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    idempotency_key: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<GenerationError>,
+    /// The pictures that are still kept.
+    pub(super) data: Vec<PictureJson>,
+}
+
+#[derive(Serialize)]
+pub(super) struct PictureJson {
+    url: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    revised_prompt: Option<String>,
+    /// Unix seconds until which the link opens.
+    expires_at: i64,
+}
+
+impl GenerationJson {
+    /// The object with fresh links to the pictures that are still kept.
+    ///
+    /// # Errors
+    /// [`ApiError::Internal`] when the store cannot be looked into.
+    pub(crate) async fn of(app: &App, generation: &Generation) -> Result<Self, ApiError> {
+        let kept = kept(app, generation).await?;
+        Ok(Self {
+            data: links(app, &kept),
+            ..Self::from(generation)
+        })
+    }
+
+    /// One that has just begun.
+    pub(super) fn begun(
+        id: GenerationId,
+        model: String,
+        user: Option<String>,
+        idempotency_key: Option<String>,
+    ) -> Self {
+        Self {
+            id,
+            object: OBJECT,
+            status: GenerationStatus::InProgress.as_str(),
+            model,
+            provider: None,
+            created: id.created_at().timestamp(),
+            cost: NanoUsd::ZERO,
+            user,
+            idempotency_key,
+            error: None,
+            data: Vec::new(),
+        }
+    }
+}
+
+/// Without its pictures.
+impl From<&Generation> for GenerationJson {
+    fn from(generation: &Generation) -> Self {
+        Self {
+            id: generation.id,
+            object: OBJECT,
+            status: generation.status.as_str(),
+            model: generation.model.clone(),
+            provider: generation.provider.clone(),
+            created: generation.created_at.timestamp(),
+            cost: generation.cost,
+            user: generation.user.clone(),
+            idempotency_key: generation.idempotency_key.clone(),
+            error: generation.error.clone(),
+            data: Vec::new(),
+        }
+    }
+}
+
+/// A picture and what its bytes are.
+pub(super) type Kept<'a> = (&'a ImageRecord, PictureFormat);
+
+/// The pictures that are still kept. The copy of a relayed picture may go before its time is over.
+pub(super) async fn kept<'a>(
+    app: &App,
+    generation: &'a Generation,
+) -> Result<Vec<Kept<'a>>, ApiError> {
+    let now = app.clock.now();
+    let images = generation.images.iter();
+    let in_time: Vec<Kept<'a>> = images
+        .filter(move |image| image.expires_at > now)
+        .filter_map(|image| Some((image, PictureFormat::from_extension(&image.format)?)))
+        .collect();
+    if in_time.is_empty() {
+        return Ok(in_time);
+    }
+    let names = in_time.iter().map(|(image, format)| (image.id, *format));
+    let are_here = app.gateway.rooms().store.find(names).await;
+    let are_here = are_here.map_err(|error| ApiError::Internal(Box::new(error)))?;
+    Ok(in_time
+        .into_iter()
+        .zip(are_here)
+        .filter_map(|(kept, is_here)| is_here.then_some(kept))
+        .collect())
+}
+
+pub(super) fn links(app: &App, kept: &[Kept<'_>]) -> Vec<PictureJson> {
+    let gateway = &app.gateway;
+    let ttl = TimeDelta::from_std(gateway.settings().url_ttl).unwrap_or(TimeDelta::MAX);
+    let newest = app.clock.now().checked_add_signed(ttl);
+    kept.iter()
+        .map(|&(image, format)| {
+            let expires_at = newest.map_or(image.expires_at, |newest| newest.min(image.expires_at));
+            PictureJson {
+                url: gateway.rooms().links.sign(image.id, format, expires_at),
+                revised_prompt: image.revised_prompt.clone(),
+                expires_at: expires_at.timestamp(),
+            }
+        })
+        .collect()
+}

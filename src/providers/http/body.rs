@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt as _;
+use hyper::body::{Body as _, Incoming};
 use tokio::time::Instant;
 
 use super::{Attempt, cause};
@@ -19,7 +21,7 @@ const REST_PATIENCE: Duration = Duration::from_millis(20);
 
 /// The body of an answer, as it comes.
 pub(in crate::providers) struct AnswerBody {
-    response: reqwest::Response,
+    body: Incoming,
     cap: u64,
     left: u64,
     /// Whether the connection broke within it.
@@ -27,9 +29,9 @@ pub(in crate::providers) struct AnswerBody {
 }
 
 impl AnswerBody {
-    pub(super) fn new(response: reqwest::Response, cap: u64) -> Self {
+    pub(super) fn new(body: Incoming, cap: u64) -> Self {
         Self {
-            response,
+            body,
             cap,
             left: cap,
             is_broken: false,
@@ -49,7 +51,7 @@ impl AnswerBody {
         let deadline = attempt.deadline.at();
         let idle_timeout = attempt.client.idle_timeout;
         let silence = Instant::now().checked_add(idle_timeout).unwrap_or(deadline);
-        let chunk = tokio::time::timeout_at(deadline.min(silence), self.response.chunk())
+        let chunk = tokio::time::timeout_at(deadline.min(silence), self.chunk())
             .await
             .map_err(|_| {
                 let message = if silence < deadline {
@@ -78,9 +80,23 @@ impl AnswerBody {
         Ok(chunk)
     }
 
+    /// What the connection has next.
+    ///
+    /// # Cancel safety
+    /// May be dropped: nothing is lost.
+    async fn chunk(&mut self) -> Result<Option<Bytes>, hyper::Error> {
+        while let Some(frame) = self.body.frame().await {
+            // Trailers say nothing that anybody asks for.
+            if let Ok(bytes) = frame?.into_data() {
+                return Ok(Some(bytes));
+            }
+        }
+        Ok(None)
+    }
+
     /// How many bytes it says it has in all.
     pub(in crate::providers) fn announced_bytes(&self) -> Option<u64> {
-        self.response.content_length()
+        self.body.size_hint().exact()
     }
 
     /// Whether the connection broke before its end.
@@ -96,7 +112,7 @@ impl AnswerBody {
             .at()
             .min(Instant::now() + ERROR_BODY_PATIENCE);
         while text.len() < MAX_ERROR_BODY_BYTES {
-            match tokio::time::timeout_at(patience, self.response.chunk()).await {
+            match tokio::time::timeout_at(patience, self.chunk()).await {
                 Ok(Ok(Some(chunk))) => {
                     let room = MAX_ERROR_BODY_BYTES - text.len();
                     text.extend_from_slice(&chunk[..chunk.len().min(room)]);
@@ -112,9 +128,7 @@ impl AnswerBody {
     pub(in crate::providers) async fn let_go(mut self) {
         let patience = Instant::now() + REST_PATIENCE;
         let mut room = MAX_REST_BYTES;
-        while let Ok(Ok(Some(chunk))) =
-            tokio::time::timeout_at(patience, self.response.chunk()).await
-        {
+        while let Ok(Ok(Some(chunk))) = tokio::time::timeout_at(patience, self.chunk()).await {
             match room.checked_sub(chunk.len()) {
                 Some(less) => room = less,
                 None => break,

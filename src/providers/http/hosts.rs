@@ -4,15 +4,22 @@
 //! rules a provider could read the operator's metadata service through us. So: `https` unless the
 //! provider's own `base_url` is `http`; only hosts in `result_hosts`, their subdomains, and the base host
 //! itself; and a name that is not listed literally never leads to an address inside anybody's network.
-//! Names are resolved once, by [`CheckedResolver`], and the connection goes to an address that passed, so a
+//! Names are resolved once, by [`Resolver`], and the connection goes to an address that passed, so a
 //! name that changes its answer (DNS rebinding) gains nothing.
 
-use std::{fmt, net::IpAddr, sync::Arc};
-
-use reqwest::{
-    Url,
-    dns::{Addrs, Name, Resolve, Resolving},
+use std::{
+    error::Error,
+    fmt,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    task::{Context, Poll},
+    vec,
 };
+
+use futures_util::future::BoxFuture;
+use hyper_util::client::legacy::connect::dns::Name;
+use reqwest::Url;
+use tower_service::Service;
 
 pub(in crate::providers) use crate::addresses::Lookup;
 use crate::addresses::is_public;
@@ -171,30 +178,45 @@ fn parse_entry(entry: &str) -> Option<Listed> {
     })
 }
 
-/// Resolves names of result links to addresses that may be connected to.
-pub(super) struct CheckedResolver {
-    pub(super) hosts: Arc<ResultHosts>,
+/// Resolves names to addresses; where there are `hosts`, to those that a result link may be connected to.
+#[derive(Debug, Clone)]
+pub(super) struct Resolver {
+    pub(super) hosts: Option<Arc<ResultHosts>>,
     pub(super) lookup: Lookup,
 }
 
-impl Resolve for CheckedResolver {
-    fn resolve(&self, name: Name) -> Resolving {
+impl Resolver {
+    async fn resolve(self, name: Name) -> Result<Vec<SocketAddr>, Box<dyn Error + Send + Sync>> {
+        let Some(hosts) = self.hosts else {
+            return Ok((self.lookup)(name.as_str().to_owned()).await?);
+        };
         let host = name.as_str().to_ascii_lowercase();
         let host = host.strip_suffix('.').unwrap_or(&host).to_owned();
         // Links were checked before, so a name that is not listed can only be the operator's own proxy.
-        let any_address = self.hosts.is_literal(&host) || !self.hosts.is_listed(&host);
-        let lookup = self.lookup;
-        Box::pin(async move {
-            let mut found = lookup(host.clone()).await?;
-            if !any_address {
-                found.retain(|address| is_public(address.ip()));
-                if found.is_empty() {
-                    return Err(Refusal::PrivateAddress(host).into());
-                }
+        let any_address = hosts.is_literal(&host) || !hosts.is_listed(&host);
+        let mut found = (self.lookup)(host.clone()).await?;
+        if !any_address {
+            found.retain(|address| is_public(address.ip()));
+            if found.is_empty() {
+                return Err(Refusal::PrivateAddress(host).into());
             }
-            let addresses: Addrs = Box::new(found.into_iter());
-            Ok(addresses)
-        })
+        }
+        Ok(found)
+    }
+}
+
+impl Service<Name> for Resolver {
+    type Response = vec::IntoIter<SocketAddr>;
+    type Error = Box<dyn Error + Send + Sync>;
+    type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, name: Name) -> Self::Future {
+        let resolver = self.clone();
+        Box::pin(async move { Ok(resolver.resolve(name).await?.into_iter()) })
     }
 }
 
@@ -294,17 +316,15 @@ mod tests {
     async fn names_lead_to_private_addresses_only_when_listed_literally() {
         let hosts = Arc::new(hosts("https://api.example.com/v1", &["cdn.test"]));
         let resolve = async |name: &str, lookup: Lookup| {
-            let resolver = CheckedResolver {
-                hosts: hosts.clone(),
+            let resolver = Resolver {
+                hosts: Some(hosts.clone()),
                 lookup,
             };
-            resolver
-                .resolve(name.parse().unwrap())
-                .await
+            let found = resolver.resolve(name.parse().unwrap()).await;
+            found
                 .map(|found| {
-                    found
-                        .map(|address| address.ip().to_string())
-                        .collect::<Vec<_>>()
+                    let addresses = found.iter().map(|address| address.ip().to_string());
+                    addresses.collect::<Vec<_>>()
                 })
                 .map_err(|error| error.to_string())
         };

@@ -3,10 +3,10 @@
 use std::{num::NonZeroU8, time::Duration};
 
 use bytes::Bytes;
-use reqwest::header;
+use http::{Method, header};
 use tokio::time::Instant;
 
-use super::{Answer, Attempt, send_error};
+use super::{Answer, Attempt, JSON, Payload, Witness, send_error};
 use crate::providers::{ErrorKind, ProviderError};
 
 impl Attempt<'_> {
@@ -22,12 +22,13 @@ impl Attempt<'_> {
         patience: Duration,
     ) -> Result<Answer, ProviderError> {
         let client = self.client;
-        let request = client
-            .client
-            .get(client.endpoint(path))
-            .headers(client.headers.clone())
-            .header(header::ACCEPT, "application/json")
-            .send();
+        let mut headers = client.headers.clone();
+        headers.insert(header::ACCEPT, JSON);
+        let (url, nothing) = (
+            client.endpoint(path),
+            Witness::default().watch(Payload::default()),
+        );
+        let request = client.connections.send(Method::GET, &url, headers, nothing);
         let until = self.deadline.at().min(Instant::now() + patience);
         let response = tokio::time::timeout_at(until, request)
             .await

@@ -6,11 +6,13 @@
 use std::{error::Error as _, sync::Arc, time::Duration};
 
 use bytes::Buf as _;
-use reqwest::{StatusCode, Url, header};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+use hyper::body::{Body as _, Incoming};
+use reqwest::Url;
 
 use super::{
-    AnswerBody, Attempt, HttpClient, cause, client_builder,
-    hosts::{CheckedResolver, Refusal},
+    AnswerBody, Attempt, Connections, HttpClient, Payload, SendError, Witness, cause,
+    hosts::{Refusal, Resolver},
 };
 use crate::providers::{Encoding, ErrorKind, PictureEvent, PictureSink, ProviderError};
 
@@ -157,15 +159,16 @@ impl Attempt<'_> {
                 .hosts
                 .check(&url)
                 .map_err(|refusal| refused(&refusal))?;
-            let mut request = client
-                .mirror()?
-                .get(url.clone())
-                .header(header::ACCEPT, "image/*");
+            let mut headers = HeaderMap::new();
             if url.origin() == client.base_url.origin() {
                 // The provider's own server, which has seen the key already; some protect their files.
-                request = request.headers(client.headers.clone());
+                headers.clone_from(&client.headers);
             }
-            let response = tokio::time::timeout_at(self.deadline.at(), request.send())
+            let picture = HeaderValue::from_static("image/*");
+            headers.entry(header::ACCEPT).or_insert(picture);
+            let nothing = Witness::default().watch(Payload::default());
+            let request = client.mirror()?.send(Method::GET, &url, headers, nothing);
+            let response = tokio::time::timeout_at(self.deadline.at(), request)
                 .await
                 .map_err(|_| {
                     let message = "a result link did not open in time";
@@ -201,34 +204,34 @@ fn is_other(before: Option<u64>, now: Option<u64>) -> bool {
 }
 
 impl HttpClient {
-    /// The client for result links. It has no headers of its own and connects to checked addresses only.
-    fn mirror(&self) -> Result<&reqwest::Client, ProviderError> {
-        if let Some(client) = self.mirror.get() {
-            return Ok(client);
+    /// The connections for result links, to checked addresses only.
+    fn mirror(&self) -> Result<&Connections, ProviderError> {
+        if let Some(connections) = self.mirror.get() {
+            return Ok(connections);
         }
-        let client = client_builder(self.connect_timeout)
-            .dns_resolver(Arc::new(CheckedResolver {
-                hosts: Arc::clone(&self.hosts),
-                lookup: self.lookup,
-            }))
-            .build()
-            .map_err(|error| {
+        let checked = Resolver {
+            hosts: Some(Arc::clone(&self.hosts)),
+            lookup: self.lookup,
+        };
+        let connections =
+            Connections::new(checked, self.connect_timeout, true).map_err(|error| {
                 let kind = ErrorKind::Transport { sent: true };
                 let message = "the client for result links cannot be set up";
                 ProviderError {
-                    cause: Some(cause(&error)),
+                    cause: Some(error.to_string()),
                     ..ProviderError::new(kind, message)
                 }
             })?;
-        Ok(self.mirror.get_or_init(|| client))
+        Ok(self.mirror.get_or_init(|| connections))
     }
 
-    fn picture_body(&self, response: reqwest::Response) -> Result<AnswerBody, ProviderError> {
+    fn picture_body(&self, response: Response<Incoming>) -> Result<AnswerBody, ProviderError> {
         let cap = self.max_picture_bytes;
-        if response.content_length().is_some_and(|length| length > cap) {
+        let body = response.into_body();
+        if body.size_hint().exact().is_some_and(|length| length > cap) {
             return Err(malformed(&format!("a picture larger than {cap} bytes")));
         }
-        Ok(AnswerBody::new(response, cap))
+        Ok(AnswerBody::new(body, cap))
     }
 }
 
@@ -240,7 +243,7 @@ fn refused(refusal: &Refusal) -> ProviderError {
     malformed(&format!("a result link that is not opened: {refusal}"))
 }
 
-fn open_error(error: &reqwest::Error) -> ProviderError {
+fn open_error(error: &SendError) -> ProviderError {
     let mut source = error.source();
     while let Some(inner) = source {
         if let Some(refusal) = inner.downcast_ref::<Refusal>() {

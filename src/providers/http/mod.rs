@@ -8,6 +8,7 @@
 //! (100 or so) would queue the rest behind pictures that take a minute each.
 
 mod body;
+mod connections;
 mod deadline;
 mod form;
 mod hosts;
@@ -19,17 +20,16 @@ mod retry_after;
 mod witness;
 
 use std::{
-    error::Error as _,
+    error::Error,
     num::NonZeroU8,
     sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
 use bytes::Bytes;
-use reqwest::{
-    Url,
-    header::{self, HeaderMap, HeaderValue},
-};
+use http::{HeaderMap, HeaderValue, Method, Response, header};
+use hyper::body::Incoming;
+use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::{
     sync::{Semaphore, SemaphorePermit},
@@ -41,8 +41,9 @@ pub(super) use self::{
     retry_after::retry_after,
 };
 use self::{
+    connections::{Connections, SendError},
     deadline::Deadline,
-    hosts::{Lookup, ResultHosts},
+    hosts::{Lookup, Resolver, ResultHosts},
     witness::{BodyError, Witness},
 };
 use super::{ErrorKind, PictureEvent, PictureSink, ProviderError, Report};
@@ -50,17 +51,17 @@ use crate::config::ProviderConfig;
 
 /// Room in a successful answer for all that is no picture: usage, revised prompts, fields nobody knows.
 const ANSWER_SLACK_BYTES: u64 = 1024 * 1024;
+/// What calls want to hear.
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// Base64 is four thirds of a picture; the rest is room for escapes.
 const BYTES_PER_PICTURE_BYTE: u64 = 2;
-/// How we introduce ourselves.
-const USER_AGENT: &str = concat!("easel/", env!("CARGO_PKG_VERSION"));
 
 /// A provider's connections and limits.
 pub(super) struct HttpClient {
     name: String,
-    client: reqwest::Client,
+    connections: Connections,
     /// For result links; made when the first one comes, since most providers never send any.
-    mirror: OnceLock<reqwest::Client>,
+    mirror: OnceLock<Connections>,
     hosts: Arc<ResultHosts>,
     lookup: Lookup,
     base_url: Url,
@@ -121,20 +122,21 @@ impl HttpClient {
     ) -> Result<Self, String> {
         let base_url = parse_base_url(base_url)?;
         let hosts = ResultHosts::new(&base_url, &config.result_hosts)?;
-        let mut builder = client_builder(config.connect_timeout);
-        if base_url.scheme() == "http" {
-            // No certificates are needed, so none are read.
-            builder = builder.tls_certs_only([]);
-        }
-        let client = builder
-            .build()
-            .map_err(|error| format!("the HTTP client cannot be set up: {}", cause(&error)))?;
+        let lookup = crate::addresses::system_lookup;
+        let anybody = Resolver {
+            hosts: None,
+            lookup,
+        };
+        // Where no certificates are needed, none are read.
+        let with_tls = base_url.scheme() != "http";
+        let connections = Connections::new(anybody, config.connect_timeout, with_tls)
+            .map_err(|error| format!("the HTTP client cannot be set up: {error}"))?;
         Ok(Self {
             name: name.to_owned(),
-            client,
+            connections,
             mirror: OnceLock::new(),
             hosts: Arc::new(hosts),
-            lookup: crate::addresses::system_lookup,
+            lookup,
             base_url,
             headers,
             timeout: config.timeout,
@@ -240,16 +242,16 @@ impl Attempt<'_> {
         pictures: NonZeroU8,
     ) -> Result<Answer, ProviderError> {
         let witness = Witness::default();
-        let request = self
-            .client
-            .client
-            .post(self.client.endpoint(path))
-            .headers(self.client.headers.clone())
-            .header(header::CONTENT_TYPE, content_type)
-            .header(header::ACCEPT, "application/json")
-            .headers(headers)
-            .body(reqwest::Body::wrap(witness.watch(body)))
-            .send();
+        let client = self.client;
+        let content_type =
+            HeaderValue::from_str(content_type).expect("a media type has plain characters only");
+        let mut all = client.headers.clone();
+        all.insert(header::CONTENT_TYPE, content_type);
+        all.insert(header::ACCEPT, JSON);
+        // Replaces those of the same name.
+        all.extend(headers);
+        let (url, body) = (client.endpoint(path), witness.watch(body));
+        let request = client.connections.send(Method::POST, &url, all, body);
         let outcome = tokio::time::timeout_at(self.deadline.at(), request).await;
         match outcome {
             Ok(Ok(response)) => {
@@ -257,7 +259,7 @@ impl Attempt<'_> {
                     status: response.status().as_u16(),
                     request_id: request_id(response.headers()),
                 });
-                Ok(Answer::new(response, self.client.answer_cap(pictures)))
+                Ok(Answer::new(response, client.answer_cap(pictures)))
             }
             Ok(Err(error)) => Err(send_error(&error, witness.withdraw())),
             Err(_elapsed) => Err(ProviderError::new(
@@ -320,11 +322,12 @@ impl Attempt<'_> {
 }
 
 impl Answer {
-    fn new(mut response: reqwest::Response, cap: u64) -> Self {
+    fn new(response: Response<Incoming>, cap: u64) -> Self {
+        let (head, body) = response.into_parts();
         Self {
-            status: response.status().as_u16(),
-            headers: std::mem::take(response.headers_mut()),
-            body: AnswerBody::new(response, cap),
+            status: head.status.as_u16(),
+            headers: head.headers,
+            body: AnswerBody::new(body, cap),
         }
     }
 
@@ -357,20 +360,6 @@ fn request_id(headers: &HeaderMap) -> Option<String> {
     is_plain.then(|| id.to_owned())
 }
 
-fn client_builder(connect_timeout: Duration) -> reqwest::ClientBuilder {
-    // Somebody else may have installed one, this very moment too; any will do.
-    drop(rustls::crypto::ring::default_provider().install_default());
-    reqwest::Client::builder()
-        .user_agent(USER_AGENT)
-        .http1_only()
-        .redirect(reqwest::redirect::Policy::none())
-        .retry(reqwest::retry::never())
-        .referer(false)
-        .connect_timeout(connect_timeout)
-        .tcp_nodelay(true)
-        .tcp_keepalive(Duration::from_secs(30))
-}
-
 fn parse_base_url(text: &str) -> Result<Url, String> {
     let url = Url::parse(text).map_err(|error| format!("base_url '{text}' is no URL: {error}"))?;
     let problem = if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
@@ -387,7 +376,7 @@ fn parse_base_url(text: &str) -> Result<Url, String> {
 }
 
 /// What a failed sending means.
-fn send_error(error: &reqwest::Error, sent: bool) -> ProviderError {
+fn send_error(error: &SendError, sent: bool) -> ProviderError {
     if has_unreadable_body(error) {
         let message = "an uploaded picture cannot be read any more";
         return ProviderError {
@@ -414,7 +403,7 @@ fn send_error(error: &reqwest::Error, sent: bool) -> ProviderError {
     }
 }
 
-fn has_unreadable_body(error: &reqwest::Error) -> bool {
+fn has_unreadable_body(error: &SendError) -> bool {
     let mut source = error.source();
     while let Some(error) = source {
         if matches!(error.downcast_ref(), Some(BodyError::Unreadable(_))) {
@@ -425,9 +414,8 @@ fn has_unreadable_body(error: &reqwest::Error) -> bool {
     false
 }
 
-/// The innermost reason of an error: what the system or the TLS library says, which names no address,
-/// unlike `reqwest`'s own words.
-fn cause(error: &reqwest::Error) -> String {
+/// The innermost reason of an error: what the system or the TLS library says, which names no address.
+fn cause(error: &(dyn Error + 'static)) -> String {
     let mut source = error.source();
     let mut text = "unknown reason".to_owned();
     while let Some(error) = source {

@@ -2,19 +2,14 @@
 //!
 //! Without a budget, heavy traffic would have the system write every relayed picture to the disk, only to
 //! delete it an hour later. The newest stay; the oldest that were delivered go first, most of them before
-//! the system has written them at all. What was not delivered is not here, and stays for its whole time.
+//! the system has written them at all, and newer ones are written over them. What was not delivered is not here, and stays for its whole time.
 
 use std::{
     collections::VecDeque,
-    fs,
-    path::PathBuf,
     sync::{Mutex, PoisonError},
 };
 
-use super::{
-    sniff::PictureFormat,
-    store::{ImageStore, gone},
-};
+use super::{sniff::PictureFormat, store::ImageStore};
 use crate::ids::ImageId;
 
 /// What a file counts at least: small ones take a block, a name, and a place in the list.
@@ -49,17 +44,17 @@ impl Copies {
     pub fn delivered(&self, id: ImageId, format: PictureFormat, size_bytes: u64) {
         let surplus = self.add(id, format, size_bytes.max(LEAST_BYTES));
         if !surplus.is_empty() {
+            let store = self.store.clone();
             drop(tokio::task::spawn_blocking(move || {
-                for path in surplus {
-                    // What cannot be deleted now is left to the sweeper.
-                    drop(gone(fs::remove_file(path)));
+                for (id, format) in surplus {
+                    store.retire(id, format);
                 }
             }));
         }
     }
 
-    /// Returns the files that are one too many.
-    fn add(&self, id: ImageId, format: PictureFormat, bytes: u64) -> Vec<PathBuf> {
+    /// Returns those that are one too many.
+    fn add(&self, id: ImageId, format: PictureFormat, bytes: u64) -> Vec<(ImageId, PictureFormat)> {
         let mut delivered = self
             .delivered
             .lock()
@@ -71,7 +66,7 @@ impl Copies {
             && let Some((id, format, bytes)) = delivered.copies.pop_front()
         {
             delivered.bytes = delivered.bytes.saturating_sub(bytes);
-            surplus.push(self.store.path(id, format));
+            surplus.push((id, format));
         }
         surplus
     }
@@ -87,12 +82,12 @@ mod tests {
         let store = ImageStore::open(directory.path().to_owned(), 1 << 20)
             .await
             .unwrap();
-        let copies = Copies::new(store.clone(), 100_000);
+        let copies = Copies::new(store, 100_000);
         let ids: Vec<ImageId> = (0..4).map(|_| ImageId::new()).collect();
         let png = PictureFormat::Png;
         assert!(copies.add(ids[0], png, 40_000).is_empty());
         assert!(copies.add(ids[1], png, 60_000).is_empty());
-        assert_eq!(copies.add(ids[2], png, 1), [store.path(ids[0], png)]);
+        assert_eq!(copies.add(ids[2], png, 1), [(ids[0], png)]);
         // One that is larger than the budget does not stay either.
         assert_eq!(copies.add(ids[3], png, 100_001).len(), 3);
         assert!(copies.add(ids[0], png, 100_000).is_empty());

@@ -2,14 +2,20 @@
 //!
 //! Paths are made of ids and formats only, never of text from outside. Everything that touches the
 //! disk runs on the blocking pool, in steps of at most [`CHUNK`] bytes.
+//!
+//! A picture that is synced is `img_….png`. One that is not is `img_….BOOT.png`, by the name of the machine's
+//! present run: after a crash of the machine nobody knows what is in it, and nobody finds it. Only therefore
+//! may the files of such copies be written over again, which costs half of making new ones: what the disk has
+//! of one may be what was there before, somebody else's picture. Who reads one has it locked, and who is to write
+//! it over takes another then.
 
 use std::{
     fs,
     io::{self, Read as _, Seek as _},
-    os::unix::fs::DirBuilderExt as _,
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -70,6 +76,10 @@ struct Place {
     max_size_bytes: u64,
     /// Whether the last write did what it should.
     is_well: AtomicBool,
+    /// The machine's present run.
+    boot: String,
+    /// Files of copies that are no longer needed, to be written over.
+    spares: Mutex<Vec<PathBuf>>,
 }
 
 /// A picture that is needed until this is dropped, and then removed: who reads it at that time reads it to its
@@ -90,6 +100,9 @@ const CHUNK: u64 = 192 * 1024;
 /// How many bytes are written to see whether there is room.
 const PROBE: usize = 64 * 1024;
 
+/// How many files wait to be written over; about as many as copies that end at the same time.
+const MOST_SPARES: usize = 16;
+
 /// What the name of a picture being written ends with, instead of an extension.
 pub(super) const PART: &str = "part";
 
@@ -99,14 +112,17 @@ impl ImageStore {
     /// # Errors
     /// [`StoreError::Io`] when the directory cannot be made or written.
     pub async fn open(directory: PathBuf, max_size_bytes: u64) -> Result<Self, StoreError> {
+        let prepared = directory.clone();
+        let prepare = move || make_private(&prepared).map(|()| boot());
+        let boot = blocking("prepare the directory of", prepare).await?;
         let place = Place {
             directory,
             max_size_bytes,
             is_well: AtomicBool::new(true),
+            boot,
+            spares: Mutex::default(),
         };
         let store = Self(Arc::new(place));
-        let directory = store.directory().to_owned();
-        blocking("prepare the directory of", move || make_private(&directory)).await?;
         // A store that cannot be written shall be found out before a picture is paid for.
         store.probe().await?;
         Ok(store)
@@ -178,13 +194,11 @@ impl ImageStore {
         format: PictureFormat,
         offset: u64,
     ) -> Result<Option<(u64, PictureStream)>, StoreError> {
-        let path = self.path(id, format);
+        let [path, unsynced] = self.paths(id, format);
         // The first chunk comes with the opening: most small pictures are one trip to the disk.
         let opened = blocking("read", move || {
-            let mut file = match fs::File::open(path) {
-                Ok(file) => file,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-                Err(error) => return Err(error),
+            let Some(mut file) = open_either(&path, &unsynced)? else {
+                return Ok(None);
             };
             let size_bytes = file.metadata()?.len();
             let size_bytes = size_bytes
@@ -205,13 +219,19 @@ impl ImageStore {
     /// # Errors
     /// [`StoreError::Io`].
     pub async fn delete(&self, id: ImageId, format: PictureFormat) -> Result<(), StoreError> {
-        let path = self.path(id, format);
-        blocking("delete", move || gone(fs::remove_file(path)).map(drop)).await
+        let paths = self.paths(id, format);
+        blocking("delete", move || {
+            let removed = paths.map(|path| gone(fs::remove_file(path)));
+            removed
+                .into_iter()
+                .try_for_each(|removed| removed.map(drop))
+        })
+        .await
     }
 
     /// Keeps a picture only for as long as what this returns.
     pub fn temporary(&self, stored: &StoredImage) -> Temporary {
-        Temporary(self.path(stored.id, stored.info.format))
+        Temporary(self.unsynced_path(stored.id, stored.info.format))
     }
 
     /// Makes a picture outlive a crash of the machine, which [`ImageWriter::finish_unsynced`] did not.
@@ -219,12 +239,63 @@ impl ImageStore {
     /// # Errors
     /// [`StoreError::Io`], also when it is gone.
     pub async fn make_durable(&self, id: ImageId, format: PictureFormat) -> Result<(), StoreError> {
-        let (path, directory) = (self.path(id, format), self.hour_directory(id));
+        let ([path, unsynced], directory) = (self.paths(id, format), self.hour_directory(id));
         blocking("keep", move || {
-            fs::File::open(path)?.sync_data()?;
+            match fs::File::open(&unsynced) {
+                Ok(file) => {
+                    file.sync_data()?;
+                    fs::rename(unsynced, path)?;
+                }
+                // It was synced before.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    fs::File::open(path)?.sync_data()?;
+                }
+                Err(error) => return Err(error),
+            }
             fs::File::open(directory)?.sync_all()
         })
         .await
+    }
+
+    /// Gives up a copy that was never synced. Its file may be written over from now on. Blocks.
+    pub(super) fn retire(&self, id: ImageId, format: PictureFormat) {
+        let spare = self.hour_directory(id).join(part_name(id));
+        if fs::rename(self.unsynced_path(id, format), &spare).is_err() {
+            // It is gone, or was synced. What cannot be deleted now is left to the sweeper.
+            drop(gone(fs::remove_file(self.path(id, format))));
+            return;
+        }
+        let mut spares = self.spares();
+        if spares.len() < MOST_SPARES {
+            spares.push(spare);
+        } else {
+            drop(spares);
+            drop(fs::remove_file(spare));
+        }
+    }
+
+    /// A file of a former copy to write over, and its name, which is none that anybody reads. Blocks.
+    pub(super) fn take_spare(&self) -> Option<(fs::File, PathBuf)> {
+        let spare = self.spares().pop()?;
+        let locked = fs::File::options().write(true).open(&spare);
+        if let Ok(file) = locked.and_then(|file| Ok(file.try_lock().map(|()| file)?)) {
+            return Some((file, spare));
+        }
+        // Somebody still reads it, or there are no locks here.
+        drop(fs::remove_file(spare));
+        None
+    }
+
+    /// Deletes what waits to be written over. Blocks.
+    pub(super) fn remove_spares(&self) {
+        let spares = std::mem::take(&mut *self.spares());
+        for spare in spares {
+            drop(fs::remove_file(spare));
+        }
+    }
+
+    fn spares(&self) -> MutexGuard<'_, Vec<PathBuf>> {
+        self.0.spares.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Which of these pictures are here, in their order.
@@ -235,12 +306,14 @@ impl ImageStore {
         &self,
         pictures: impl IntoIterator<Item = (ImageId, PictureFormat)>,
     ) -> Result<Vec<bool>, StoreError> {
-        let paths = pictures
+        let pictures = pictures
             .into_iter()
-            .map(|(id, format)| self.path(id, format));
-        let paths: Vec<PathBuf> = paths.collect();
+            .map(|(id, format)| self.paths(id, format));
+        let pictures: Vec<[PathBuf; 2]> = pictures.collect();
         blocking("look for", move || {
-            paths.iter().map(|path| path.try_exists()).collect()
+            let is_here =
+                |[path, unsynced]: &[PathBuf; 2]| Ok(path.try_exists()? || unsynced.try_exists()?);
+            pictures.iter().map(is_here).collect()
         })
         .await
     }
@@ -261,6 +334,66 @@ impl ImageStore {
     pub(super) fn path(&self, id: ImageId, format: PictureFormat) -> PathBuf {
         self.hour_directory(id).join(picture_name(id, format))
     }
+
+    /// Where it is for as long as it is not synced.
+    pub(super) fn unsynced_path(&self, id: ImageId, format: PictureFormat) -> PathBuf {
+        let name = format!("{id}.{}.{}", self.0.boot, format.extension());
+        self.hour_directory(id).join(name)
+    }
+
+    fn paths(&self, id: ImageId, format: PictureFormat) -> [PathBuf; 2] {
+        [self.path(id, format), self.unsynced_path(id, format)]
+    }
+}
+
+/// A name for the run of the machine, or, where it says none, of this process.
+fn boot() -> String {
+    let said = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok();
+    let read = said.and_then(|said| said.trim().parse::<uuid::Uuid>().ok());
+    read.unwrap_or_else(uuid::Uuid::now_v7).simple().to_string()
+}
+
+/// Whether it could be one of those.
+pub(super) fn is_boot(name: &str) -> bool {
+    name.len() == 32 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+fn open(path: &Path) -> io::Result<Option<fs::File>> {
+    match fs::File::open(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn open_either(path: &Path, unsynced: &Path) -> io::Result<Option<fs::File>> {
+    if let Some(file) = open(path)? {
+        return Ok(Some(file));
+    }
+    if let Some(file) = open_unsynced(unsynced)? {
+        return Ok(Some(file));
+    }
+    // It may have been synced at this very moment.
+    open(path)
+}
+
+/// Opens a file that nobody writes over as long as it is open.
+fn open_unsynced(path: &Path) -> io::Result<Option<fs::File>> {
+    let Some(file) = open(path)? else {
+        return Ok(None);
+    };
+    match file.try_lock_shared() {
+        // Without locks nothing is written over either.
+        Ok(()) | Err(fs::TryLockError::Error(_)) => {}
+        Err(fs::TryLockError::WouldBlock) => return Ok(None),
+    }
+    // Between the opening and the lock it may have become another's.
+    let is_still = match fs::metadata(path) {
+        Ok(now) => now.ino() == file.metadata()?.ino(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+        Err(error) => return Err(error),
+    };
+    Ok(is_still.then_some(file))
 }
 
 /// Makes the directory if it is missing, for nobody else to read: a link's signature is worth nothing to

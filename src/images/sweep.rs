@@ -13,7 +13,7 @@ use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
 
 use super::{
     sniff::PictureFormat,
-    store::{ImageStore, PART, StoreError, blocking, gone, hour_name},
+    store::{ImageStore, PART, StoreError, blocking, gone, hour_name, is_boot},
 };
 use crate::ids::ImageId;
 
@@ -44,8 +44,13 @@ impl ImageStore {
             pictures: limit,
             parts: limit.min(now - ORPHANED_AFTER),
         };
-        let root = self.directory().to_owned();
-        let hours = blocking("list", move || hours(&root, limit)).await?;
+        let store = self.clone();
+        let hours = blocking("list", move || {
+            // Under load there are new ones at once; without, they are not needed.
+            store.remove_spares();
+            hours(store.directory(), limit)
+        })
+        .await?;
         let mut removed = 0;
         let mut failure = None;
         for (hour, directory) in hours {
@@ -79,6 +84,11 @@ impl Limits {
             return false;
         };
         let created_at = id.created_at();
+        // Of a copy that was not synced, whichever run of the machine it is from.
+        let extension = match extension.split_once('.') {
+            Some((boot, extension)) if is_boot(boot) => extension,
+            Some(_) | None => extension,
+        };
         let limit = if extension == PART {
             self.parts
         } else if PictureFormat::from_extension(extension).is_some() {

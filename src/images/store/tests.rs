@@ -344,6 +344,126 @@ async fn a_deleted_picture_is_gone_but_who_reads_it_reads_on() {
     assert_eq!(chunks.concat(), bytes);
 }
 
+/// A copy of what was relayed.
+async fn copy(store: &ImageStore, bytes: &[u8]) -> StoredImage {
+    let mut writer = store.tee(Keep::IfPossible);
+    writer.write(bytes).await.unwrap();
+    writer.finish_unsynced().await.unwrap()
+}
+
+fn inode(store: &ImageStore, image: &StoredImage) -> u64 {
+    let path = store.unsynced_path(image.id, image.info.format);
+    fs::metadata(path).unwrap().ino()
+}
+
+fn after_a_crash_of_the_machine(store: &ImageStore) -> ImageStore {
+    ImageStore(Arc::new(Place {
+        directory: store.directory().to_owned(),
+        max_size_bytes: MAX,
+        is_well: AtomicBool::new(true),
+        boot: uuid::Uuid::now_v7().simple().to_string(),
+        spares: Mutex::default(),
+    }))
+}
+
+#[tokio::test]
+async fn a_copy_is_written_over_a_former_one() {
+    let (store, _directory) = open().await;
+    let (long, short) = (samples::png_of(900_000), samples::png_of(300_000));
+    let former = copy(&store, &long).await;
+    let file = inode(&store, &former);
+    store.retire(former.id, former.info.format);
+    assert_eq!(read(&store, &former).await, None);
+    let next = copy(&store, &short).await;
+    assert_eq!(inode(&store, &next), file);
+    assert_eq!(read(&store, &next).await, Some(short.clone()));
+    assert_eq!(read(&store, &former).await, None);
+    assert_eq!(files(&store).len(), 1);
+
+    // One that is to be there for long has a file of its own, and so has one that is read.
+    store.retire(next.id, next.info.format);
+    let kept = write(&store, &short, 1 << 20).await.unwrap();
+    assert_eq!(files(&store).len(), 2);
+    let again = copy(&store, &long).await;
+    assert_eq!(inode(&store, &again), file);
+    let (_, reading) = store
+        .read(again.id, again.info.format)
+        .await
+        .unwrap()
+        .unwrap();
+    store.retire(again.id, again.info.format);
+    let other = copy(&store, &short).await;
+    assert_ne!(inode(&store, &other), file);
+    let chunks: Vec<Bytes> = reading.try_collect().await.unwrap();
+    assert_eq!(chunks.concat(), long);
+    assert_eq!(read(&store, &kept).await, Some(short));
+
+    store.retire(other.id, other.info.format);
+    let now = ImageId::new().created_at();
+    store.sweep(HOUR, now).await.unwrap();
+    assert_eq!(files(&store).len(), 1, "what waits to be written over goes");
+}
+
+#[tokio::test]
+async fn an_unsynced_copy_ends_with_the_machines_run() {
+    let (store, _directory) = open().await;
+    let bytes = large_png();
+    let (lost, kept) = (copy(&store, &bytes).await, copy(&store, &bytes).await);
+    for _ in 0..2 {
+        let made = store.make_durable(kept.id, kept.info.format);
+        made.await.unwrap();
+    }
+    let found = [(lost.id, lost.info.format), (kept.id, kept.info.format)];
+    assert_eq!(store.find(found).await.unwrap(), [true, true]);
+    let later = after_a_crash_of_the_machine(&store);
+    assert_eq!(later.find(found).await.unwrap(), [false, true]);
+    assert_eq!(read(&later, &lost).await, None);
+    assert_eq!(read(&later, &kept).await, Some(bytes));
+    let over = lost.id.created_at() + TimeDelta::hours(2);
+    assert_eq!(later.sweep(HOUR, over).await.unwrap(), 2);
+    assert_eq!(files(&store).len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_reads_what_is_written_over_his_picture() {
+    let (store, _directory) = open().await;
+    let relays = (0..8_usize).map(|relay| {
+        let store = store.clone();
+        async move {
+            for round in 0..30 {
+                let bytes = samples::png_of(200_000 + 1000 * relay + round);
+                let image = copy(&store, &bytes).await;
+                let format = image.info.format;
+                let reader = async || {
+                    let (_, stream) = store.read(image.id, format).await.unwrap()?;
+                    let chunks: Vec<Bytes> = stream.try_collect().await.unwrap();
+                    Some(chunks.concat())
+                };
+                let before = reader().await;
+                assert_eq!(before.as_ref(), Some(&bytes));
+                let retire = async {
+                    let store = store.clone();
+                    let retired =
+                        tokio::task::spawn_blocking(move || store.retire(image.id, format));
+                    retired.await.unwrap();
+                };
+                let ((), one, other) = future::join3(retire, reader(), reader()).await;
+                for read in [one, other].into_iter().flatten() {
+                    assert_eq!(read, bytes);
+                }
+            }
+        }
+    });
+    future::join_all(relays).await;
+    assert_eq!(
+        files(&store)
+            .iter()
+            .filter(|name| !name.ends_with("part"))
+            .count(),
+        0
+    );
+}
+
 #[tokio::test]
 async fn a_file_that_was_cut_is_an_error_not_an_end() {
     let (store, _directory) = open().await;
@@ -422,6 +542,8 @@ async fn sweeping_takes_what_is_over_and_nothing_else() {
         (89, "webp"),
         (91, "gif"),
         (5000, "svg"),
+        // A copy from an earlier run of the machine.
+        (62, "0123456789abcdef0123456789abcdef.png"),
     ] {
         put(&store, now() - minutes(age), 2, extension);
     }
@@ -437,6 +559,7 @@ async fn sweeping_takes_what_is_over_and_nothing_else() {
         "notes.txt".to_owned(),
         format!("{}.png", id_of(now() - minutes(9000), 5)),
         format!("{}.png.bak", id_of(now() - minutes(6000), 5)),
+        format!("{}.bak.png", id_of(now() - minutes(6000), 5)),
         format!("gen_{}.png", "0".repeat(32)),
     ] {
         fs::write(store.directory().join(hour).join(&name), b"x").unwrap();
@@ -454,7 +577,7 @@ async fn sweeping_takes_what_is_over_and_nothing_else() {
         fs::create_dir_all(store.directory().join(directory)).unwrap();
     }
 
-    assert_eq!(store.sweep(HOUR, now()).await.unwrap(), 6);
+    assert_eq!(store.sweep(HOUR, now()).await.unwrap(), 7);
     assert_eq!(files(&store), kept);
     let tree = tree(&store);
     assert!(tree.contains("2026111000") && tree.contains("2026112012"));

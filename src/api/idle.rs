@@ -33,8 +33,8 @@ const RESTS: u32 = 4;
 /// How often in the time that an answer may stand still it is looked at.
 const LOOKS: u32 = 4;
 
-/// What goes to the HTTP library at once. It asks for the next piece when all of this one is in the client's
-/// window, so this is also what a client has to take to count as taking anything.
+/// What goes to the HTTP library at once over HTTP/2. It asks for the next piece when all of this one is in the
+/// client's window, so this is also what a client has to take to count as taking anything.
 const PIECE: usize = 16 * 1024;
 
 /// What happens on one connection.
@@ -65,6 +65,8 @@ struct Answer {
     body: Option<Body>,
     /// Has left the body, and is not yet asked for.
     rest: Bytes,
+    /// How much of it goes at once.
+    piece: usize,
     /// Since when it is the client's turn to take something; `None` while there is nothing to take.
     waits: Option<Instant>,
 }
@@ -152,15 +154,17 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Exchange {
     /// The same answer; the exchange ends with its body.
     pub(super) fn ends_with(self, answer: Response, version: Version) -> Response {
+        let is_shared = version == Version::HTTP_2;
         answer.map(|body| {
             let answer = Arc::new(Mutex::new(Answer {
                 body: Some(body),
                 rest: Bytes::new(),
+                piece: if is_shared { PIECE } else { usize::MAX },
                 // Its head may already find no window.
                 waits: Some(Instant::now()),
             }));
             // Over HTTP/1 the socket has one answer at a time, and its own timeout.
-            if version == Version::HTTP_2 {
+            if is_shared {
                 locked(&self.0.answers).push(Arc::downgrade(&answer));
                 self.0.answering.notify_one();
             }
@@ -209,7 +213,7 @@ impl HttpBody for Last {
             }
         }
         answer.waits = Some(Instant::now());
-        let piece = answer.rest.split_to(answer.rest.len().min(PIECE));
+        let piece = answer.rest.split_to(answer.rest.len().min(answer.piece));
         Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 

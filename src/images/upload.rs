@@ -5,15 +5,17 @@
 //! Knows nothing of forms, models or providers.
 
 use std::{
+    collections::HashMap,
     fs,
     io::{self, Write as _},
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt as _};
+use tokio::sync::OnceCell;
 
 use super::{
     sniff::{NotAPicture, PictureFormat, PictureInfo, Sniffer},
@@ -65,6 +67,11 @@ struct Content {
     size_bytes: u64,
     bytes: Kept,
     _share: Option<Share>,
+    /// Where it is kept, and what is made of it.
+    spool: Spool,
+    other_form: OnceCell<Option<Upload>>,
+    /// By place.
+    known_as: Mutex<HashMap<String, Arc<OnceCell<Option<String>>>>>,
 }
 
 enum Kept {
@@ -78,7 +85,7 @@ pub struct UploadWriter {
     /// Looked at, but not on the disk.
     buffer: Vec<u8>,
     in_memory: Share,
-    directory: Arc<Path>,
+    spool: Spool,
     file: Option<fs::File>,
     on_disk: Share,
     size_bytes: u64,
@@ -135,7 +142,7 @@ impl Spool {
             sniffer: Sniffer::default(),
             buffer: Vec::new(),
             in_memory: self.in_memory.share(self.owner),
-            directory: Arc::clone(&self.directory),
+            spool: self.clone(),
             file: None,
             on_disk: self.on_disk.share(self.owner),
             size_bytes: 0,
@@ -198,6 +205,9 @@ impl UploadWriter {
             size_bytes: self.size_bytes,
             bytes,
             _share: Some(share),
+            spool: self.spool,
+            other_form: OnceCell::new(),
+            known_as: Mutex::default(),
         })))
     }
 
@@ -208,7 +218,7 @@ impl UploadWriter {
         }
         let buffer = std::mem::take(&mut self.buffer);
         let file = self.file.take();
-        let directory = Arc::clone(&self.directory);
+        let directory = Arc::clone(&self.spool.directory);
         let written = blocking("keep an upload of", move || {
             let mut file = match file {
                 Some(file) => file,
@@ -228,11 +238,12 @@ impl UploadWriter {
 }
 
 impl Upload {
-    /// A picture in memory, which counts against no spool.
+    /// A picture in memory, which counts against no spool; what is made of it has to be small.
     ///
     /// # Errors
     /// [`NotAPicture`].
-    pub fn from_bytes(bytes: Bytes) -> Result<Self, NotAPicture> {
+    #[cfg(test)]
+    pub(crate) fn from_bytes(bytes: Bytes) -> Result<Self, NotAPicture> {
         let mut sniffer = Sniffer::default();
         sniffer.feed(&bytes)?;
         Ok(Self(Arc::new(Content {
@@ -241,6 +252,14 @@ impl Upload {
             size_bytes: bytes.len() as u64,
             bytes: Kept::Memory(bytes),
             _share: None,
+            spool: Spool {
+                directory: PathBuf::new().into(),
+                on_disk: Budget::new(0, 0),
+                in_memory: Budget::new(u64::MAX, u64::MAX),
+                owner: None,
+            },
+            other_form: OnceCell::new(),
+            known_as: Mutex::default(),
         })))
     }
 
@@ -257,6 +276,59 @@ impl Upload {
     /// How many bytes it has.
     pub fn size_bytes(&self) -> u64 {
         self.0.size_bytes
+    }
+
+    /// The spool that it is in, for what is made of it.
+    pub fn spool(&self) -> &Spool {
+        &self.0.spool
+    }
+
+    /// Another form of this picture: made by whoever asks first, and there for all that ask as long as the
+    /// picture is. `None`: it has no other. An error is not kept, and the next who asks tries again.
+    ///
+    /// # Errors
+    /// Those of `make`.
+    ///
+    /// # Cancel safety
+    /// May be dropped: the next who asks begins anew.
+    pub async fn other_form<E>(
+        &self,
+        make: impl Future<Output = Result<Option<Self>, E>>,
+    ) -> Result<Option<Self>, E> {
+        self.0.other_form.get_or_try_init(|| make).await.cloned()
+    }
+
+    /// What it is known as at another place, such as a link: found out by whoever asks first. `None`: it is not
+    /// known there, and will not be. An error is not kept.
+    ///
+    /// # Errors
+    /// Those of `hand_over`.
+    ///
+    /// # Cancel safety
+    /// May be dropped: the next who asks begins anew.
+    pub async fn known_as<E>(
+        &self,
+        place: &str,
+        hand_over: impl Future<Output = Result<Option<String>, E>>,
+    ) -> Result<Option<String>, E> {
+        let cell = {
+            let mut known = self
+                .0
+                .known_as
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(known.entry(place.to_owned()).or_default())
+        };
+        cell.get_or_try_init(|| hand_over).await.cloned()
+    }
+
+    /// Its bytes for who may block.
+    pub fn reader(&self) -> impl io::BufRead + io::Seek + Send + use<> {
+        let blocking = BlockingReader {
+            upload: self.clone(),
+            at: 0,
+        };
+        io::BufReader::with_capacity(BUFFER, blocking)
     }
 
     /// Its bytes, from the first; may be asked for again, also while they are being read.
@@ -295,6 +367,37 @@ impl Upload {
         tokio::task::spawn_blocking(read)
             .await
             .unwrap_or_else(|panic| Err(io::Error::other(panic)))
+    }
+}
+
+struct BlockingReader {
+    upload: Upload,
+    at: u64,
+}
+
+impl io::Read for BlockingReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = match &self.upload.0.bytes {
+            Kept::Memory(bytes) => {
+                let at = usize::try_from(self.at).unwrap_or(usize::MAX);
+                io::Read::read(&mut bytes.get(at..).unwrap_or_default(), buffer)?
+            }
+            Kept::File(file) => file.read_at(buffer, self.at)?,
+        };
+        self.at += read as u64;
+        Ok(read)
+    }
+}
+
+impl io::Seek for BlockingReader {
+    fn seek(&mut self, to: io::SeekFrom) -> io::Result<u64> {
+        let at = match to {
+            io::SeekFrom::Start(at) => Some(at),
+            io::SeekFrom::Current(by) => self.at.checked_add_signed(by),
+            io::SeekFrom::End(by) => self.upload.0.size_bytes.checked_add_signed(by),
+        };
+        self.at = at.ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(self.at)
     }
 }
 
@@ -353,6 +456,76 @@ mod tests {
         assert_eq!(spool.used_bytes(), (0, 0));
         let left = fs::read_dir(directory.path().join("uploads")).unwrap();
         assert_eq!(left.count(), 0, "no file has a name");
+    }
+
+    #[tokio::test]
+    async fn who_may_block_reads_the_same() {
+        use std::io::{Read as _, Seek as _, SeekFrom};
+
+        let (spool, _directory) = spool(4 << 20).await;
+        for size in [1_000, 200_000] {
+            let bytes = samples::png_of(size);
+            let upload = put(&spool, &bytes, 17_000).await.unwrap();
+            let mut reader = upload.reader();
+            drop(upload);
+            let mut read = Vec::new();
+            reader.read_to_end(&mut read).unwrap();
+            assert_eq!(read, bytes);
+            let tail = i64::try_from(size / 3).unwrap();
+            reader.seek(SeekFrom::End(-tail)).unwrap();
+            read.clear();
+            reader.read_to_end(&mut read).unwrap();
+            assert_eq!(read, bytes[bytes.len() - size / 3..]);
+            assert!(reader.seek(SeekFrom::Current(i64::MIN)).is_err());
+        }
+        assert_eq!(spool.used_bytes(), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn what_is_made_of_an_upload_is_made_once() {
+        use std::sync::atomic::{AtomicU32, Ordering};
+
+        let (spool, _directory) = spool(4 << 20).await;
+        let upload = put(&spool, &samples::png_of(1_000), 1_000).await.unwrap();
+        let made = AtomicU32::new(0);
+        let make = async || {
+            upload
+                .other_form(async {
+                    let before = made.fetch_add(1, Ordering::SeqCst);
+                    tokio::task::yield_now().await;
+                    if before == 0 {
+                        return Err("the first one fails");
+                    }
+                    let other = put(upload.spool(), &samples::png_of(90_000), 9_000).await;
+                    Ok(Some(other.unwrap()))
+                })
+                .await
+        };
+        assert!(make().await.is_err());
+        let all = futures_util::future::join_all((0..20).map(|_| make())).await;
+        for other in all {
+            assert_eq!(other.unwrap().unwrap().size_bytes(), 90_000);
+        }
+        assert_eq!(made.load(Ordering::SeqCst), 2);
+        assert!(spool.used_bytes().0 >= 90_000);
+        let known = async |place: &'static str| {
+            let asked = async {
+                Ok::<_, ()>(Some(format!(
+                    "{place}{}",
+                    made.fetch_add(1, Ordering::SeqCst)
+                )))
+            };
+            upload.known_as(place, asked).await.unwrap()
+        };
+        assert_eq!(known("here").await.as_deref(), Some("here2"));
+        assert_eq!(known("there").await.as_deref(), Some("there3"));
+        assert_eq!(known("here").await.as_deref(), Some("here2"));
+        drop(upload);
+        assert_eq!(
+            spool.used_bytes(),
+            (0, 0),
+            "what was made of it goes with it"
+        );
     }
 
     #[tokio::test]

@@ -205,6 +205,15 @@ async fn large_pictures_go_ahead_as_files() {
     studio.edited(edit()).await;
     assert_eq!(studio.replicate.uploads(), 3);
 
+    // Several pictures are several predictions, and one file.
+    let uploads = studio.replicate.uploads();
+    studio.edited(edit().with("n", "3")).await;
+    assert_eq!(studio.replicate.uploads(), uploads + 1);
+    let links: Vec<Value> = (studio.replicate.creates().into_iter().skip(2))
+        .map(|create| create.input["input_images"][0].clone())
+        .collect();
+    assert_eq!(links.len(), 3);
+    assert!(links.iter().all(|link| link == &links[0]), "{links:?}");
     // A server without files gets them in the input.
     studio.replicate.without_files();
     studio.edited(edit()).await;

@@ -76,14 +76,32 @@ impl Admission {
         prices
     }
 
-    /// Whether the pictures have to be in the store: for links, because they come from several calls, or
-    /// because the client means to ask for them again, or later.
+    /// Whether the pictures of some route have to be in the store.
     pub(super) fn needs_store(&self) -> bool {
-        let n = self.request.n;
+        self.always_needs_store() || self.routes.iter().any(|route| self.is_stored(route))
+    }
+
+    /// Leaves only the routes that need no store. Returns whether there are any.
+    pub(super) fn do_without_store(&mut self) -> bool {
+        if self.always_needs_store() {
+            return false;
+        }
+        let mut routes = std::mem::take(&mut self.routes);
+        routes.retain(|route| !self.is_stored(route));
+        self.routes = routes;
+        !self.routes.is_empty()
+    }
+
+    /// For links, or because the client means to ask for them again, or later.
+    fn always_needs_store(&self) -> bool {
         self.request.response_format == ResponseFormat::Url
             || self.order.idempotency_key.is_some()
             || self.order.reader == Reader::ComesBack
-            || (self.routes.iter()).any(|candidacy| candidacy.route.images_per_call < n)
+    }
+
+    /// Because the pictures come from several calls, or may turn out to be none at their end.
+    fn is_stored(&self, candidacy: &Candidacy) -> bool {
+        candidacy.route.images_per_call < self.request.n || candidacy.provider.doubts_pictures()
     }
 
     /// Leaves only the routes that a hold of this much pays for.

@@ -549,13 +549,17 @@ impl Accepted {
     async fn work(self, lead: Lead) -> Result<Taken, GatewayError> {
         let Self {
             gateway,
-            admission,
+            mut admission,
             intro: _,
             slot,
             counted,
         } = self;
         let store = &gateway.rooms.store;
-        if admission.needs_store() && !store.is_well() && store.probe().await.is_err() {
+        if admission.needs_store()
+            && !store.is_well()
+            && store.probe().await.is_err()
+            && !admission.do_without_store()
+        {
             // Found out before a provider is paid for what cannot be kept.
             return Err(GatewayError::StoreUnavailable);
         }

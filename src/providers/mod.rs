@@ -190,6 +190,12 @@ pub trait Provider: Send + Sync + std::fmt::Debug {
         sink: &'a mut dyn PictureSink,
     ) -> BoxFuture<'a, Result<Report, ProviderError>>;
 
+    /// Whether its pictures commonly come as [`PictureEvent::Perhaps`]: then they have to be kept somewhere
+    /// until their end, also where nobody would have to keep them otherwise.
+    fn doubts_pictures(&self) -> bool {
+        false
+    }
+
     /// Calls that are being made now.
     fn in_flight(&self) -> usize {
         0

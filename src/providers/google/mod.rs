@@ -299,6 +299,11 @@ impl Provider for Google {
         Box::pin(self.paint(call, sink))
     }
 
+    /// Behind the bytes may stand that they were a thought's.
+    fn doubts_pictures(&self) -> bool {
+        true
+    }
+
     fn in_flight(&self) -> usize {
         self.http.calls_in_flight()
     }

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::{Doors, Google, banana, banana_cost, decoded, imagen, unreported_banana_cost};
+use super::{Doors, Google, PROMPT, banana, banana_cost, decoded, imagen, unreported_banana_cost};
 use crate::support::{
     fake_google::{Behaviour, Reply, Shape},
     pictures::measure,
@@ -192,4 +192,58 @@ async fn never_sent(google: Google, status: u16, code: &str) {
     assert_eq!(google.marked().await, 0);
     assert!(google.fake.calls().is_empty());
     google.app.finish().await;
+}
+
+/// On a full disk nothing is bought that could not be kept: Gemini may take a picture back until its last byte, so it
+/// has to be in the store until then, whatever the client asked for. Imagen's fan out, and DALL·E's need no store.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_bought_that_cannot_be_kept() {
+    let google = Google::start(Doors::Gemini).await;
+    let app = &google.app;
+    let images = app.directory().join("data/images");
+    let away = app.directory().join("data/away");
+    std::fs::rename(&images, &away).unwrap();
+    std::fs::write(&images, "where a directory was").unwrap();
+    // The first one finds out.
+    let dalle = |format: &str| json!({"model": "dall-e-2", "prompt": PROMPT, "size": "256x256", "response_format": format});
+    let problem = app.generate(&google.key, &dalle("url")).await;
+    assert_eq!(problem.problem().code(), "storage_error");
+    assert_eq!(app.openai.calls().len(), 1);
+    let (generations, credits) = (
+        "select count(*) from generations",
+        app.credits(&google.key).await,
+    );
+    assert_eq!(app.database.number(generations).await, 1);
+    let named = async |body: &Value| {
+        let request = app
+            .client
+            .request(reqwest::Method::POST, "/v1/images/generations")
+            .bearer_auth(&google.key.secret)
+            .header("content-type", "application/json")
+            .header("idempotency-key", "kept for a repeat");
+        app.client.send(request.body(body.to_string())).await
+    };
+    for refused in [
+        app.generate(&google.key, &dalle("url")).await,
+        app.generate(&google.key, &banana()).await,
+        app.generate(&google.key, &imagen(2)).await,
+        named(&dalle("b64_json")).await,
+    ] {
+        assert_eq!(refused.status, 502, "{:?}", refused.problem());
+        assert_eq!(refused.problem().code(), "storage_error");
+    }
+    assert_eq!(app.database.number(generations).await, 1, "before the hold");
+    assert_eq!(app.credits(&google.key).await, credits);
+    assert_eq!(google.fake.calls().len(), 0);
+    assert_eq!(app.openai.calls().len(), 1);
+    // What goes through needs no disk.
+    app.generate(&google.key, &dalle("b64_json"))
+        .await
+        .expect(200);
+
+    std::fs::remove_file(&images).unwrap();
+    std::fs::rename(&away, &images).unwrap();
+    google.paints(&banana(), banana_cost()).await;
+    app.generate(&google.key, &dalle("url")).await.expect(200);
+    google.finish().await;
 }

@@ -32,6 +32,12 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
+/// How many times the tokens that a picture can take a report may name, and be taken for a bound of ours that is
+/// wrong rather than for nonsense.
+const MOST_BELIEVED_TIMES: u64 = 100;
+/// A bound of fewer tokens than this is no measure.
+const LEAST_BELIEVED_TOKENS: u64 = 10_000;
+
 /// What the caller will be told once the settlement is committed.
 pub(super) type Outcome = Result<Generation, GatewayError>;
 
@@ -232,8 +238,9 @@ fn capture(
     admission: &Admission,
     hold: &Hold,
     by: &Candidacy,
-    calls: Vec<ServedCall>,
+    mut calls: Vec<ServedCall>,
 ) -> Result<(Ending, Generation), GatewayError> {
+    disbelieve(admission, by, &mut calls);
     let mut charges = Vec::new();
     for call in calls.iter().filter(|call| !call.pictures.is_empty()) {
         charges.extend(
@@ -339,6 +346,42 @@ fn capture(
 fn summarise(attempts: &[ledger::Attempt]) -> String {
     let calls: Vec<String> = attempts.iter().map(attempt::outcome).collect();
     calls.join(", ")
+}
+
+/// Forgets usage that is beyond belief: it would stand in the books as what we owe, and in the answer. The price
+/// then falls back on what is known without a report.
+fn disbelieve(admission: &Admission, by: &Candidacy, calls: &mut [ServedCall]) {
+    let bound = by
+        .route
+        .price
+        .usage_bound_from(&admission.request, &admission.input_images);
+    // Where tokens are not charged they are told all the same.
+    let expected = bound.ok().flatten().as_ref().map_or(0, tokens_of);
+    let believed = expected
+        .max(LEAST_BELIEVED_TOKENS)
+        .saturating_mul(MOST_BELIEVED_TIMES);
+    for call in calls {
+        let pictures = u64::try_from(call.report.announced.max(1)).unwrap_or(u64::MAX);
+        let reported = call.report.usage.as_ref().map_or(0, tokens_of);
+        if reported > believed.saturating_mul(pictures) {
+            tracing::warn!(
+                reported.tokens = reported,
+                expected.tokens = expected,
+                provider.name = by.provider_name,
+                upstream.model = by.route.upstream_model,
+                "the provider reports a usage beyond belief; charged as if none had been reported"
+            );
+            call.report.usage = None;
+        }
+    }
+}
+
+fn tokens_of(usage: &TokenUsage) -> u64 {
+    usage
+        .input_text
+        .saturating_add(usage.input_image)
+        .saturating_add(usage.output_text)
+        .saturating_add(usage.output_image)
 }
 
 /// What the pictures of one call cost. A reported usage that cannot be priced is not believed: pictures

@@ -65,8 +65,8 @@ async fn a_picture_without_reported_usage_costs_what_its_own_size_does() {
     let key = app.live_key("5");
     let picture = STANDARD.encode(pictures::paint("png", 1024, 1024, 1, false));
     let request = json!({"model": "gpt-image-2", "prompt": PROMPT});
-    // The prompt at a token a byte and 64 around it, as it was held.
-    let text = 5_000 * (i64::try_from(PROMPT.len()).unwrap() + 64);
+    // The prompt at four bytes a token and 6 around it; it was held at a byte a token and 64.
+    let text = 5_000 * (i64::try_from(PROMPT.len().div_ceil(4)).unwrap() + 6);
     for (more, tokens) in [
         (json!({}), 7_024),
         (json!({"quality": "low"}), 196),
@@ -80,6 +80,30 @@ async fn a_picture_without_reported_usage_costs_what_its_own_size_does() {
         app.openai.next(Behaviour::Reply(reply));
         check_cost(&app, &key, &request, 30_000 * tokens + text).await;
     }
+    app.finish().await;
+}
+
+/// Tokens beyond belief are not what we owe, nor what anybody is told.
+#[tokio::test(flavor = "multi_thread")]
+async fn usage_beyond_belief_is_as_good_as_none() {
+    let app = App::start().await;
+    let key = app.live_key("5");
+    let picture = STANDARD.encode(pictures::paint("png", 1024, 1024, 1, false));
+    let request =
+        json!({"model": "gpt-image-1", "prompt": PROMPT, "quality": "low", "size": "1024x1024"});
+    let text = 5_000 * (i64::try_from(PROMPT.len().div_ceil(4)).unwrap() + 6);
+    for tokens in [u64::MAX, 230_000_000_000_000, 2_000_000] {
+        let usage = json!({"input_tokens": 10, "output_tokens": tokens, "total_tokens": tokens,
+            "input_tokens_details": {"text_tokens": 10, "image_tokens": 0}});
+        let answer = json!({"created": 1, "data": [{"b64_json": picture}], "usage": usage});
+        let reply = Reply::raw(200, "application/json", answer.to_string());
+        app.openai.next(Behaviour::Reply(reply));
+        check_cost(&app, &key, &request, 272 * 40_000 + text).await;
+    }
+    let owed = "select sum(upstream_cost_nano_usd)::bigint from generations";
+    assert_eq!(app.database.number(owed).await, 3 * (272 * 40_000 + text));
+    let counted = "select sum(output_tokens)::bigint from generations";
+    assert_eq!(app.database.number(counted).await, 0);
     app.finish().await;
 }
 

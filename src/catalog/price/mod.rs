@@ -265,8 +265,9 @@ impl Price {
     /// What each delivered picture costs, in order; as many as `delivered.sizes`.
     ///
     /// Reported usage is priced exactly and divided evenly among the pictures it covers. Without a
-    /// report a price per token falls back on the output tokens known beforehand, by the size of what
-    /// came and the quality that was reported or asked for: the largest number where neither was.
+    /// report a price per token falls back on a token for four bytes of the prompt and on the output tokens known
+    /// beforehand, by the size of what came and the quality that was reported or asked for: the largest number
+    /// where neither was.
     ///
     /// # Errors
     /// [`PriceError`].

@@ -20,6 +20,12 @@ use crate::{
 /// (`contracts/openai-images.md`, section 2); the rest is margin for the templates of others.
 const INPUT_OVERHEAD_TOKENS: u64 = 64;
 
+/// What is charged where nobody counts: bytes of UTF-8 for a token, about what tokenizers of the BPE family make of
+/// English; and the tokens that `OpenAI` itself adds for a picture and for an input image (as above and below).
+const CHARGED_BYTES_PER_TOKEN: u64 = 4;
+const CHARGED_OVERHEAD_TOKENS: u64 = 6;
+const CHARGED_PICTURE_OVERHEAD_TOKENS: u64 = 32;
+
 /// Tokens of text that `OpenAI` adds for each input image, which are 32 (measured on gpt-image-1's edits by
 /// users of its community, thread 1281361, July 2025), with as much margin.
 const PICTURE_OVERHEAD_TOKENS: u64 = 64;
@@ -315,8 +321,9 @@ impl PerToken {
         (usage.output_image > 0).then(|| self.rates.cost(usage))
     }
 
-    /// The cost of one picture of this size whose usage nobody reported: the input as it was held for, and
-    /// what is known to be painted, never more than was held for. Text beside the picture is not guessed.
+    /// The cost of one picture of this size whose usage nobody reported: an estimate of the prompt, for the hold
+    /// is a bound that no prompt reaches; the input pictures as they were held for; and what is known to be painted.
+    /// Never more than was held for. Text beside the picture is not guessed.
     pub(super) fn unreported(
         &self,
         request: &ImageRequest,
@@ -332,7 +339,14 @@ impl PerToken {
             .saturating_mul(self.partial_image_tokens)
             .saturating_add(self.delivered_tokens(request, size, delivered.quality)?)
             .min(bound.output_image);
+        let count = |length: usize| u64::try_from(length).unwrap_or(u64::MAX);
+        let input_text = count(input_images.len())
+            .saturating_mul(CHARGED_PICTURE_OVERHEAD_TOKENS)
+            .saturating_add(CHARGED_OVERHEAD_TOKENS)
+            .saturating_add(count(request.prompt.len()).div_ceil(CHARGED_BYTES_PER_TOKEN))
+            .min(bound.input_text);
         Ok(self.rates.cost(&TokenUsage {
+            input_text,
             output_image,
             output_text: 0,
             ..bound

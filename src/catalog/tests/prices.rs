@@ -17,8 +17,8 @@ fn usd(text: &str) -> NanoUsd {
     NanoUsd::parse(text).unwrap()
 }
 
-/// What the prompt "a cat" is held for: five bytes, and 64 tokens around them.
-const PROMPT_TOKENS: u64 = 69;
+/// What the prompt "a cat" is charged as where nobody counts: five bytes at four a token, and 6 tokens around them.
+const PROMPT_TOKENS: u64 = 8;
 
 /// What `count` pictures of this request are charged without reported usage, and that the hold covers
 /// them.
@@ -344,7 +344,7 @@ fn reported_usage_is_priced_exactly_and_shared() {
 fn a_report_without_output_is_no_free_picture() {
     let empty = charged("gpt-image-1", TokenUsage::default(), 2, 2, 0);
     let costs: Vec<i64> = empty.iter().map(|charge| charge.cost.nano()).collect();
-    let each = 272 * 40_000 + 69 * 5_000;
+    let each = 272 * 40_000 + 8 * 5_000;
     assert_eq!(costs, [each, each]);
 }
 
@@ -594,7 +594,7 @@ fn a_picture_without_a_report_costs_what_its_own_size_does() {
         let charges = charges.unwrap();
         charges.iter().map(|charge| charge.cost.nano()).collect()
     };
-    let text = 69 * 5_000;
+    let text = 8 * 5_000;
     // Size and quality left to the provider (`contracts/openai-images.md`, section 10, the second table).
     let sizes = ["1024x1024", "1536x1024", "2048x2048"];
     for (input, quality, tokens) in [

@@ -237,10 +237,10 @@ fn banana_cost() -> i64 {
     gemini_cost(1_500, 7_500, 30_000, 1120)
 }
 
-/// What one costs whose usage nobody reports: the prompt as it is held for, a token a byte and 64 around it,
-/// and the picture's own tokens.
+/// What one costs whose usage nobody reports: the prompt at four bytes a token and 6 around it, and the picture's
+/// own tokens.
 fn unreported_banana_cost() -> i64 {
-    1_500 * (i64::try_from(PROMPT.len()).unwrap() + 64) + 30_000 * 1120
+    1_500 * (i64::try_from(PROMPT.len().div_ceil(4)).unwrap() + 6) + 30_000 * 1120
 }
 
 fn decoded(item: &Value) -> Vec<u8> {

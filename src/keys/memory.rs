@@ -6,7 +6,8 @@
 //! not found is not remembered. Whether a key has expired is nothing to remember: its instant is part of it.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet, hash_map::Entry},
+    hash::Hash,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -14,6 +15,7 @@ use std::{
 use tokio::{sync::OnceCell, time::Instant};
 
 use super::{ApiKey, secret::SecretHash};
+use crate::ids::{AccountId, KeyId};
 
 /// How long a key is believed by itself.
 const ALONE: Duration = Duration::from_millis(800);
@@ -34,6 +36,9 @@ pub(super) struct Memory(Mutex<State>);
 #[derive(Debug, Default)]
 struct State {
     keys: HashMap<SecretHash, Remembered>,
+    /// Whose they are: changes are announced by these.
+    by_key: HashMap<KeyId, HashSet<SecretHash>>,
+    by_account: HashMap<AccountId, HashSet<SecretHash>>,
     /// Looks in the database that are under way.
     looks: HashMap<SecretHash, Arc<Found>>,
     /// Counts what was forgotten: a look that began before a change may have seen the key as it was.
@@ -101,35 +106,42 @@ impl Memory {
         }
         if state.keys.len() >= MOST_KEYS {
             let believed = state.believed(began.at);
-            let state = &mut *state;
-            state
-                .keys
-                .retain(|_, known| began.at.saturating_duration_since(known.looked_at) < believed);
+            let age = |known: &Remembered| began.at.saturating_duration_since(known.looked_at);
+            let old: Vec<SecretHash> = (state.keys.iter())
+                .filter(|(_, known)| age(known) >= believed)
+                .map(|(hash, _)| *hash)
+                .collect();
+            for hash in old {
+                state.remove(&hash);
+            }
             if state.keys.len() >= MOST_KEYS {
-                state.keys.clear();
+                state.clear();
             }
         }
         let remembered = Remembered {
             key: Arc::clone(key),
             looked_at: began.at,
         };
-        state.keys.insert(hash, remembered);
+        state.insert(hash, remembered);
     }
 
     /// Forgets the key of this id, or the keys of the account of this id.
     pub(super) fn forget(&self, id: &str) {
         let mut state = self.lock();
         state.changes = state.changes.wrapping_add(1);
-        state.keys.retain(|_, known| {
-            known.key.id.to_string() != id && known.key.account.to_string() != id
-        });
+        let of_key = id.parse().ok().and_then(|id| state.by_key.get(&id));
+        let of_account = || id.parse().ok().and_then(|id| state.by_account.get(&id));
+        let hashes = of_key.or_else(of_account).cloned();
+        for hash in hashes.into_iter().flatten() {
+            state.remove(&hash);
+        }
     }
 
     /// Changes are heard of from now on; what was missed before is not known.
     pub(super) fn listen(&self, now: Instant) {
         let mut state = self.lock();
         state.changes = state.changes.wrapping_add(1);
-        state.keys.clear();
+        state.clear();
         state.heard_at = Some(now);
     }
 
@@ -150,12 +162,44 @@ impl Memory {
 }
 
 impl State {
+    fn insert(&mut self, hash: SecretHash, remembered: Remembered) {
+        self.remove(&hash);
+        let key = &remembered.key;
+        self.by_key.entry(key.id).or_default().insert(hash);
+        self.by_account.entry(key.account).or_default().insert(hash);
+        self.keys.insert(hash, remembered);
+    }
+
+    fn remove(&mut self, hash: &SecretHash) {
+        let Some(known) = self.keys.remove(hash) else {
+            return;
+        };
+        leave(&mut self.by_key, known.key.id, hash);
+        leave(&mut self.by_account, known.key.account, hash);
+    }
+
+    fn clear(&mut self) {
+        self.keys.clear();
+        self.by_key.clear();
+        self.by_account.clear();
+    }
+
     /// How old a look may be.
     fn believed(&self, now: Instant) -> Duration {
         let heard = self
             .heard_at
             .is_some_and(|at| now.saturating_duration_since(at) < HEARD_WITHIN);
         if heard { LISTENING } else { ALONE }
+    }
+}
+
+/// Who has no more is no more in the index.
+fn leave<Id: Eq + Hash>(index: &mut HashMap<Id, HashSet<SecretHash>>, id: Id, hash: &SecretHash) {
+    if let Entry::Occupied(mut hashes) = index.entry(id) {
+        hashes.get_mut().remove(hash);
+        if hashes.get().is_empty() {
+            hashes.remove();
+        }
     }
 }
 
@@ -289,6 +333,46 @@ mod tests {
         drop(second);
         assert!(!look().found().initialized(), "nothing found is not kept");
         assert!(memory.lock().looks.is_empty());
+    }
+
+    /// An account has many keys, and a key two secrets while they change over.
+    #[test]
+    fn only_what_changed_is_forgotten() {
+        let (memory, start) = (Memory::default(), Instant::now());
+        let account = AccountId::new();
+        let keys: Vec<_> = (0..4)
+            .map(|number| {
+                let mut key = ApiKey::clone(&key());
+                if number < 3 {
+                    key.account = account;
+                }
+                Arc::new(key)
+            })
+            .collect();
+        let remember = |secret: u8, key: usize| {
+            memory.remember([secret; 32], &keys[key], memory.begin(start));
+        };
+        let known = || -> Vec<u8> {
+            (0..5)
+                .filter(|secret| matches!(memory.recall(&[*secret; 32], start), Recall::Known(_)))
+                .collect()
+        };
+        for (secret, key) in [(0, 0), (1, 0), (2, 1), (3, 2), (4, 3), (2, 1)] {
+            remember(secret, key);
+        }
+        assert_eq!(known(), [0, 1, 2, 3, 4]);
+        memory.forget("nonsense");
+        memory.forget(&keys[0].id.to_string());
+        assert_eq!(known(), [2, 3, 4]);
+        // A secret that has another key now is only that one's.
+        remember(2, 3);
+        memory.forget(&keys[1].id.to_string());
+        memory.forget(&account.to_string());
+        assert_eq!(known(), [2, 4]);
+        memory.forget(&keys[3].account.to_string());
+        assert_eq!(known(), [0; 0]);
+        let state = memory.lock();
+        assert!(state.by_key.is_empty() && state.by_account.is_empty());
     }
 
     #[test]

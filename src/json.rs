@@ -7,8 +7,8 @@
 //! (All looked at in November 2026.)
 //!
 //! Memory is bounded whatever arrives: names and scalars have caps, nesting is a bit a level. It knows
-//! nothing of pictures. Stricter than needed it is not: raw control characters in strings pass, and what follows
-//! the document too, unless that was asked for.
+//! nothing of pictures. Stricter than needed it is not: raw control characters and halves of surrogate pairs in
+//! strings pass, and what follows the document too, unless that was asked for ([`Tokenizer::strict`]).
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -105,8 +105,11 @@ pub(crate) struct Tokenizer {
     depth: u32,
     text: Vec<u8>,
     text_overflowed: bool,
-    /// Whether nothing may follow the document.
-    ends: bool,
+    /// Whether it is read as `serde_json` would: nothing follows the document, and strings hold neither raw
+    /// control characters nor half a surrogate pair.
+    is_strict: bool,
+    /// A string did.
+    is_broken: bool,
 }
 
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
@@ -122,14 +125,15 @@ impl Tokenizer {
             depth: 0,
             text: Vec::new(),
             text_overflowed: false,
-            ends: false,
+            is_strict: false,
+            is_broken: false,
         }
     }
 
-    /// One that refuses what follows the document.
+    /// One that refuses what follows the document, raw control characters and halves of surrogate pairs.
     pub(crate) fn strict() -> Self {
         Self {
-            ends: true,
+            is_strict: true,
             ..Self::new()
         }
     }
@@ -161,13 +165,17 @@ impl Tokenizer {
     pub(crate) fn next(&mut self) -> Result<Option<Token>, JsonError> {
         loop {
             match self.state {
-                State::InString => return self.string(),
+                State::InString => {
+                    let token = self.string()?;
+                    return self.sound(token);
+                }
                 State::InName => {
                     if self.name() {
                         self.state = State::Colon;
-                        return Ok(Some(Token::Name));
+                        return self.sound(Some(Token::Name));
                     }
-                    return self.checked_escape().map(|()| None);
+                    self.checked_escape()?;
+                    return self.sound(None);
                 }
                 State::InScalar => {
                     if self.scalar() {
@@ -179,7 +187,7 @@ impl Tokenizer {
                 }
                 State::Done => {
                     let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\n' | b'\r');
-                    if self.ends && !self.input.iter().all(is_blank) {
+                    if self.is_strict && !self.input.iter().all(is_blank) {
                         return Err(JsonError::Syntax);
                     }
                     self.input.clear();
@@ -378,9 +386,21 @@ impl Tokenizer {
         }
     }
 
+    /// What was read of a string, unless it holds what it must not.
+    fn sound(&self, token: Option<Token>) -> Result<Option<Token>, JsonError> {
+        if self.is_broken && self.is_strict {
+            return Err(JsonError::Syntax);
+        }
+        Ok(token)
+    }
+
     /// How many bytes from here on are plain string content.
-    fn run(&self) -> usize {
-        memchr::memchr2(b'"', b'\\', &self.input).unwrap_or(self.input.len())
+    fn run(&mut self) -> usize {
+        let run = memchr::memchr2(b'"', b'\\', &self.input).unwrap_or(self.input.len());
+        if self.is_strict {
+            self.is_broken |= self.input[..run].iter().any(|byte| *byte < 0x20);
+        }
+        run
     }
 
     /// Takes one byte inside an escape, which must be there.
@@ -431,19 +451,25 @@ impl Tokenizer {
                 put_char(character, out);
                 return;
             }
-            put_char(char::REPLACEMENT_CHARACTER, out);
+            self.replace(out);
         }
         match char::from_u32(u32::from(unit)) {
             Some(character) => put_char(character, out),
             None if unit < 0xDC00 => self.high_surrogate = Some(unit),
-            None => put_char(char::REPLACEMENT_CHARACTER, out),
+            None => self.replace(out),
         }
+    }
+
+    /// What was half a surrogate pair becomes what stands for no character.
+    fn replace(&mut self, out: &mut BytesMut) {
+        self.is_broken = true;
+        put_char(char::REPLACEMENT_CHARACTER, out);
     }
 
     /// The second half of a surrogate pair did not come.
     fn give_up_surrogate(&mut self, out: &mut BytesMut) {
         if self.high_surrogate.take().is_some() {
-            put_char(char::REPLACEMENT_CHARACTER, out);
+            self.replace(out);
         }
     }
 
@@ -732,6 +758,27 @@ mod tests {
         }
     }
 
+    /// What strings are made of, good and bad.
+    const PARTS: [&str; 12] = [
+        "a", "é", "\\n", "\n", "\u{1f}", "\u{7f}", "\\u0000", "\\uD83D", "\\uDE00", "\\u00e9",
+        "\\/", "\\x",
+    ];
+
+    fn takes_strictly<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> bool {
+        let mut tokenizer = Tokenizer::strict();
+        for chunk in chunks {
+            tokenizer.push(Bytes::copy_from_slice(chunk));
+            loop {
+                match tokenizer.next() {
+                    Ok(Some(_)) => {}
+                    Ok(None) => break,
+                    Err(_) => return false,
+                }
+            }
+        }
+        tokenizer.is_done()
+    }
+
     proptest! {
         #[test]
         fn it_reads_what_serde_writes_in_any_chunks(
@@ -756,6 +803,19 @@ mod tests {
                 rest = tail;
             }
             prop_assert_eq!(read(chunks), Ok((expected, true)));
+        }
+
+        #[test]
+        fn strictly_it_takes_what_serde_takes(
+            in_string in prop::collection::vec(0_usize..PARTS.len(), 0..6),
+            in_name in prop::collection::vec(0_usize..PARTS.len(), 0..4),
+            cut in 1_usize..7,
+        ) {
+            let join = |parts: &[usize]| -> String { parts.iter().map(|part| PARTS[*part]).collect() };
+            let document = format!("[\"{}\",{{\"{}\":0}}]", join(&in_string), join(&in_name));
+            let expected = serde_json::from_str::<serde_json::Value>(&document).is_ok();
+            prop_assert_eq!(takes_strictly([document.as_bytes()]), expected, "{}", document);
+            prop_assert_eq!(takes_strictly(document.as_bytes().chunks(cut)), expected, "{}", document);
         }
 
         #[test]

@@ -1,10 +1,11 @@
-//! Which addresses belong to the open internet, and how names become addresses.
+//! Which addresses belong to the open internet, which hosts an operator has listed, and how names become addresses.
 //!
 //! For whoever opens a link that somebody else chose, from inside the operator's network.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use futures_util::future::BoxFuture;
+use reqwest::Url;
 
 /// How a name is looked up; tests bring their own.
 pub(crate) type Lookup = fn(String) -> BoxFuture<'static, std::io::Result<Vec<SocketAddr>>>;
@@ -20,6 +21,81 @@ pub(crate) fn is_public(address: IpAddr) -> bool {
         IpAddr::V4(address) => is_public_v4(address),
         IpAddr::V6(address) => is_public_v6(address),
     }
+}
+
+/// A host that an operator lists, with the names below it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ListedHost {
+    host: String,
+    /// `None`: any.
+    port: Option<u16>,
+    with_subdomains: bool,
+}
+
+impl ListedHost {
+    /// A `host` or `host:port`; an address has no names below it.
+    pub(crate) fn parse(entry: &str) -> Option<Self> {
+        let (host, port) = match entry.rsplit_once(':') {
+            Some((host, digits)) if !host.contains(':') || host.ends_with(']') => {
+                (host, Some(digits.parse::<u16>().ok()?))
+            }
+            _ => (entry, None),
+        };
+        if host.is_empty() || host.contains(['/', '@', '?', '#', '*', ' ']) || host.starts_with('.')
+        {
+            return None;
+        }
+        // The URL parser knows every spelling of an address, so both sides are compared in the same one.
+        let bracketed = if host.contains(':') && !host.starts_with('[') {
+            format!("http://[{host}]/")
+        } else {
+            format!("http://{host}/")
+        };
+        let host = host_of(&Url::parse(&bracketed).ok()?)?;
+        Some(Self {
+            with_subdomains: host.parse::<IpAddr>().is_err(),
+            host,
+            port,
+        })
+    }
+
+    /// That of a URL, with its port and without the names below it.
+    pub(crate) fn of(url: &Url) -> Self {
+        Self {
+            host: host_of(url).unwrap_or_default(),
+            port: url.port_or_known_default(),
+            with_subdomains: false,
+        }
+    }
+
+    /// Whether a link to this host and port is meant.
+    pub(crate) fn covers(&self, host: &str, port: Option<u16>) -> bool {
+        (self.port.is_none() || self.port == port) && self.covers_name(host)
+    }
+
+    /// The same of any port.
+    pub(crate) fn covers_name(&self, host: &str) -> bool {
+        let below = || {
+            self.with_subdomains
+                && host
+                    .strip_suffix(&self.host)
+                    .is_some_and(|label| label.len() > 1 && label.ends_with('.'))
+        };
+        self.host == host || below()
+    }
+
+    /// Whether it is this very host, not only one below it.
+    pub(crate) fn is(&self, host: &str) -> bool {
+        self.host == host
+    }
+}
+
+/// The host in its one spelling: lower case, no brackets, no dot at the end.
+pub(crate) fn host_of(url: &Url) -> Option<String> {
+    let host = url.host_str()?;
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let host = host.strip_suffix('.').unwrap_or(host);
+    (!host.is_empty()).then(|| host.to_ascii_lowercase())
 }
 
 fn is_public_v4(address: Ipv4Addr) -> bool {
@@ -56,6 +132,32 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn entries_are_hosts_with_or_without_a_port() {
+        for (entry, expected) in [
+            ("Replicate.Delivery", Some(("replicate.delivery", None))),
+            ("localhost:9000", Some(("localhost", Some(9000)))),
+            ("::1", Some(("::1", None))),
+            ("[::1]:80", Some(("::1", Some(80)))),
+            ("", None),
+            (":80", None),
+            ("*.example.com", None),
+            (".example.com", None),
+            ("https://example.com", None),
+            ("example.com/files", None),
+            ("example.com:port", None),
+            ("example.com:70000", None),
+            ("a b", None),
+        ] {
+            let expected = expected.map(|(host, port)| ListedHost {
+                host: host.to_owned(),
+                port,
+                with_subdomains: host != "::1",
+            });
+            assert_eq!(ListedHost::parse(entry), expected, "{entry}");
+        }
+    }
 
     #[test]
     fn addresses_inside_networks_are_not_public() {

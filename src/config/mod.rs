@@ -34,7 +34,7 @@ pub use self::{
 use self::{
     layers::{Origin, read_file},
     reader::{Reader, Section},
-    setting::{AtLeastOne, DatabaseUrl, HttpUrl, NonZeroDuration, Size, StoreDirectory},
+    setting::{AtLeastOne, DatabaseUrl, Host, HttpUrl, NonZeroDuration, Size, StoreDirectory},
 };
 
 /// Everything an operator can set. Units and defaults: `config/easel.toml`.
@@ -143,6 +143,8 @@ pub struct LimitsConfig {
 pub struct EditsConfig {
     /// Whether links to pictures in the JSON of an edit are opened.
     pub fetch_urls: bool,
+    /// The hosts that they may lead to; none: every public one.
+    pub fetch_hosts: Vec<String>,
 }
 
 /// `[routing]`
@@ -390,6 +392,9 @@ fn read(root: &mut Section<'_>, environment: &Environment) -> Config {
         limits: root.section("limits", limits),
         edits: root.section("edits", |section| EditsConfig {
             fetch_urls: section.value("fetch_urls", false),
+            fetch_hosts: (section.list("fetch_hosts").unwrap_or_default().into_iter())
+                .map(|Host(host)| host)
+                .collect(),
         }),
         routing: root.section("routing", |section| RoutingConfig {
             failures: section.value("failures", AtLeastOne(3)).0,

@@ -2,7 +2,10 @@
 //!
 //! Without a budget, heavy traffic would have the system write every relayed picture to the disk, only to
 //! delete it an hour later. The newest stay; the oldest that were delivered go first, most of them before
-//! the system has written them at all, and newer ones are written over them. What was not delivered is not here, and stays for its whole time.
+//! the system has written them at all, and newer ones are written over them. What was not delivered is not here, and
+//! stays for its whole time: it is there to be fetched. Nor is what an earlier process delivered, of which nobody knows
+//! any more why it was kept. Pictures that had to be kept until their end, because the provider could still take them
+//! back, are copies like any other.
 
 use std::{
     collections::VecDeque,

@@ -1,7 +1,8 @@
 //! Pictures that clients name by a link, fetched where the operator allows it (`[edits] fetch_urls`).
 //!
 //! A link is chosen by a stranger and opened from inside the operator's network, so it may lead to public
-//! addresses only: `https`, no credentials, every redirect judged again. Names are resolved once, here, and the
+//! addresses only: `https`, no credentials, every redirect judged again. What the operator lists (`fetch_hosts`) may be
+//! elsewhere, and then nothing else is opened. Names are resolved once, here, and the
 //! connection goes to an address that passed, so a name that changes its answer (DNS rebinding) gains
 //! nothing. A proxy would resolve names itself, so none is used.
 
@@ -15,7 +16,7 @@ use reqwest::{
 };
 use tokio::time::{Instant, timeout_at};
 
-use crate::addresses::{self, Lookup};
+use crate::addresses::{self, ListedHost, Lookup};
 
 /// Storage services redirect once; more than this goes in circles.
 const MAX_REDIRECTS: usize = 3;
@@ -45,15 +46,22 @@ pub enum FetchError {
 #[derive(Debug, Clone)]
 pub struct Fetcher {
     client: reqwest::Client,
-    policy: Policy,
+    policy: Arc<Policy>,
 }
 
-/// What may be opened; tests have a server of their own.
-#[derive(Debug, Clone, Copy)]
+/// What may be opened; tests look names up in their own way.
+#[derive(Debug)]
 struct Policy {
-    is_allowed: fn(IpAddr) -> bool,
-    scheme: &'static str,
+    /// Empty: every public host.
+    hosts: Vec<ListedHost>,
     lookup: Lookup,
+}
+
+impl Policy {
+    /// Whether the operator lists this very host: it may be inside of a network, and do without TLS.
+    fn trusts(&self, host: &str) -> bool {
+        self.hosts.iter().any(|listed| listed.is(host))
+    }
 }
 
 /// The bytes behind a link.
@@ -63,19 +71,24 @@ pub struct Fetched {
 }
 
 impl Fetcher {
-    /// One that opens public addresses.
+    /// One that opens links to these hosts (`host` or `host:port`) and the names below them; if there are none, to
+    /// every public address.
     ///
     /// # Errors
-    /// What the HTTP client says when it cannot be set up.
-    pub fn new() -> Result<Self, reqwest::Error> {
-        Self::with(Policy {
-            is_allowed: addresses::is_public,
-            scheme: "https",
+    /// A sentence that names what is no host; what the HTTP client says when it cannot be set up.
+    pub fn new(hosts: &[String]) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        let hosts = hosts.iter().map(|entry| {
+            let listed = ListedHost::parse(entry);
+            listed.ok_or_else(|| format!("'{entry}' is no host or host:port"))
+        });
+        Ok(Self::with(Policy {
+            hosts: hosts.collect::<Result<_, _>>()?,
             lookup: addresses::system_lookup,
-        })
+        })?)
     }
 
     fn with(policy: Policy) -> Result<Self, reqwest::Error> {
+        let policy = Arc::new(policy);
         // Somebody else may have installed one; any will do.
         drop(rustls::crypto::ring::default_provider().install_default());
         let client = reqwest::Client::builder()
@@ -84,7 +97,7 @@ impl Fetcher {
             .redirect(reqwest::redirect::Policy::none())
             .referer(false)
             .connect_timeout(CONNECT_TIMEOUT)
-            .dns_resolver(Arc::new(PublicResolver(policy)))
+            .dns_resolver(Arc::new(PublicResolver(Arc::clone(&policy))))
             .build()?;
         Ok(Self { client, policy })
     }
@@ -125,17 +138,27 @@ impl Fetcher {
 
     /// Judges a link by its text.
     fn check(&self, url: &Url) -> Result<(), FetchError> {
-        if url.scheme() != self.policy.scheme {
-            return Err(FetchError::Refused("it is no https link"));
+        // Without a host it is nobody's, and of another scheme.
+        let host = addresses::host_of(url).unwrap_or_default();
+        let is_trusted = self.policy.trusts(&host);
+        match url.scheme() {
+            "https" => {}
+            "http" if is_trusted => {}
+            _ => return Err(FetchError::Refused("it is no https link")),
         }
         if !url.username().is_empty() || url.password().is_some() {
             return Err(FetchError::Refused("it holds a user name or password"));
         }
+        let port = url.port_or_known_default();
+        let hosts = &self.policy.hosts;
+        if !hosts.is_empty() && !hosts.iter().any(|listed| listed.covers(&host, port)) {
+            return Err(FetchError::Refused(
+                "this server opens links to other hosts only",
+            ));
+        }
         // Addresses are not looked up, so the resolver does not see them.
-        let host = url.host_str().unwrap_or_default();
-        let host = host.trim_start_matches('[').trim_end_matches(']');
         match host.parse::<IpAddr>() {
-            Ok(address) if !(self.policy.is_allowed)(address) => Err(PRIVATE),
+            Ok(address) if !addresses::is_public(address) && !is_trusted => Err(PRIVATE),
             Ok(_) | Err(_) => Ok(()),
         }
     }
@@ -157,7 +180,7 @@ impl Fetched {
 }
 
 /// Resolves names to addresses that may be connected to.
-struct PublicResolver(Policy);
+struct PublicResolver(Arc<Policy>);
 
 /// A name that leads to none.
 #[derive(Debug, thiserror::Error)]
@@ -166,12 +189,12 @@ struct NoAddress;
 
 impl Resolve for PublicResolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let Policy {
-            is_allowed, lookup, ..
-        } = self.0;
+        let host = name.as_str().to_ascii_lowercase();
+        let is_trusted = self.0.trusts(host.strip_suffix('.').unwrap_or(&host));
+        let lookup = self.0.lookup;
         Box::pin(async move {
-            let mut found = lookup(name.as_str().to_owned()).await?;
-            found.retain(|address| is_allowed(address.ip()));
+            let mut found = lookup(host).await?;
+            found.retain(|address| is_trusted || addresses::is_public(address.ip()));
             if found.is_empty() {
                 return Err(NoAddress.into());
             }
@@ -216,7 +239,7 @@ mod tests {
 
     #[tokio::test]
     async fn links_into_networks_are_not_opened() {
-        let fetcher = Fetcher::new().unwrap();
+        let fetcher = Fetcher::new(&[]).unwrap();
         for (link, expected) in [
             ("nowhere", "it is no URL"),
             ("http://example.com/a.png", "it is no https link"),
@@ -261,12 +284,7 @@ mod tests {
 
     #[tokio::test]
     async fn redirects_are_judged_like_links() {
-        let fetcher = Fetcher::with(Policy {
-            is_allowed: |address| address == IpAddr::from([127, 0, 0, 1]),
-            scheme: "http",
-            lookup: addresses::system_lookup,
-        })
-        .unwrap();
+        let fetcher = Fetcher::new(&["127.0.0.1".to_owned()]).unwrap();
         let to = |place: &str| {
             format!(
                 "HTTP/1.1 302 Found\r\nlocation: {place}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
@@ -281,10 +299,11 @@ mod tests {
             (vec![to("/elsewhere"), ok], "otter"),
             (vec![gone], "it answers 404"),
             (
-                vec![to("http://127.0.0.2/a.png")],
-                "it leads to a private address",
+                vec![to("https://127.0.0.2/a.png")],
+                "this server opens links to other hosts only",
             ),
-            (vec![to("https://127.0.0.1/a.png")], "it is no https link"),
+            (vec![to("http://127.0.0.2/a.png")], "it is no https link"),
+            (vec![to("ftp://127.0.0.1/a.png")], "it is no https link"),
             (
                 vec![to("/a"), to("/b"), to("/c"), to("/d")],
                 "it redirects in circles",
@@ -294,5 +313,36 @@ mod tests {
             let link = format!("http://127.0.0.1:{port}/a.png");
             assert_eq!(told(&fetcher, &link).await, expected);
         }
+    }
+
+    /// What is listed is opened and nothing else; only what is listed itself may be inside of a network.
+    #[tokio::test]
+    async fn listed_hosts_are_opened_and_no_others() {
+        let inside: Lookup = |_| Box::pin(async { Ok(vec![([10, 0, 0, 7], 0).into()]) });
+        let hosts = ["pictures.example", "[::1]:8443"].map(|host| ListedHost::parse(host).unwrap());
+        let fetcher = Fetcher::with(Policy {
+            hosts: hosts.into(),
+            lookup: inside,
+        })
+        .unwrap();
+        let other = "this server opens links to other hosts only";
+        for (link, expected) in [
+            ("https://elsewhere.example/a.png", other),
+            ("https://notpictures.example/a.png", other),
+            ("https://[::1]/a.png", other),
+            ("http://cdn.pictures.example/a.png", "it is no https link"),
+            (
+                "https://cdn.pictures.example/a.png",
+                "it leads to a private address",
+            ),
+        ] {
+            assert_eq!(told(&fetcher, link).await, expected, "{link}");
+        }
+        for link in ["http://Pictures.example./a.png", "https://[0::1]:8443/a"] {
+            let url = Url::parse(link).unwrap();
+            assert!(fetcher.check(&url).is_ok(), "{link}");
+        }
+        let error = Fetcher::new(&["https://a/b".to_owned()]).unwrap_err();
+        assert_eq!(error.to_string(), "'https://a/b' is no host or host:port");
     }
 }

@@ -666,3 +666,101 @@ async fn an_edit_without_a_model_is_for_openais_editor() {
     assert_eq!(answer.expect(200).json()["model"], "openai/gpt-image-1.5");
     app.finish().await;
 }
+
+/// Strings of an edit's JSON are read as those of every other body.
+#[tokio::test(flavor = "multi_thread")]
+async fn strings_that_are_no_json_are_refused() {
+    let app = App::start().await;
+    let key = app.test_key("5");
+    app.keep_secret(PROMPT, "a prompt");
+    let post = async |body: String| {
+        let request = app.client.request(Method::POST, EDITS);
+        let request = request
+            .bearer_auth(&key.secret)
+            .header("content-type", "application/json");
+        app.client.send(request.body(body)).await
+    };
+    let good = json!({"model": "easel/sandbox", "prompt": PROMPT, "user": "me",
+        "images": [reference(&square())]})
+    .to_string();
+    post(good.clone()).await.expect(200);
+    for bad in [
+        good.replace(PROMPT, "a \n b"),
+        good.replace(PROMPT, "a \u{1} b"),
+        good.replace(PROMPT, "half \\ud83d of it"),
+        good.replace("\"me\"", "\"\\ude00\""),
+        good.replace("\"user\"", "\"us\ter\""),
+        good.replace("\"user\"", "\"\\ud83d\""),
+        good.replace("base64,", "base64,\n"),
+    ] {
+        assert_ne!(bad, good);
+        let problem = post(bad).await.expect(400).problem();
+        assert!(problem.message.contains("JSON"), "{}", problem.message);
+    }
+    let pair = good.replace(PROMPT, "all \\ud83d\\ude00 of it \\n");
+    post(pair).await.expect(200);
+    app.finish().await;
+}
+
+/// Links are opened where the operator allows it, and nowhere else.
+#[tokio::test(flavor = "multi_thread")]
+async fn links_are_opened_where_they_may_be() {
+    let link = |app: &App, name: &str| {
+        let authority = app.openai.authority();
+        format!("http://{authority}/img/512x512/{name}?sig=fake-upstream-signature")
+    };
+    let body = |link: &str| {
+        json!({"model": "gpt-image-1", "prompt": PROMPT, "size": "1024x1024", "quality": "low",
+            "images": [{"image_url": link}]})
+    };
+    let refused = async |app: &App, key: &Key, link: &str, why: &str| {
+        let before = app.credits(key).await;
+        let answer = edit_json(app, key, &body(link)).await;
+        let param = "images[0].image_url";
+        let message = told(app, key, &before, &answer, (400, param, "invalid_value")).await;
+        assert!(message.contains(why), "{message}");
+        assert!(!message.contains("signature"), "{message}");
+    };
+
+    let builder = App::builder().await;
+    let authority = builder.openai().authority();
+    let app = builder
+        .set("edits.fetch_urls", true)
+        .set("edits.fetch_hosts", json!([authority]))
+        .start()
+        .await;
+    let key = app.live_key("1");
+    let answer = edit_json(&app, &key, &body(&link(&app, "0.png"))).await;
+    let answer = answer.expect(200).json();
+    // 194 tokens of the picture, as one that comes with the request.
+    let sent = app.openai.only_call().files.remove(0).content;
+    assert_eq!(pictures::measure(&sent).width, 512);
+    let inline = json!([reference(&sent)]);
+    let mut again = body("");
+    again["images"] = inline;
+    let inline = edit_json(&app, &key, &again).await.expect(200).json();
+    assert_eq!(answer["usage"], inline["usage"]);
+    assert_eq!(app.openai.pictures_fetched(), 1);
+    let port = authority.rsplit_once(':').unwrap().1;
+    let other = format!("https://127.0.0.2:{port}/a.png");
+    refused(&app, &key, &other, "other hosts only").await;
+    let other = "https://example.com/a.png";
+    refused(&app, &key, other, "other hosts only").await;
+    assert_eq!(app.openai.pictures_fetched(), 1);
+    app.finish().await;
+
+    let public = App::builder().await.set("edits.fetch_urls", true);
+    let public = public.start().await;
+    let key = public.live_key("1");
+    refused(&public, &key, &link(&public, "0.png"), "no https link").await;
+    let private = link(&public, "0.png").replace("http:", "https:");
+    refused(&public, &key, &private, "private address").await;
+    assert_eq!(public.openai.pictures_fetched(), 0);
+    public.finish().await;
+
+    let closed = App::start().await;
+    let key = closed.live_key("1");
+    refused(&closed, &key, &link(&closed, "0.png"), "base64 data URLs").await;
+    assert_eq!(closed.openai.pictures_fetched(), 0);
+    closed.finish().await;
+}

@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use axum::Router;
 use secrecy::ExposeSecret;
 use tracing::warn;
@@ -176,7 +176,8 @@ impl World {
             spool: ground.spool.clone(),
             bodies: ground.bodies.clone(),
             fetcher: if config.edits.fetch_urls {
-                Some(Fetcher::new().context("[edits] fetch_urls")?)
+                let opened = Fetcher::new(&config.edits.fetch_hosts);
+                Some(opened.map_err(|error| anyhow!("[edits] fetch_hosts: {error}"))?)
             } else {
                 None
             },

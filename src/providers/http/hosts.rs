@@ -22,22 +22,14 @@ use reqwest::Url;
 use tower_service::Service;
 
 pub(in crate::providers) use crate::addresses::Lookup;
-use crate::addresses::is_public;
+use crate::addresses::{ListedHost, host_of, is_public};
 
 /// The hosts of one provider's result links.
 #[derive(Debug, Clone)]
 pub(super) struct ResultHosts {
     http_allowed: bool,
-    base: Listed,
-    listed: Vec<Listed>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Listed {
-    host: String,
-    /// `None`: any.
-    port: Option<u16>,
-    with_subdomains: bool,
+    base: ListedHost,
+    listed: Vec<ListedHost>,
 }
 
 /// Why a link is not opened. Names the host, never the link: links carry signatures.
@@ -77,15 +69,11 @@ impl ResultHosts {
     pub(super) fn new(base_url: &Url, entries: &[String]) -> Result<Self, String> {
         Ok(Self {
             http_allowed: base_url.scheme() == "http",
-            base: Listed {
-                host: host_of(base_url).unwrap_or_default(),
-                port: base_url.port_or_known_default(),
-                with_subdomains: false,
-            },
+            base: ListedHost::of(base_url),
             listed: entries
                 .iter()
                 .map(|entry| {
-                    parse_entry(entry)
+                    ListedHost::parse(entry)
                         .ok_or_else(|| format!("result_hosts: '{entry}' is no host or host:port"))
                 })
                 .collect::<Result<_, _>>()?,
@@ -118,64 +106,19 @@ impl ResultHosts {
     }
 
     /// The listed ones; the base host counts as listed with its port and without subdomains.
-    fn all(&self) -> impl Iterator<Item = &Listed> {
+    fn all(&self) -> impl Iterator<Item = &ListedHost> {
         self.listed.iter().chain([&self.base])
     }
 
     /// Whether it stands there itself, not only a domain above it.
     fn is_literal(&self, host: &str) -> bool {
-        self.all().any(|listed| listed.host == host)
+        self.all().any(|listed| listed.is(host))
     }
 
     /// Whether it, or a domain above it, stands there.
     fn is_listed(&self, host: &str) -> bool {
-        self.all().any(|listed| listed.covers(host, listed.port))
+        self.all().any(|listed| listed.covers_name(host))
     }
-}
-
-impl Listed {
-    fn covers(&self, host: &str, port: Option<u16>) -> bool {
-        let same_port = self.port.is_none() || self.port == port;
-        let below = || {
-            self.with_subdomains
-                && host
-                    .strip_suffix(&self.host)
-                    .is_some_and(|label| label.len() > 1 && label.ends_with('.'))
-        };
-        same_port && (self.host == host || below())
-    }
-}
-
-/// The host in its one spelling: lower case, no brackets, no dot at the end.
-fn host_of(url: &Url) -> Option<String> {
-    let host = url.host_str()?;
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    let host = host.strip_suffix('.').unwrap_or(host);
-    (!host.is_empty()).then(|| host.to_ascii_lowercase())
-}
-
-fn parse_entry(entry: &str) -> Option<Listed> {
-    let (host, port) = match entry.rsplit_once(':') {
-        Some((host, digits)) if !host.contains(':') || host.ends_with(']') => {
-            (host, Some(digits.parse::<u16>().ok()?))
-        }
-        _ => (entry, None),
-    };
-    if host.is_empty() || host.contains(['/', '@', '?', '#', '*', ' ']) || host.starts_with('.') {
-        return None;
-    }
-    // The URL parser knows every spelling of an address, so both sides are compared in the same one.
-    let bracketed = if host.contains(':') && !host.starts_with('[') {
-        format!("http://[{host}]/")
-    } else {
-        format!("http://{host}/")
-    };
-    let host = host_of(&Url::parse(&bracketed).ok()?)?;
-    Some(Listed {
-        with_subdomains: host.parse::<IpAddr>().is_err(),
-        host,
-        port,
-    })
 }
 
 /// Resolves names to addresses; where there are `hosts`, to those that a result link may be connected to.
@@ -283,32 +226,6 @@ mod tests {
         ] {
             let url = Url::parse(link).unwrap();
             assert_eq!(hosts.check(&url).is_ok(), allowed, "{link}");
-        }
-    }
-
-    #[test]
-    fn entries_are_hosts_with_or_without_a_port() {
-        for (entry, expected) in [
-            ("Replicate.Delivery", Some(("replicate.delivery", None))),
-            ("localhost:9000", Some(("localhost", Some(9000)))),
-            ("::1", Some(("::1", None))),
-            ("[::1]:80", Some(("::1", Some(80)))),
-            ("", None),
-            (":80", None),
-            ("*.example.com", None),
-            (".example.com", None),
-            ("https://example.com", None),
-            ("example.com/files", None),
-            ("example.com:port", None),
-            ("example.com:70000", None),
-            ("a b", None),
-        ] {
-            let expected = expected.map(|(host, port)| Listed {
-                host: host.to_owned(),
-                port,
-                with_subdomains: host != "::1",
-            });
-            assert_eq!(parse_entry(entry), expected, "{entry}");
         }
     }
 

@@ -69,7 +69,7 @@ async fn values_a_model_does_not_take_are_refused_by_name() {
         (
             "dall-e-3",
             json!({"size": "512x512"}),
-            "invalid_value",
+            "invalid_size",
             "size",
             &["512x512", "1024x1792"],
         ),

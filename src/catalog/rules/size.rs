@@ -26,6 +26,24 @@ pub(in crate::catalog) struct SizeRule {
     default: SizeChoice,
     free: Option<FreeSizes>,
     ratios: Option<RatioSizes>,
+    /// The code of a refusal, where it is not that of all parameters.
+    code: Option<SizeCode>,
+}
+
+/// A code that clients of some models branch on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum SizeCode {
+    /// DALL·E 3's (`contracts/openai-images.md`, section 6).
+    InvalidSize,
+}
+
+impl SizeCode {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::InvalidSize => "invalid_size",
+        }
+    }
 }
 
 /// Any size within limits (`contracts/openai-images.md`, 1.2; `contracts/replicate.md`, 2.5).
@@ -54,10 +72,13 @@ pub(in crate::catalog) struct RatioSizes {
     values: Vec<Ratio>,
     /// How far off the listed ratio a size may be, in percent of it.
     tolerance_percent: u32,
-    /// A size of fewer pixels is refused: the provider would paint a larger one.
-    min_pixels: u64,
-    /// A size of more pixels is refused: the provider would paint a smaller one.
-    max_pixels: u64,
+    /// Sizes of such a shape that are refused all the same: clients that ask for one of these mean so many pixels.
+    #[serde(default)]
+    except: Vec<ImageSize>,
+    /// A size of fewer pixels is refused: the provider would paint a larger one. Absent: none is.
+    min_pixels: Option<u64>,
+    /// A size of more pixels is refused: the provider would paint a smaller one. Absent: none is.
+    max_pixels: Option<u64>,
 }
 
 impl SizeRule {
@@ -91,7 +112,7 @@ impl SizeRule {
         self.listed()
             .map(ImageSize::pixels)
             .chain(self.free.as_ref().map(|free| free.max_pixels))
-            .chain(self.ratios.as_ref().map(|ratios| ratios.max_pixels))
+            .chain(self.ratios.as_ref().map(RatioSizes::max_pixels))
             .max()
             .unwrap_or_default()
     }
@@ -140,7 +161,11 @@ impl Rule for SizeRule {
                     SizeChoice::Exact(size) => self.allows(*size),
                 })
                 .map(|value| Setting { value, given: true })
-                .ok_or_else(|| Violation::unsupported_value(parameter, text, &self.supported())),
+                .ok_or_else(|| {
+                    let refused = Violation::unsupported_value(parameter, text, &self.supported());
+                    let code = self.code.map_or(refused.code, SizeCode::as_str);
+                    Violation { code, ..refused }
+                }),
             Some(other) => Err(Violation::wrong_type(parameter, "a string", other)),
         }
     }
@@ -170,9 +195,20 @@ impl Describe for SizeRule {
             described["ratios"] = json!({
                 "values": near.values.iter().map(ToString::to_string).collect::<Vec<_>>(),
                 "tolerance_percent": near.tolerance_percent,
-                "min_pixels": near.min_pixels,
-                "max_pixels": near.max_pixels,
             });
+            let described = &mut described["ratios"];
+            if !near.except.is_empty() {
+                let except = near.except.iter().map(ToString::to_string);
+                described["except"] = except.collect();
+            }
+            for (name, pixels) in [
+                ("min_pixels", near.min_pixels),
+                ("max_pixels", near.max_pixels),
+            ] {
+                if let Some(pixels) = pixels {
+                    described[name] = pixels.into();
+                }
+            }
         }
         described
     }
@@ -255,16 +291,29 @@ impl FreeSizes {
 }
 
 impl RatioSizes {
+    fn max_pixels(&self) -> u64 {
+        self.max_pixels.unwrap_or(u64::MAX)
+    }
+
     fn allows(&self, size: ImageSize) -> bool {
-        (self.min_pixels..=self.max_pixels).contains(&size.pixels())
+        (self.min_pixels.unwrap_or_default()..=self.max_pixels()).contains(&size.pixels())
+            && !self.except.contains(&size)
             && Ratio::nearest(&self.values, size, self.tolerance_percent).is_some()
     }
 
     fn sentence(&self) -> String {
+        let pixels = match (self.min_pixels, self.max_pixels) {
+            (None, None) => String::new(),
+            (Some(min), None) => format!(" of at least {min} pixels"),
+            (None, Some(max)) => format!(" of at most {max} pixels"),
+            (Some(min), Some(max)) => format!(" of {min} to {max} pixels"),
+        };
+        let except = match self.except.as_slice() {
+            [] => String::new(),
+            sizes => format!(" but {}", quoted_list(sizes, "and")),
+        };
         format!(
-            "any WIDTHxHEIGHT of {} to {} pixels within {} % of {}",
-            self.min_pixels,
-            self.max_pixels,
+            "any WIDTHxHEIGHT{pixels} within {} % of {}{except}",
             self.tolerance_percent,
             quoted_list(&self.values, "or")
         )

@@ -92,14 +92,48 @@ fn dall_e_3_takes_what_it_took() {
     }
     for (refused, parameter, code) in [
         ("n=2", "n", ABOVE),
-        ("size=512x512", "size", INVALID),
-        ("size=1536x1024", "size", INVALID),
+        // OpenAI's own code for it (`contracts/openai-images.md`, section 6).
+        ("size=512x512", "size", "invalid_size"),
+        ("size=1536x1024", "size", "invalid_size"),
         ("quality=high", "quality", INVALID),
         ("style=Vivid", "style", INVALID),
         ("background=transparent", "background", UNKNOWN),
         ("partial_images=4", "partial_images", ABOVE),
     ] {
         check("dall-e-3", refused, Err((parameter, code)));
+    }
+}
+
+/// `contracts/stability.md`, 7.2: the table of sizes.
+#[test]
+fn stability_takes_any_size_of_its_shapes_but_two() {
+    for name in ["stable-image-ultra", "stable-image-core", "sd3.5-large"] {
+        for accepted in [
+            "",
+            "size=auto",
+            "size=1024x1024",
+            "size=1536x1024",
+            "size=1024x1536",
+            "size=1792x1024",
+            "size=1024x1792",
+            "size=21:9",
+            "size=64x64",
+            "size=640x360",
+            "size=3840x2160",
+            "size=8000x8000",
+            "size=1000x1019",
+        ] {
+            check(name, accepted, Ok(()));
+        }
+        for refused in [
+            "size=256x256",
+            "size=512x512",
+            "size=1024x768",
+            "size=1000x1021",
+            "size=4:3",
+        ] {
+            check(name, refused, Err(("size", INVALID)));
+        }
     }
 }
 

@@ -20,6 +20,7 @@ mod failover;
 mod generations;
 mod google;
 mod history;
+mod hostile;
 mod idempotency;
 mod keys;
 mod later;

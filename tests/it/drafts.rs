@@ -65,6 +65,18 @@ async fn post(app: &App, key: &Key, order: &Value) -> reqwest::Response {
     request.body(order.to_string()).send().await.unwrap()
 }
 
+/// Who leaves, or whose answer breaks off, does not hear of the settlement.
+async fn wait_until_settled(app: &App) {
+    let open = "select count(*) from generations where status = 'in_progress'";
+    for _ in 0..1500 {
+        if app.database.number(open).await == 0 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("a generation did not settle");
+}
+
 async fn generation(app: &App, key: &Key, answer: &Answer) -> Value {
     let id = answer.header("x-generation-id");
     let path = format!("{GENERATIONS}/{id}");
@@ -140,6 +152,7 @@ async fn only_drafts_that_came_whole_are_charged() {
         }
     };
     assert!(broke_off, "{} bytes", text.len());
+    wait_until_settled(&app).await;
     assert_eq!(app.balance(&key).await, usd(DOLLAR - EACH));
 
     // A draft that is no picture is none, and an error instead of any event costs nothing.
@@ -277,13 +290,7 @@ async fn who_leaves_behind_a_draft_pays_for_what_comes() {
         let first = response.chunk().await.unwrap().unwrap();
         assert!(first.starts_with(b"event: image_generation.partial_image\n"));
         drop(response);
-        let open = "select count(*) from generations where status = 'in_progress'";
-        for _ in 0..1000 {
-            if app.database.number(open).await == 0 {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        wait_until_settled(&app).await;
         assert_eq!(
             app.balance(&key).await,
             usd(DOLLAR - 2 * EACH),

@@ -1,11 +1,97 @@
-//! Which addresses belong to the open internet, which hosts an operator has listed, and how names become addresses.
+//! Which addresses belong to the open internet, which hosts an operator has listed, how names become addresses, and
+//! networks that somebody lists.
 //!
-//! For whoever opens a link that somebody else chose, from inside the operator's network.
+//! For whoever opens a link that somebody else chose, from inside the operator's network; and for whoever asks
+//! where a client is.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    str::FromStr,
+};
 
 use futures_util::future::BoxFuture;
+use ipnet::{IpNet, Ipv4Net};
 use reqwest::Url;
+use serde::{Serialize, Serializer};
+
+/// A network, or a single address. IPv4 in IPv6 (`::ffff:10.0.0.0/104`) is the IPv4 that it stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IpRange(IpNet);
+
+/// Text that is no network.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum IpRangeError {
+    /// Neither an address nor a network.
+    #[error(
+        "'{0}' is not an IP address or network such as 203.0.113.7, 10.0.0.0/8 or 2001:db8::/32"
+    )]
+    Unreadable(String),
+    /// An address within a network where the network's own should be.
+    #[error("'{given}' is an address within the network {network}: write one or the other")]
+    Within {
+        /// What was written.
+        given: String,
+        /// The network that it is in.
+        network: IpRange,
+    },
+}
+
+/// Bits before the IPv4 address of an IPv6 one.
+const MAPPED_PREFIX: u8 = 96;
+
+impl IpRange {
+    /// Whether the address is in it.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        self.0.contains(&address.to_canonical())
+    }
+}
+
+impl FromStr for IpRange {
+    type Err = IpRangeError;
+
+    fn from_str(text: &str) -> Result<Self, IpRangeError> {
+        let text = text.trim();
+        let unreadable = || IpRangeError::Unreadable(text.chars().take(64).collect());
+        let given: IpNet = match text.parse::<IpAddr>() {
+            Ok(address) => address.into(),
+            Err(_) => text.parse().map_err(|_| unreadable())?,
+        };
+        if given.addr() != given.network() {
+            return Err(IpRangeError::Within {
+                given: text.to_owned(),
+                network: Self(given.trunc()),
+            });
+        }
+        let mapped = match given.addr() {
+            IpAddr::V6(address) => address.to_ipv4_mapped(),
+            IpAddr::V4(_) => None,
+        };
+        let Some(address) = mapped.filter(|_| given.prefix_len() >= MAPPED_PREFIX) else {
+            return Ok(Self(given));
+        };
+        Ipv4Net::new(address, given.prefix_len() - MAPPED_PREFIX)
+            .map(|network| Self(network.into()))
+            .map_err(|_| unreadable())
+    }
+}
+
+/// A single address without its prefix.
+impl fmt::Display for IpRange {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.prefix_len() == self.0.max_prefix_len() {
+            fmt::Display::fmt(&self.0.addr(), formatter)
+        } else {
+            fmt::Display::fmt(&self.0, formatter)
+        }
+    }
+}
+
+impl Serialize for IpRange {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
 
 /// How a name is looked up; tests bring their own.
 pub(crate) type Lookup = fn(String) -> BoxFuture<'static, std::io::Result<Vec<SocketAddr>>>;
@@ -132,6 +218,66 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The canonical text, or what is wrong.
+    fn range(text: &str) -> String {
+        match text.parse::<IpRange>() {
+            Ok(range) => range.to_string(),
+            Err(IpRangeError::Unreadable(_)) => "unreadable".to_owned(),
+            Err(IpRangeError::Within { network, .. }) => format!("within {network}"),
+        }
+    }
+
+    #[test]
+    fn ranges_are_networks_or_addresses() {
+        for (text, expected) in [
+            ("10.0.0.0/8", "10.0.0.0/8"),
+            (" 10.1.2.3 ", "10.1.2.3"),
+            ("10.1.2.3/32", "10.1.2.3"),
+            ("0.0.0.0/0", "0.0.0.0/0"),
+            ("2001:DB8::/32", "2001:db8::/32"),
+            ("::1", "::1"),
+            ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
+            ("::ffff:10.1.2.3", "10.1.2.3"),
+            ("::/0", "::/0"),
+            ("10.1.2.3/8", "within 10.0.0.0/8"),
+            ("2001:db8::1/64", "within 2001:db8::/64"),
+            ("10.0.0.0/33", "unreadable"),
+            ("10.0.0/8", "unreadable"),
+            ("10.0.0.0/", "unreadable"),
+            ("example.com", "unreadable"),
+            ("", "unreadable"),
+        ] {
+            assert_eq!(range(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn addresses_are_in_ranges_in_whichever_form() {
+        for (range, address, expected) in [
+            ("10.0.0.0/8", "10.255.0.1", true),
+            ("10.0.0.0/8", "11.0.0.1", false),
+            ("10.0.0.0/8", "::ffff:10.255.0.1", true),
+            ("10.0.0.0/8", "::ffff:11.0.0.1", false),
+            ("::ffff:10.0.0.0/104", "10.255.0.1", true),
+            ("10.1.2.3", "10.1.2.3", true),
+            ("10.1.2.3", "10.1.2.4", false),
+            ("2001:db8::/32", "2001:db8:ffff::1", true),
+            ("2001:db8::/32", "2001:db9::1", false),
+            ("0.0.0.0/0", "::1", false),
+            // All of IPv6 is not IPv4 too: a client's own form of its address must not matter.
+            ("::/0", "10.1.2.3", false),
+            ("::/0", "::ffff:10.1.2.3", false),
+            ("::/0", "2001:db8::1", true),
+        ] {
+            let range: IpRange = range.parse().unwrap();
+            assert_eq!(
+                range.contains(address.parse().unwrap()),
+                expected,
+                "{range} {address}"
+            );
+        }
+    }
 
     #[test]
     fn entries_are_hosts_with_or_without_a_port() {

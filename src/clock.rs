@@ -46,6 +46,15 @@ impl Clock {
         DateTime::from_timestamp_micros(micros).unwrap_or_default()
     }
 
+    /// What tests say that the time is. `None` is the machine's clock: who counts together with others then asks
+    /// the clock that they share, the database's.
+    pub fn told(&self) -> Option<DateTime<Utc>> {
+        match &self.0 {
+            Source::System => None,
+            Source::Manual(_) => Some(self.now()),
+        }
+    }
+
     /// Moves a manual clock on; the machine's clock does not move for us.
     pub fn advance(&self, by: TimeDelta) {
         if let Source::Manual(micros) = &self.0 {

@@ -18,14 +18,14 @@
 //! | [`images`] | the picture store, signed links, sniffing | who asked and what it cost |
 //! | [`catalog`], [`money`], [`ids`] | models, rules, prices, arithmetic, names | I/O, async, anybody |
 //! | [`postgres`] | pool, migrations, the private server | what the tables mean |
-//! | `addresses` | which of them are public, for opening links that others chose | which links |
+//! | [`addresses`] | which of them are public, and networks that somebody lists | for whom and why |
 //! | [`budget`] | room in bytes that many share | what is put there |
 //! | `json` | JSON documents in pieces, for strings that are pictures | what they mean |
 //! | `faults` | where a test lets the process die; nothing in a release build | what happens there |
 //! | [`reload`] | what became of the configuration on disk | what it is |
 //! | [`telemetry`], [`clock`] | logs, figures and time, usable by all | anybody |
 
-mod addresses;
+pub mod addresses;
 pub mod admin;
 pub mod api;
 pub mod budget;

@@ -8,11 +8,13 @@ use super::{
     Admin, Desk,
     error::AdminError,
     extract::{Asked, Named, OrNull, Sent, Text, given},
+    limits::LimitsJson,
     page::{Length, List},
     words::Name,
 };
 use crate::{
     ids::AccountId,
+    keys::Limits,
     ledger::{
         AccountSummary, AccountUpdate, Balance, MAX_ACCOUNT_MARKUP_BASIS_POINTS, NewAccount,
         OpenHold,
@@ -38,9 +40,10 @@ pub(super) struct Query {
 pub(super) struct Create {
     name: Text<Name>,
     markup_basis_points: Option<u32>,
+    limits: Option<LimitsJson>,
 }
 
-/// What shall be different about one; a markup of `null` is that of routes and providers.
+/// What shall be different about one; a markup of `null` is that of routes and providers, a limit of `null` is none.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Update {
@@ -48,6 +51,8 @@ pub(super) struct Update {
     name: Option<Text<Name>>,
     #[serde(default, deserialize_with = "given")]
     markup_basis_points: Option<OrNull<u32>>,
+    #[serde(default, deserialize_with = "given")]
+    limits: Option<LimitsJson>,
 }
 
 /// An account with what it has.
@@ -57,6 +62,7 @@ pub(super) struct AccountJson {
     id: AccountId,
     name: String,
     markup_basis_points: Option<u32>,
+    limits: Limits,
     created_at: DateTime<Utc>,
     live: BalanceJson,
     test: BalanceJson,
@@ -107,6 +113,7 @@ pub(super) async fn create(
     let new = NewAccount {
         name: create.name.0.0,
         markup_basis_points: markup(create.markup_basis_points)?,
+        limits: Limits::NONE.changed(&create.limits.unwrap_or_default().into()),
     };
     let account = desk.app.ledger.open_account(new).await?;
     summary(&desk, account.id).await.map(Json)
@@ -136,6 +143,7 @@ pub(super) async fn update(
             .markup_basis_points
             .map(|OrNull(basis_points)| markup(basis_points))
             .transpose()?,
+        limits: update.limits.unwrap_or_default().into(),
     };
     if changes == AccountUpdate::default() {
         return Err(AdminError::NothingToChange);
@@ -172,6 +180,7 @@ impl TryFrom<AccountSummary> for AccountJson {
             id: summary.account.id,
             name: summary.account.name,
             markup_basis_points: summary.account.markup_basis_points,
+            limits: summary.account.limits,
             created_at: summary.account.created_at,
             live: summary.live.try_into()?,
             test: summary.test.try_into()?,

@@ -214,6 +214,7 @@ fn ledger(error: LedgerError) -> Response {
         }
         // No operator's request gets to the others but by our own fault.
         LedgerError::RateLimited { .. }
+        | LedgerError::SpendLimited(_)
         | LedgerError::HoldEnded(_)
         | LedgerError::CaptureAboveHold { .. }
         | LedgerError::Saturated { .. }

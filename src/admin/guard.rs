@@ -3,7 +3,7 @@
 //! Guessing is slowed by address. After a few wrong tokens an address has to wait, longer each time, and what it
 //! sends meanwhile is refused unread, right or wrong: only so is there nothing to learn from asking faster. One
 //! bound over all addresses would be simpler, but then anybody could lock the operator out by guessing. Behind a
-//! proxy all clients have one address; who opens the admin API to the world through it bounds it there.
+//! proxy all clients have one address, unless it is among `trusted_proxies`.
 
 use std::{
     collections::HashMap,
@@ -66,7 +66,7 @@ impl Guard {
         }
     }
 
-    /// Lets `peer` in with this token, or says why not.
+    /// Lets whoever is at `peer` in with this token, or says why not.
     pub(super) fn admit(
         &self,
         peer: Option<IpAddr>,

@@ -12,13 +12,15 @@ use super::{
     Admin, Desk,
     error::AdminError,
     extract::{Asked, Named, OrNull, Sent, SentOrNot, Text, Usd, given},
+    limits::LimitsJson,
     new_key::{self, KeyOrder},
     page::{Length, List},
-    words::{self, DEFAULT_OVERLAP, Expiry, Models, Name, Span},
+    words::{self, DEFAULT_OVERLAP, Expiry, Ips, Models, Name, Span},
 };
 use crate::{
+    addresses::IpRange,
     ids::KeyId,
-    keys::{ApiKey, KeyFilter, KeyLimits, KeyUpdate, Mode, UnsupportedParameters},
+    keys::{ApiKey, KeyFilter, KeyUpdate, Limits, LimitsUpdate, Mode, UnsupportedParameters},
 };
 
 /// Which keys to list.
@@ -41,7 +43,8 @@ pub(super) struct Create {
     credit: Option<Usd>,
     mode: Option<Text<Mode>>,
     models: Option<Vec<String>>,
-    limits: Option<Limits>,
+    limits: Option<LimitsJson>,
+    allowed_ips: Option<Vec<String>>,
     unsupported_parameters: Option<Text<UnsupportedParameters>>,
     expires_at: Option<Text<Expiry>>,
 }
@@ -55,22 +58,13 @@ pub(super) struct Update {
     #[serde(default, deserialize_with = "given")]
     models: Option<OrNull<Vec<String>>>,
     #[serde(default, deserialize_with = "given")]
-    limits: Option<Limits>,
+    limits: Option<LimitsJson>,
+    #[serde(default, deserialize_with = "given")]
+    allowed_ips: Option<OrNull<Vec<String>>>,
     #[serde(default, deserialize_with = "given")]
     unsupported_parameters: Option<Text<UnsupportedParameters>>,
     #[serde(default, deserialize_with = "given")]
     expires_at: Option<OrNull<Text<Expiry>>>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields)]
-struct Limits {
-    #[serde(default, deserialize_with = "given")]
-    requests_per_minute: Option<OrNull<u32>>,
-    #[serde(default, deserialize_with = "given")]
-    images_per_minute: Option<OrNull<u32>>,
-    #[serde(default, deserialize_with = "given")]
-    max_in_flight: Option<OrNull<u32>>,
 }
 
 /// How to rotate.
@@ -153,7 +147,7 @@ pub(super) async fn create(
     Sent(create): Sent<Create>,
 ) -> Result<Json<KeyJson>, AdminError> {
     let now = desk.app.clock.now();
-    let limits = create.limits.unwrap_or_default();
+    let limits = LimitsUpdate::from(create.limits.unwrap_or_default());
     let order = KeyOrder {
         name: create
             .name
@@ -162,11 +156,8 @@ pub(super) async fn create(
         account: create.account,
         credit: create.credit.map(|Usd(amount)| amount),
         models: models(&desk, create.models)?,
-        limits: KeyLimits {
-            requests_per_minute: limits.requests_per_minute.and_then(|OrNull(limit)| limit),
-            images_per_minute: limits.images_per_minute.and_then(|OrNull(limit)| limit),
-            max_in_flight: limits.max_in_flight.and_then(|OrNull(limit)| limit),
-        },
+        limits: Limits::NONE.changed(&limits),
+        allowed_ips: allowed_ips(create.allowed_ips)?,
         unsupported_parameters: create
             .unsupported_parameters
             .map_or(UnsupportedParameters::Reject, |Text(choice)| choice),
@@ -195,16 +186,17 @@ pub(super) async fn update(
     Sent(update): Sent<Update>,
 ) -> Result<Json<KeyJson>, AdminError> {
     let now = desk.app.clock.now();
-    let limits = update.limits.unwrap_or_default();
     let changes = KeyUpdate {
         name: update.name.map(|Text(Name(name))| name),
         models: update
             .models
             .map(|OrNull(names)| models(&desk, names))
             .transpose()?,
-        requests_per_minute: limits.requests_per_minute.map(|OrNull(limit)| limit),
-        images_per_minute: limits.images_per_minute.map(|OrNull(limit)| limit),
-        max_in_flight: limits.max_in_flight.map(|OrNull(limit)| limit),
+        limits: update.limits.unwrap_or_default().into(),
+        allowed_ips: update
+            .allowed_ips
+            .map(|OrNull(ranges)| allowed_ips(ranges))
+            .transpose()?,
         unsupported_parameters: update.unsupported_parameters.map(|Text(choice)| choice),
         expires_at: update
             .expires_at
@@ -250,6 +242,17 @@ fn models(desk: &Admin, names: Option<Vec<String>>) -> Result<Option<Vec<String>
     Models(names)
         .resolve(&desk.app.gateway.rooms().catalog)
         .map_err(|error| AdminError::meaning("models", &error))
+}
+
+/// The networks; `None` is all.
+fn allowed_ips(texts: Option<Vec<String>>) -> Result<Option<Vec<IpRange>>, AdminError> {
+    let texts = texts.unwrap_or_default();
+    let Ips(ranges) =
+        Ips::listed(texts.iter().map(String::as_str)).map_err(|error| AdminError::Parameter {
+            name: "allowed_ips".to_owned(),
+            why: error.to_string(),
+        })?;
+    Ok(ranges)
 }
 
 fn expiry(

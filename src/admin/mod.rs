@@ -17,6 +17,7 @@ mod generations;
 mod guard;
 mod images;
 mod keys;
+mod limits;
 mod models;
 pub(crate) mod new_key;
 mod page;

@@ -5,7 +5,8 @@ use chrono::{DateTime, Utc};
 use secrecy::SecretString;
 
 use crate::{
-    keys::{ApiKey, KeyError, KeyLimits, Keys, Mode, NewKey, UnsupportedParameters},
+    addresses::IpRange,
+    keys::{ApiKey, KeyError, Keys, Limits, Mode, NewKey, UnsupportedParameters},
     ledger::{Ledger, LedgerError, NewEntry},
     money::NanoUsd,
 };
@@ -38,8 +39,10 @@ pub(crate) struct KeyOrder {
     pub(crate) credit: Option<NanoUsd>,
     /// Ids of the models it may use; `None` is all.
     pub(crate) models: Option<Vec<String>>,
-    /// How fast it may go.
-    pub(crate) limits: KeyLimits,
+    /// How much it may do.
+    pub(crate) limits: Limits,
+    /// Networks that it may be used from; `None` is all.
+    pub(crate) allowed_ips: Option<Vec<IpRange>>,
     /// What happens to parameters that a model does not take.
     pub(crate) unsupported_parameters: UnsupportedParameters,
     /// When it ends by itself.
@@ -78,6 +81,7 @@ pub(crate) async fn create(
         mode,
         models: order.models,
         limits: order.limits,
+        allowed_ips: order.allowed_ips,
         unsupported_parameters: order.unsupported_parameters,
         expires_at: order.expires_at,
     };

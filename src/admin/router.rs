@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::{
     Admin, Desk, accounts, bookings, config, generations, images, keys, models, providers, usage,
 };
-use crate::api::{bearer, server::Peer};
+use crate::api::bearer;
 
 /// Every endpoint, behind the token.
 pub fn router(admin: Admin) -> Router {
@@ -53,14 +53,12 @@ pub fn router(admin: Admin) -> Router {
 }
 
 async fn authenticate(State(desk): State<Desk>, request: Request, next: Next) -> Response {
-    let peer = request.extensions().get().copied();
+    let client = (desk.app.proxies).client(request.headers(), request.extensions());
     let token = request
         .headers()
         .get(header::AUTHORIZATION)
         .and_then(|value| bearer(value.to_str().ok()?));
-    let admitted = desk
-        .guard
-        .admit(peer.map(|Peer(ip)| ip), token, Instant::now());
+    let admitted = desk.guard.admit(client, token, Instant::now());
     let mut response = match admitted {
         Ok(()) => next.run(request).await,
         Err(refusal) => refusal.into_response(),

@@ -5,7 +5,13 @@ use std::{convert::Infallible, str::FromStr, time::Duration};
 
 use chrono::{DateTime, Datelike as _, Days, NaiveDate, NaiveTime, SecondsFormat, TimeDelta, Utc};
 
-use crate::{catalog::Catalog, ledger::MAX_ACCOUNT_MARKUP_BASIS_POINTS, postgres::clean};
+use crate::{
+    addresses::{IpRange, IpRangeError},
+    catalog::Catalog,
+    ledger::MAX_ACCOUNT_MARKUP_BASIS_POINTS,
+    money::NanoUsd,
+    postgres::clean,
+};
 
 /// A name for people, or a reference: there, and short enough for the index it is found by.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,6 +20,14 @@ pub(crate) struct Name(pub(crate) String);
 /// `none`, or a bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Bound(pub(crate) Option<u32>);
+
+/// `none`, or an amount in USD.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SpendBound(pub(crate) Option<NanoUsd>);
+
+/// `any`, or the networks that a key may be used from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Ips(pub(crate) Option<Vec<IpRange>>);
 
 /// `none`, or basis points that an account can have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +65,17 @@ pub(crate) struct Models(pub(crate) Option<Vec<String>>);
 #[error("expected {expected}")]
 pub(crate) struct ValueError {
     expected: &'static str,
+}
+
+/// Networks that a key cannot be bound to.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum IpsError {
+    /// One of them is none.
+    #[error(transparent)]
+    Range(#[from] IpRangeError),
+    /// More than there can be.
+    #[error("there can be at most {MOST_RANGES} networks")]
+    TooMany,
 }
 
 /// Words that can be read, and mean nothing here.
@@ -106,6 +131,52 @@ impl FromStr for Bound {
             .map_err(|_| ValueError {
                 expected: "a whole number, or none",
             })
+    }
+}
+
+impl FromStr for SpendBound {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        if text == "none" {
+            return Ok(Self(None));
+        }
+        NanoUsd::parse(text)
+            .map(|amount| Self(Some(amount)))
+            .map_err(|_| ValueError {
+                expected: "an amount in USD such as 12.50, or none",
+            })
+    }
+}
+
+/// Networks that a key can be bound to: more are a matter for a firewall.
+const MOST_RANGES: usize = 100;
+
+impl FromStr for Ips {
+    type Err = IpsError;
+
+    fn from_str(text: &str) -> Result<Self, IpsError> {
+        if text == "any" {
+            return Ok(Self(None));
+        }
+        Self::listed(text.split(','))
+    }
+}
+
+impl Ips {
+    /// Those of a list; none at all are all.
+    pub(crate) fn listed<'a>(texts: impl Iterator<Item = &'a str>) -> Result<Self, IpsError> {
+        let mut ranges = Vec::new();
+        for text in texts {
+            let range = text.parse()?;
+            if !ranges.contains(&range) {
+                ranges.push(range);
+            }
+            if ranges.len() > MOST_RANGES {
+                return Err(IpsError::TooMany);
+            }
+        }
+        Ok(Self((!ranges.is_empty()).then_some(ranges)))
     }
 }
 
@@ -367,6 +438,44 @@ mod tests {
             let found: Option<Bound> = text.parse().ok();
             assert_eq!(found.map(|bound| bound.0), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn bounds_of_spending() {
+        for (text, expected) in [
+            ("12.5", Some(Some(12_500_000_000))),
+            ("0", Some(Some(0))),
+            ("none", Some(None)),
+            ("-1", None),
+            ("1e3", None),
+            ("", None),
+        ] {
+            let found: Option<SpendBound> = text.parse().ok();
+            let found = found.map(|bound| bound.0.map(NanoUsd::nano));
+            assert_eq!(found, expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn networks_of_a_key() {
+        let parse = |text: &str| match text.parse::<Ips>() {
+            Ok(Ips(None)) => "any".to_owned(),
+            Ok(Ips(Some(ranges))) => {
+                let texts: Vec<String> = ranges.iter().map(ToString::to_string).collect();
+                texts.join(" ")
+            }
+            Err(error) => error.to_string(),
+        };
+        assert_eq!(parse("any"), "any");
+        assert_eq!(
+            parse("10.0.0.0/8, 2001:db8::/32,10.0.0.0/8"),
+            "10.0.0.0/8 2001:db8::/32"
+        );
+        assert!(parse("").contains("is not an IP address"));
+        assert!(parse("10.0.0.0/8,here").contains("'here' is not an IP address"));
+        assert!(parse("10.1.2.3/8").contains("10.0.0.0/8"));
+        let many: Vec<String> = (0..101).map(|host| format!("10.0.0.{host}")).collect();
+        assert!(parse(&many.join(",")).contains("at most 100"));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use secrecy::SecretString;
 use super::{ApiError, App};
 use crate::{budget::Owner, keys::ApiKey};
 
-/// A request with a key that is known and has not ended. Whose it is stays with the request: what is read of its
+/// A request with a key that is known, has not ended, and may be used from where the client is. Whose it is stays with the request: what is read of its
 /// body counts against the account.
 pub(super) struct Authenticated(pub(super) ApiKey);
 
@@ -31,8 +31,15 @@ impl FromRequestParts<App> for Authenticated {
         let Some(key) = found else {
             return Err(ApiError::UnknownKey(shown(secret)));
         };
-        parts.extensions.insert(Owner::of(&key.account));
         tracing::Span::current().record("key.id", tracing::field::display(key.id));
+        if key.allowed_ips.is_some() {
+            let client = app.proxies.client(&parts.headers, &parts.extensions);
+            if !key.is_allowed_from(client) {
+                // Not counted as a request: whoever has got hold of a key does not use up what its owner may do.
+                return Err(ApiError::ForbiddenAddress(client));
+            }
+        }
+        parts.extensions.insert(Owner::of(&key.account));
         Ok(Self(key))
     }
 }

@@ -10,9 +10,7 @@ use super::{
 use crate::{
     catalog::{Parameter, Value},
     gateway::{Delivery, Order, Reader},
-    ids::KeyId,
-    keys::KeyLimits,
-    ledger::LedgerError,
+    ledger::{Caller, Gauge, LedgerError},
 };
 
 /// Which endpoint an order came through, as far as its answer says so.
@@ -35,12 +33,12 @@ pub(super) async fn deliver(
     kind: Kind,
     dropped: Vec<String>,
 ) -> Result<Response, ApiError> {
-    let (key, limits) = (order.key.id, order.key.limits);
+    let (caller, gauge) = (Caller::from(&order.key), order.gauge.clone());
     if order.reader == Reader::ComesBack {
         let answered = later::answer(app, order, &dropped).await;
         return match answered {
             Err(ApiError::Gateway(error)) if error.is_refused_request() => {
-                Err(refused(app, key, limits, error.into()).await)
+                Err(refused(app, caller, &gauge, error.into()).await)
             }
             answered => answered,
         };
@@ -69,7 +67,7 @@ pub(super) async fn deliver(
     match answered {
         Ok(response) => Ok(response),
         Err(error) if error.is_refused_request() => {
-            Err(refused(app, key, limits, error.into()).await)
+            Err(refused(app, caller, &gauge, error.into()).await)
         }
         Err(error) => Err(error.into()),
     }
@@ -79,11 +77,11 @@ pub(super) async fn deliver(
 /// there were too many of them.
 pub(super) async fn refused(
     app: &App,
-    key: KeyId,
-    limits: KeyLimits,
+    caller: Caller,
+    gauge: &Gauge,
     refusal: ApiError,
 ) -> ApiError {
-    match app.ledger.count_refused(key, limits).await {
+    match app.ledger.count_refused(caller, gauge).await {
         Ok(()) => refusal,
         Err(too_many @ LedgerError::RateLimited { .. }) => too_many.into(),
         Err(error) => {

@@ -25,6 +25,7 @@ use crate::{
     gateway::{GatewayError, Order},
     ids::RequestId,
     keys::ApiKey,
+    ledger::{Caller, Gauge},
     money::NanoUsd,
     providers::{Inputs, Task},
 };
@@ -35,6 +36,7 @@ const JSON: &str = "application/json";
 pub(super) async fn edit(
     State(app): State<App>,
     Extension(request): Extension<RequestId>,
+    Extension(gauge): Extension<Gauge>,
     Authenticated(key): Authenticated,
     asked: Result<Asked, ApiError>,
     body: Request,
@@ -50,7 +52,7 @@ pub(super) async fn edit(
             let task = Task::Edit(Arc::new(Inputs { images, mask }));
             Ok((asked, object, task))
         });
-    let answered = perform(&app, request, key, read).await;
+    let answered = perform(&app, request, gauge, key, read).await;
     answered.map_err(|refusal| if is_json { in_json(refusal) } else { refusal })
 }
 
@@ -58,6 +60,7 @@ pub(super) async fn edit(
 pub(super) async fn vary(
     State(app): State<App>,
     Extension(request): Extension<RequestId>,
+    Extension(gauge): Extension<Gauge>,
     Authenticated(key): Authenticated,
     asked: Result<Asked, ApiError>,
     body: Request,
@@ -85,7 +88,7 @@ pub(super) async fn vary(
                 (None, _) => Err(ApiError::Parameter(Violation::missing_named("image"))),
             }
         });
-    let answered = perform(&app, request, key, read).await;
+    let answered = perform(&app, request, gauge, key, read).await;
     answered.map_err(|refusal| if is_json { in_json(refusal) } else { refusal })
 }
 
@@ -111,6 +114,7 @@ fn in_json(refusal: ApiError) -> ApiError {
 async fn perform(
     app: &App,
     request: RequestId,
+    gauge: Gauge,
     key: ApiKey,
     read: Result<(Asked, Map<String, Json>, Task), ApiError>,
 ) -> Result<Response, ApiError> {
@@ -121,7 +125,9 @@ async fn perform(
     });
     let (asked, body, task) = match parsed {
         Ok(parsed) => parsed,
-        Err(refusal) => return Err(deliver::refused(app, key.id, key.limits, refusal).await),
+        Err(refusal) => {
+            return Err(deliver::refused(app, Caller::from(&key), &gauge, refusal).await);
+        }
     };
     let order = Order {
         request,
@@ -134,6 +140,7 @@ async fn perform(
         retry_count: asked.retry_count,
         idempotency_key: asked.idempotency_key,
         reader: asked.reader,
+        gauge,
     };
     deliver::deliver(app, order, Kind::Edit, body.dropped).await
 }
@@ -156,10 +163,7 @@ async fn foresee(
     } else {
         NanoUsd::from_nano(1)
     };
-    let foreseen = app
-        .ledger
-        .foresee((key.account, key.mode), key.id, key.limits, least);
-    foreseen.await?;
+    app.ledger.foresee(&Caller::from(key), least).await?;
     Ok(asked)
 }
 

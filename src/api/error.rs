@@ -1,12 +1,13 @@
 //! Every way a request can be refused, and the one place where that becomes a status and `OpenAI`'s
 //! envelope (`contracts/openai-images.md`, section 6; design, section 6).
 
-use std::{error::Error, time::Duration};
+use std::{error::Error, net::IpAddr, time::Duration};
 
 use axum::{
     Json,
     response::{IntoResponse, Response},
 };
+use chrono::SecondsFormat;
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use serde::Serialize;
 
@@ -17,7 +18,7 @@ use crate::{
     ids::GenerationId,
     images::LinkError,
     keys::KeyError,
-    ledger::{GenerationStatus, LedgerError},
+    ledger::{GenerationStatus, LedgerError, SpendLimit},
     providers::{ErrorKind, ModerationDetails},
 };
 
@@ -30,6 +31,9 @@ pub enum ApiError {
     /// A key we do not know, or one that has ended. Holds what may be shown of it.
     #[error("unknown API key")]
     UnknownKey(String),
+    /// The key is bound to networks, and the client is in none of them, or nobody knows where.
+    #[error("the key may not be used from there")]
+    ForbiddenAddress(Option<IpAddr>),
     /// No such path.
     #[error("no such path")]
     UnknownPath(Method, String),
@@ -198,6 +202,18 @@ impl ApiError {
                 INVALID,
                 "invalid_api_key",
                 format!("Incorrect API key provided: {shown}. It is unknown, expired or revoked."),
+            ),
+            Self::ForbiddenAddress(client) => Parts::new(
+                Status::FORBIDDEN,
+                INVALID,
+                "ip_not_allowed",
+                match client {
+                    Some(client) => {
+                        format!("This API key may not be used from the IP address {client}.")
+                    }
+                    None => "This API key may be used from certain IP addresses only, and yours is not known."
+                        .to_owned(),
+                },
             ),
             Self::UnknownPath(method, path) => Parts::new(
                 Status::NOT_FOUND,
@@ -418,6 +434,7 @@ fn gateway_parts(error: &GatewayError) -> Parts {
             ),
         ),
         GatewayError::RateLimited {
+            whose,
             what,
             limit,
             retry_after,
@@ -426,11 +443,12 @@ fn gateway_parts(error: &GatewayError) -> Parts {
             "rate_limit_error",
             "rate_limit_exceeded",
             format!(
-                "Rate limit reached for this API key: {limit} {what}. Please try again in {} s.",
+                "Rate limit reached for this {whose}: {limit} {what}. Please try again in {} s.",
                 seconds(*retry_after)
             ),
         )
         .come_back(*retry_after),
+        GatewayError::SpendLimited(limit) => spend_parts(limit),
         GatewayError::Upstream(failure) => upstream_parts(failure),
         GatewayError::Saturated => Parts::new(
             Status::SERVICE_UNAVAILABLE,
@@ -494,6 +512,31 @@ fn gateway_parts(error: &GatewayError) -> Parts {
         .finally(),
         GatewayError::Panicked | GatewayError::Internal(_) => internal(),
     }
+}
+
+/// A limit that is reached until tomorrow, or next month: 429 like any limit, and the only one that the SDKs must not
+/// repeat by themselves, which they would within seconds (`contracts/openai-images.md`, 8.3).
+fn spend_parts(reached: &SpendLimit) -> Parts {
+    let SpendLimit {
+        whose,
+        period,
+        limit,
+        spent,
+        needed,
+        resets_at,
+        resets_in,
+    } = reached;
+    let parts = Parts::new(
+        StatusCode::TOO_MANY_REQUESTS,
+        "insufficient_quota",
+        "spend_limit_exceeded",
+        format!(
+            "Spend limit reached for this {whose}: {limit} USD per {period}, of which {spent} USD are spent or held, \
+             and this request can cost up to {needed} USD. Nothing was charged. The next {period} begins at {}.",
+            resets_at.to_rfc3339_opts(SecondsFormat::Secs, true)
+        ),
+    );
+    parts.come_back(*resets_in).finally()
 }
 
 /// `design`, section 9, "Routing and failures".
@@ -635,6 +678,12 @@ pub(crate) fn excerpt(text: &str) -> String {
     }
 }
 
+/// Whole milliseconds, rounded up.
+fn milliseconds(duration: Duration) -> u64 {
+    let whole = duration.as_nanos().div_ceil(1_000_000);
+    u64::try_from(whole).unwrap_or(u64::MAX).max(1)
+}
+
 /// Whole seconds, rounded up: coming back too early would be refused again.
 fn seconds(duration: Duration) -> u64 {
     duration
@@ -742,6 +791,8 @@ impl ApiError {
     }
 }
 
+/// What both SDKs look for before `retry-after`.
+const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
 impl IntoResponse for Parts {
@@ -751,6 +802,7 @@ impl IntoResponse for Parts {
         let headers = response.headers_mut();
         if let Some(after) = self.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds(after)));
+            headers.insert(RETRY_AFTER_MS, HeaderValue::from(milliseconds(after)));
         }
         if let Some(should_retry) = self.should_retry {
             let value = if should_retry { "true" } else { "false" };
@@ -848,6 +900,13 @@ mod tests {
                 ApiError::from(KeyError::Database {
                     action,
                     source: sqlx::Error::PoolTimedOut,
+                }),
+                &away,
+            ),
+            (
+                ApiError::from(LedgerError::Saturated {
+                    action,
+                    waiting: 32_768,
                 }),
                 &away,
             ),

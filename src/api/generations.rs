@@ -10,19 +10,28 @@ use super::{
     deliver::{self, Kind},
     params::{self, GenerationBody},
 };
-use crate::{gateway::Order, ids::RequestId, keys::ApiKey, providers::Task};
+use crate::{
+    gateway::Order,
+    ids::RequestId,
+    keys::ApiKey,
+    ledger::{Caller, Gauge},
+    providers::Task,
+};
 
 /// `POST /v1/images/generations`
 pub(super) async fn create(
     State(app): State<App>,
     Extension(request): Extension<RequestId>,
+    Extension(gauge): Extension<Gauge>,
     Authenticated(key): Authenticated,
     asked: Result<Asked, ApiError>,
     body: Result<JsonObject, ApiError>,
 ) -> Result<Response, ApiError> {
     let (body, asked) = match read(body, asked, &key) {
         Ok(read) => read,
-        Err(refusal) => return Err(deliver::refused(&app, key.id, key.limits, refusal).await),
+        Err(refusal) => {
+            return Err(deliver::refused(&app, Caller::from(&key), &gauge, refusal).await);
+        }
     };
     let order = Order {
         request,
@@ -35,6 +44,7 @@ pub(super) async fn create(
         retry_count: asked.retry_count,
         idempotency_key: asked.idempotency_key,
         reader: asked.reader,
+        gauge,
     };
     deliver::deliver(&app, order, Kind::Generation, body.dropped).await
 }

@@ -8,6 +8,7 @@ mod asked;
 mod auth;
 mod body;
 mod cancel;
+mod client;
 mod credits;
 mod deliver;
 mod edit_json;
@@ -29,6 +30,7 @@ mod object;
 mod params;
 mod pictures;
 mod prefer;
+mod rates;
 mod relayed;
 mod router;
 pub mod server;
@@ -45,6 +47,7 @@ pub(crate) use self::{
     error::{INVALID, Parts, excerpt},
 };
 pub use self::{
+    client::Proxies,
     error::ApiError,
     router::{metrics_router, router},
 };
@@ -69,6 +72,8 @@ pub struct App {
     pub ledger: Ledger,
     /// What time it is.
     pub clock: Clock,
+    /// Whom to believe where a client is.
+    pub proxies: Proxies,
     /// Where uploads are while they are worked on.
     pub spool: Spool,
     /// The room that JSON bodies have while they are read.

@@ -2,14 +2,15 @@
 
 use axum::{
     Router,
+    handler::Handler,
     middleware::from_fn,
-    routing::{get, post},
+    routing::{MethodRouter, get, post},
 };
 use http::{Method, Uri};
 
 use super::{
     ApiError, App, cancel, credits, edits, files, generations, health, history, metrics,
-    middleware, models,
+    middleware, models, rates,
 };
 
 /// Every endpoint, and those of `operator` if there are any, with what every exchange goes through around them.
@@ -37,21 +38,21 @@ fn routes() -> Router<App> {
     Router::new()
         .route(
             "/v1/images/generations",
-            post(generations::create).get(history::list),
+            paint(generations::create).get(history::list),
         )
         // Some clients write it so, and a redirect would lose their POST.
         .route(
             "/v1/images/generations/",
-            post(generations::create).get(history::list),
+            paint(generations::create).get(history::list),
         )
         .route(
             "/v1/images/generations/{id}",
             get(history::show).delete(cancel::cancel),
         )
-        .route("/v1/images/edits", post(edits::edit))
-        .route("/v1/images/edits/", post(edits::edit))
-        .route("/v1/images/variations", post(edits::vary))
-        .route("/v1/images/variations/", post(edits::vary))
+        .route("/v1/images/edits", paint(edits::edit))
+        .route("/v1/images/edits/", paint(edits::edit))
+        .route("/v1/images/variations", paint(edits::vary))
+        .route("/v1/images/variations/", paint(edits::vary))
         .route("/v1/models", get(models::list))
         // Ids contain slashes.
         .route("/v1/models/{*id}", get(models::show))
@@ -60,6 +61,11 @@ fn routes() -> Router<App> {
         .route("/files/{name}", get(files::get))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
+}
+
+/// A POST for pictures, whose every answer says how the caller's limits per minute stand.
+fn paint<H: Handler<T, App>, T: 'static>(handler: H) -> MethodRouter<App> {
+    post(handler).route_layer(from_fn(rates::tell))
 }
 
 fn around(routes: Router) -> Router {

@@ -268,6 +268,40 @@ mod tests {
         assert!(heard.contains("painted"), "{heard}");
     }
 
+    /// At the bound a connection waits to be accepted, and is served when another has gone.
+    #[tokio::test]
+    async fn connections_are_bounded() {
+        const ASK: &[u8] = b"GET / HTTP/1.1\r\nhost: easel\r\nconnection: close\r\n\r\n";
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let settings = ServerSettings {
+            max_connections: 2,
+            header_timeout: Duration::from_mins(1),
+            stall_timeout: Duration::from_mins(1),
+            drain_timeout: Duration::from_secs(1),
+        };
+        let stop = CancellationToken::new();
+        let router = Router::new().route("/", get(async || "painted"));
+        let serving = Arc::new(ArcSwap::from_pointee(Serving { router, settings }));
+        let serving = serve(listener, serving, stop.clone());
+        let talking = async {
+            let connect = async || TcpStream::connect(address).await.unwrap();
+            let (_idle, busy) = (connect().await, connect().await);
+            let mut third = connect().await;
+            third.write_all(ASK).await.unwrap();
+            let mut heard = Vec::new();
+            let early = timeout(Duration::from_millis(300), third.read_to_end(&mut heard)).await;
+            assert!(early.is_err() && heard.is_empty(), "{heard:?}");
+            drop(busy);
+            let late = timeout(Duration::from_secs(20), third.read_to_end(&mut heard)).await;
+            late.expect("there is a place again").unwrap();
+            stop.cancel();
+            String::from_utf8_lossy(&heard).into_owned()
+        };
+        let (_, heard) = tokio::join!(serving, talking);
+        assert!(heard.ends_with("painted"), "{heard}");
+    }
+
     const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
     /// A frame of HTTP/2 (RFC 9113, 4.1).

@@ -6,7 +6,11 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 
-use super::{Context, output};
+use super::{
+    Context,
+    limits::{self, NewLimits, OtherLimits},
+    output,
+};
 use crate::{
     admin::words::{self, Markup},
     keys::Mode,
@@ -29,7 +33,7 @@ enum Command {
     Create(Create),
     /// List accounts with what they have
     List,
-    /// Change an account's name or markup; what is not named stays
+    /// Change an account's name, markup or limits; what is not named stays
     Update(Update),
     /// Show what an account has, what is held of it and for what, and its last entries
     Show {
@@ -49,6 +53,11 @@ struct Create {
     /// Basis points (1/100 %) on top of published prices, before those of models and providers
     #[arg(long, value_name = "BP")]
     markup: Option<Markup>,
+    #[command(
+        flatten,
+        next_help_heading = "Limits for all of its keys together, live and test keys apart"
+    )]
+    limits: NewLimits,
 }
 
 #[derive(Debug, clap::Args)]
@@ -73,6 +82,11 @@ struct Update {
     /// theirs
     #[arg(long, value_name = "BP")]
     markup: Option<Markup>,
+    #[command(
+        flatten,
+        next_help_heading = "Limits for all of its keys together, live and test keys apart"
+    )]
+    limits: OtherLimits,
 }
 
 #[derive(Debug, clap::Args)]
@@ -112,6 +126,7 @@ pub(super) async fn run(context: &Context, arguments: Arguments) -> anyhow::Resu
             let new = NewAccount {
                 name,
                 markup_basis_points: create.markup.and_then(|markup| markup.0),
+                limits: create.limits.into(),
             };
             let account = ledger.open_account(new).await?;
             if json {
@@ -139,7 +154,7 @@ async fn list(ledger: &Ledger, json: bool) -> anyhow::Result<()> {
     let words = |balance: Balance| [balance.balance.to_string(), balance.held.to_string()];
     output::table(
         &[
-            "ID", "NAME", "LIVE USD", "HELD", "TEST USD", "HELD", "MARKUP", "CREATED",
+            "ID", "NAME", "LIVE USD", "HELD", "TEST USD", "HELD", "MARKUP", "LIMITS", "CREATED",
         ],
         accounts.iter().map(|summary| {
             let [live, live_held] = words(summary.live);
@@ -156,6 +171,7 @@ async fn list(ledger: &Ledger, json: bool) -> anyhow::Result<()> {
                     .markup_basis_points
                     .map(output::percent)
                     .unwrap_or_default(),
+                limits::lines(&account.limits).join("\n"),
                 account.created_at.format("%F %R").to_string(),
             ]
         }),
@@ -168,10 +184,12 @@ async fn update(ledger: &Ledger, update: Update, json: bool) -> anyhow::Result<(
         account,
         name,
         markup,
+        limits,
     } = update;
     let changes = AccountUpdate {
         name: name.map(|words::Name(name)| name),
         markup_basis_points: markup.map(|markup| markup.0),
+        limits: limits.into(),
     };
     if changes == AccountUpdate::default() {
         bail!("nothing to change: name at least one of the options that --help lists");
@@ -185,7 +203,14 @@ async fn update(ledger: &Ledger, update: Update, json: bool) -> anyhow::Result<(
         || "the markup of models and providers".to_owned(),
         |markup| format!("a markup of {}", output::percent(markup)),
     );
-    output::line(format!("{} ({}) has {markup}", account.id, account.name));
+    let limits = match limits::lines(&account.limits).as_slice() {
+        [] => "no limits".to_owned(),
+        lines => format!("at most {}", lines.join(", ")),
+    };
+    output::line(format!(
+        "{} ({}) has {markup} and {limits}",
+        account.id, account.name
+    ));
     Ok(())
 }
 

@@ -8,14 +8,18 @@ use secrecy::ExposeSecret;
 use serde::Serialize;
 use serde_json::json;
 
-use super::{Context, output};
+use super::{
+    Context,
+    limits::{self, NewLimits, OtherLimits},
+    output,
+};
 use crate::{
     admin::{
         new_key::{self, KeyOrder},
-        words::{self, Bound, Expiry, Models, Name, Span},
+        words::{self, Expiry, Ips, Models, Name, Span},
     },
     ids::{AccountId, KeyId},
-    keys::{ApiKey, KeyError, KeyLimits, KeyUpdate, Keys, Mode, UnsupportedParameters},
+    keys::{ApiKey, KeyError, KeyUpdate, Keys, Mode, UnsupportedParameters},
     money::NanoUsd,
 };
 
@@ -68,15 +72,11 @@ struct Create {
     /// Only these models, ids or aliases with commas between them
     #[arg(long)]
     models: Option<Models>,
-    /// Requests per minute
-    #[arg(long, value_name = "N")]
-    rpm: Option<u32>,
-    /// Images per minute
-    #[arg(long, value_name = "N")]
-    ipm: Option<u32>,
-    /// Requests at the same time
-    #[arg(long, value_name = "N")]
-    max_in_flight: Option<u32>,
+    #[command(flatten)]
+    limits: NewLimits,
+    /// Networks that it may be used from, such as 10.0.0.0/8, with commas between them
+    #[arg(long, value_name = "CIDR")]
+    ips: Option<Ips>,
     /// When it ends by itself: an instant (RFC 3339) or a span from now (30d)
     #[arg(long, value_name = "WHEN")]
     expires: Option<Expiry>,
@@ -94,15 +94,11 @@ struct Update {
     /// Only these models, ids or aliases with commas between them; or all
     #[arg(long)]
     models: Option<Models>,
-    /// Requests per minute, or none for no limit
-    #[arg(long, value_name = "N")]
-    rpm: Option<Bound>,
-    /// Images per minute, or none for no limit
-    #[arg(long, value_name = "N")]
-    ipm: Option<Bound>,
-    /// Requests at the same time, or none for no limit
-    #[arg(long, value_name = "N")]
-    max_in_flight: Option<Bound>,
+    #[command(flatten)]
+    limits: OtherLimits,
+    /// Networks that it may be used from, with commas between them; or any
+    #[arg(long, value_name = "CIDR")]
+    ips: Option<Ips>,
     /// When it ends by itself: an instant (RFC 3339), a span from now (30d), or never
     #[arg(long, value_name = "WHEN")]
     expires: Option<Expiry>,
@@ -183,11 +179,8 @@ async fn create(context: &Context, keys: &Keys, create: Create, json: bool) -> a
         account: create.account,
         credit: create.credit,
         models,
-        limits: KeyLimits {
-            requests_per_minute: create.rpm,
-            images_per_minute: create.ipm,
-            max_in_flight: create.max_in_flight,
-        },
+        limits: create.limits.into(),
+        allowed_ips: create.ips.and_then(|Ips(ranges)| ranges),
         unsupported_parameters: create.unsupported_parameters,
         expires_at,
     };
@@ -237,9 +230,8 @@ fn changes(context: &Context, update: Update) -> anyhow::Result<KeyUpdate> {
         id: _,
         name,
         models,
-        rpm,
-        ipm,
-        max_in_flight,
+        limits,
+        ips,
         expires,
         unsupported_parameters,
     } = update;
@@ -249,9 +241,8 @@ fn changes(context: &Context, update: Update) -> anyhow::Result<KeyUpdate> {
             .map(|models| models.resolve(&context.catalog))
             .transpose()
             .context("--models")?,
-        requests_per_minute: rpm.map(|bound| bound.0),
-        images_per_minute: ipm.map(|bound| bound.0),
-        max_in_flight: max_in_flight.map(|bound| bound.0),
+        limits: limits.into(),
+        allowed_ips: ips.map(|Ips(ranges)| ranges),
         unsupported_parameters,
         expires_at: expires
             .map(|expiry| expiry.at(context.clock.now()))
@@ -275,7 +266,7 @@ fn show(key: &ApiKey, json: bool, now: DateTime<Utc>) -> anyhow::Result<()> {
 fn print(keys: &[ApiKey], now: DateTime<Utc>) {
     output::table(
         &[
-            "ID", "NAME", "MODE", "KEY", "ACCOUNT", "STATE", "LIMITS", "MODELS",
+            "ID", "NAME", "MODE", "KEY", "ACCOUNT", "STATE", "LIMITS", "FROM", "MODELS",
         ],
         keys.iter().map(|key| {
             [
@@ -286,6 +277,13 @@ fn print(keys: &[ApiKey], now: DateTime<Utc>) {
                 key.account.to_string(),
                 state(key, now),
                 limits(key),
+                key.allowed_ips.as_ref().map_or_else(
+                    || "any".to_owned(),
+                    |ranges| {
+                        let ranges: Vec<String> = ranges.iter().map(ToString::to_string).collect();
+                        ranges.join("\n")
+                    },
+                ),
                 key.models
                     .as_ref()
                     .map_or_else(|| "all".to_owned(), |models| models.join("\n")),
@@ -303,19 +301,14 @@ fn state(key: &ApiKey, now: DateTime<Utc>) -> String {
     }
 }
 
+/// Its own, and behind them those of its account.
 fn limits(key: &ApiKey) -> String {
-    let limits = [
-        (key.limits.requests_per_minute, "requests/min"),
-        (key.limits.images_per_minute, "images/min"),
-        (key.limits.max_in_flight, "in flight"),
-    ];
-    let words: Vec<String> = limits
-        .iter()
-        .filter_map(|(limit, unit)| limit.map(|limit| format!("{limit} {unit}")))
-        .collect();
-    if words.is_empty() {
+    let mut lines = limits::lines(&key.limits);
+    let of_account = limits::lines(&key.account_limits);
+    lines.extend(of_account.iter().map(|line| format!("account: {line}")));
+    if lines.is_empty() {
         "none".to_owned()
     } else {
-        words.join("\n")
+        lines.join("\n")
     }
 }

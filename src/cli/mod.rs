@@ -6,6 +6,7 @@ mod accounts;
 mod check;
 mod health;
 mod keys;
+mod limits;
 mod migrate;
 mod output;
 mod prune;

@@ -36,6 +36,7 @@ use self::{
     reader::{Reader, Section},
     setting::{AtLeastOne, DatabaseUrl, Host, HttpUrl, NonZeroDuration, Size, StoreDirectory},
 };
+use crate::addresses::IpRange;
 
 /// Everything an operator can set. Units and defaults: `config/easel.toml`.
 #[derive(Debug, Clone)]
@@ -46,6 +47,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// What hosted links begin with; no slash at the end.
     pub public_url: String,
+    /// Networks of proxies whose `x-forwarded-for` is believed.
+    pub trusted_proxies: Vec<IpRange>,
     /// Where the private database and, by default, the pictures live.
     pub data_dir: PathBuf,
     /// `None`: built in (`dall-e-2`, or `gpt-image-1` for a request only that family takes);
@@ -385,6 +388,7 @@ fn read(root: &mut Section<'_>, environment: &Environment) -> Config {
         file: None,
         listen,
         public_url: public_url.unwrap_or_else(|| local_url(listen)),
+        trusted_proxies: root.list("trusted_proxies").unwrap_or_default(),
         default_model: root.optional("default_model"),
         models_dir: root.optional("models_dir"),
         database: root.section("database", |section| database(section, environment)),

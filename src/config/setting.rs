@@ -5,6 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use secrecy::SecretString;
 
 use super::{LogFormat, OnDisconnect};
+use crate::addresses::IpRange;
 
 /// A type that a setting can have.
 pub(super) trait Setting: Sized {
@@ -64,6 +65,15 @@ impl Setting for u32 {
 
     fn from_integer(value: i64) -> Option<Self> {
         Self::try_from(value).ok()
+    }
+}
+
+impl Setting for IpRange {
+    const EXPECTED: &'static str =
+        "an IP address or network such as 203.0.113.7, 10.0.0.0/8 or 2001:db8::/32";
+
+    fn from_text(text: &str) -> Option<Self> {
+        text.parse().ok()
     }
 }
 

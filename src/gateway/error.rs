@@ -10,7 +10,7 @@ use crate::{
     catalog::Violation,
     ids::GenerationId,
     keys::KeyError,
-    ledger::{CANCELED, LedgerError},
+    ledger::{CANCELED, LedgerError, SpendLimit, Whose},
     money::NanoUsd,
     providers::{ErrorKind, ProviderError},
     routing::NoRoute,
@@ -73,9 +73,11 @@ pub enum GatewayError {
         /// What there is.
         available: NanoUsd,
     },
-    /// One of the key's limits is used up.
-    #[error("{what}: at most {limit}")]
+    /// One of the limits of the key or its account is used up.
+    #[error("{what} of the {whose}: at most {limit}")]
     RateLimited {
+        /// Whose limit.
+        whose: Whose,
         /// The limit's name.
         what: &'static str,
         /// How much of it there is.
@@ -83,6 +85,9 @@ pub enum GatewayError {
         /// When to come back.
         retry_after: Duration,
     },
+    /// Too little is left of what the key or its account may spend.
+    #[error("the limit of spending is reached")]
+    SpendLimited(Box<SpendLimit>),
     /// No route delivered a picture.
     #[error("no provider delivered a picture")]
     Upstream(#[source] Box<UpstreamFailure>),
@@ -136,6 +141,7 @@ impl GatewayError {
             // The hold has counted it, or it is none of the request's fault.
             Self::InsufficientBalance { .. }
             | Self::RateLimited { .. }
+            | Self::SpendLimited(_)
             | Self::Upstream(_)
             | Self::Saturated
             | Self::Draining
@@ -178,14 +184,17 @@ impl GatewayError {
                 available: *available,
             },
             Self::RateLimited {
+                whose,
                 what,
                 limit,
                 retry_after,
             } => Self::RateLimited {
+                whose: *whose,
                 what,
                 limit: *limit,
                 retry_after: *retry_after,
             },
+            Self::SpendLimited(limit) => Self::SpendLimited(limit.clone()),
             Self::Upstream(failure) => Self::Upstream(Box::new(UpstreamFailure {
                 is_replayed: true,
                 ..(**failure).clone()
@@ -266,14 +275,17 @@ impl From<LedgerError> for GatewayError {
                 Self::InsufficientBalance { needed, available }
             }
             LedgerError::RateLimited {
+                whose,
                 what,
                 limit,
                 retry_after,
             } => Self::RateLimited {
+                whose,
                 what,
                 limit,
                 retry_after,
             },
+            LedgerError::SpendLimited(limit) => Self::SpendLimited(limit),
             LedgerError::NameTaken => Self::IdempotencyConflict,
             LedgerError::HoldEnded(_) => Self::HoldLost,
             // A settlement does not come here with these: it is repeated until it gets through.

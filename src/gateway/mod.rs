@@ -371,6 +371,8 @@ impl Gateway {
             amount: prices.next().unwrap_or(NanoUsd::ZERO),
             cheaper: prices.collect(),
             limits: key.limits,
+            account_limits: key.account_limits,
+            gauge: admission.order.gauge.clone(),
             user: admission.end_user(),
             idempotency_key: admission.order.idempotency_key.clone(),
             request_hash: admission.order.request_hash,
@@ -395,7 +397,7 @@ impl Gateway {
                 repeats: Some(before),
             }),
             Err(refused) => {
-                if matches!(refused, LedgerError::RateLimited { .. }) {
+                if let LedgerError::RateLimited { .. } | LedgerError::SpendLimited(_) = &refused {
                     metrics().rate_limited();
                 }
                 if let LedgerError::InsufficientBalance { needed, available } = &refused {

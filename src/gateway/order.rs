@@ -7,7 +7,7 @@ use crate::{
     ids::{GenerationId, ImageId, RequestId},
     images::PictureInfo,
     keys::ApiKey,
-    ledger::RequestHash,
+    ledger::{Gauge, RequestHash},
     money::NanoUsd,
     providers::Task,
     routing::Preferences,
@@ -36,6 +36,8 @@ pub struct Order {
     pub retry_count: u16,
     /// Who gets the answer.
     pub reader: Reader,
+    /// Where to leave how its limits per minute stand.
+    pub gauge: Gauge,
 }
 
 /// Who gets the answer of an order.

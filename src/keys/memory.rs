@@ -229,7 +229,7 @@ mod tests {
     use super::*;
     use crate::{
         ids::{AccountId, KeyId},
-        keys::{KeyLimits, Mode, UnsupportedParameters},
+        keys::{Limits, Mode, UnsupportedParameters},
     };
 
     const HASH: SecretHash = [7; 32];
@@ -242,7 +242,9 @@ mod tests {
             mode: Mode::Live,
             hint: "ek_live_abcd…wxyz".to_owned(),
             models: None,
-            limits: KeyLimits::default(),
+            limits: Limits::NONE,
+            account_limits: Limits::NONE,
+            allowed_ips: None,
             unsupported_parameters: UnsupportedParameters::Reject,
             account_markup_basis_points: None,
             created_at: Utc.with_ymd_and_hms(2026, 11, 20, 12, 0, 0).unwrap(),

@@ -6,6 +6,7 @@
 
 mod changes;
 mod error;
+mod limits;
 mod listing;
 mod memory;
 mod repo;
@@ -14,7 +15,7 @@ mod secret;
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, str::FromStr, sync::Arc};
+use std::{fmt, net::IpAddr, str::FromStr, sync::Arc};
 
 use chrono::{DateTime, Utc};
 use secrecy::SecretString;
@@ -22,12 +23,18 @@ use serde::Serialize;
 use sqlx::PgPool;
 use tokio::time::Instant;
 
-pub use self::{error::KeyError, listing::KeyFilter, rotation::Rotated};
+pub use self::{
+    error::KeyError,
+    limits::{Limits, LimitsUpdate},
+    listing::KeyFilter,
+    rotation::Rotated,
+};
 use self::{
     memory::{Memory, Recall},
     secret::SecretHash,
 };
 use crate::{
+    addresses::IpRange,
     clock::Clock,
     ids::{AccountId, KeyId},
     postgres::{TxError, is_broken, run_tx},
@@ -120,34 +127,6 @@ impl FromStr for UnsupportedParameters {
     }
 }
 
-/// How fast a key may go; `None` is no limit of its own. Counted where the hold is made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
-pub struct KeyLimits {
-    /// Requests in a minute.
-    pub requests_per_minute: Option<u32>,
-    /// Pictures in a minute.
-    pub images_per_minute: Option<u32>,
-    /// Requests at the same time.
-    pub max_in_flight: Option<u32>,
-}
-
-impl KeyLimits {
-    /// Whether there is anything to count per minute.
-    pub const fn per_minute(self) -> bool {
-        self.requests_per_minute.is_some() || self.images_per_minute.is_some()
-    }
-
-    /// Those that hold for a request that comes to no picture of its own.
-    #[must_use]
-    pub const fn only_requests(self) -> Self {
-        Self {
-            requests_per_minute: self.requests_per_minute,
-            images_per_minute: None,
-            max_in_flight: None,
-        }
-    }
-}
-
 /// A key as the rest of the house sees it; the secret is not in it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ApiKey {
@@ -163,8 +142,12 @@ pub struct ApiKey {
     pub hint: String,
     /// Ids of the models it may use; `None` is all.
     pub models: Option<Vec<String>>,
-    /// How fast it may go.
-    pub limits: KeyLimits,
+    /// How much it may do.
+    pub limits: Limits,
+    /// How much all keys of its account and mode may do together.
+    pub account_limits: Limits,
+    /// Networks that it may be used from; `None` is all.
+    pub allowed_ips: Option<Vec<IpRange>>,
     /// What happens to parameters that a model does not take.
     pub unsupported_parameters: UnsupportedParameters,
     /// The markup of its account, in basis points, before that of routes and providers; `None` is theirs.
@@ -182,6 +165,14 @@ impl ApiKey {
     pub fn is_active(&self, now: DateTime<Utc>) -> bool {
         self.revoked_at.is_none() && self.expires_at.is_none_or(|end| now < end)
     }
+
+    /// Whether it may be used from this address; one that is bound to networks not from an unknown one.
+    pub fn is_allowed_from(&self, address: Option<IpAddr>) -> bool {
+        let Some(allowed) = &self.allowed_ips else {
+            return true;
+        };
+        address.is_some_and(|address| allowed.iter().any(|range| range.contains(address)))
+    }
 }
 
 /// What a new key shall be.
@@ -195,8 +186,10 @@ pub struct NewKey {
     pub mode: Mode,
     /// Ids of the models it may use; `None` is all.
     pub models: Option<Vec<String>>,
-    /// How fast it may go.
-    pub limits: KeyLimits,
+    /// How much it may do.
+    pub limits: Limits,
+    /// Networks that it may be used from; `None` is all.
+    pub allowed_ips: Option<Vec<IpRange>>,
     /// What happens to parameters that a model does not take.
     pub unsupported_parameters: UnsupportedParameters,
     /// When it ends by itself.
@@ -210,12 +203,10 @@ pub struct KeyUpdate {
     pub name: Option<String>,
     /// Ids of the models it may use.
     pub models: Option<Option<Vec<String>>>,
-    /// Requests in a minute.
-    pub requests_per_minute: Option<Option<u32>>,
-    /// Pictures in a minute.
-    pub images_per_minute: Option<Option<u32>>,
-    /// Requests at the same time.
-    pub max_in_flight: Option<Option<u32>>,
+    /// How much it may do.
+    pub limits: LimitsUpdate,
+    /// Networks that it may be used from.
+    pub allowed_ips: Option<Option<Vec<IpRange>>>,
     /// What happens to parameters that a model does not take.
     pub unsupported_parameters: Option<UnsupportedParameters>,
     /// When it ends by itself.
@@ -265,6 +256,8 @@ impl Keys {
             hint: secret::hint(&secret),
             models: new.models,
             limits: new.limits,
+            account_limits: Limits::NONE,
+            allowed_ips: new.allowed_ips,
             unsupported_parameters: new.unsupported_parameters,
             account_markup_basis_points: None,
             created_at: self.clock.now(),
@@ -273,10 +266,12 @@ impl Keys {
         };
         let hash = secret::hash(&secret);
         let row = &key;
-        key.account_markup_basis_points = run_tx(&self.pool, "create a key", move |mut tx| {
+        let terms = run_tx(&self.pool, "create a key", move |mut tx| {
             Box::pin(async move { repo::insert(&mut tx, row, &hash).await })
         })
         .await?;
+        key.account_markup_basis_points = terms.markup_basis_points;
+        key.account_limits = terms.limits;
         Ok((key, secret))
     }
 
@@ -407,14 +402,9 @@ fn apply(key: &mut ApiKey, update: &KeyUpdate) {
     if let Some(models) = update.models {
         key.models = models;
     }
-    if let Some(limit) = update.requests_per_minute {
-        key.limits.requests_per_minute = limit;
-    }
-    if let Some(limit) = update.images_per_minute {
-        key.limits.images_per_minute = limit;
-    }
-    if let Some(limit) = update.max_in_flight {
-        key.limits.max_in_flight = limit;
+    key.limits = key.limits.changed(&update.limits);
+    if let Some(ranges) = update.allowed_ips {
+        key.allowed_ips = ranges;
     }
     if let Some(choice) = update.unsupported_parameters {
         key.unsupported_parameters = choice;

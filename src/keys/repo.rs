@@ -6,15 +6,20 @@ pub(super) mod rotation;
 use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, PgPool};
 
-use super::{ApiKey, KeyError, KeyLimits, secret::SecretHash};
+use super::{ApiKey, KeyError, Limits, secret::SecretHash};
 use crate::{
+    addresses::IpRange,
     ids::{AccountId, KeyId},
-    postgres::{basis_points_from_sql, clean},
+    money::NanoUsd,
+    postgres::{basis_points_from_sql, clean, limit_from_sql, limit_to_sql},
 };
 
-/// A row of `api_keys` without the hash, and with its account's markup.
+/// A row of `api_keys` with what its account says.
 struct KeyRow {
     id: String,
+    secret_hash: Vec<u8>,
+    previous_secret_hash: Option<Vec<u8>>,
+    previous_secret_ends_at: Option<DateTime<Utc>>,
     account_id: String,
     name: String,
     mode: String,
@@ -23,24 +28,64 @@ struct KeyRow {
     requests_per_minute: Option<i32>,
     images_per_minute: Option<i32>,
     max_in_flight: Option<i32>,
+    spend_per_day_nano_usd: Option<i64>,
+    spend_per_month_nano_usd: Option<i64>,
+    allowed_ips: Option<Vec<String>>,
     unsupported_parameters: String,
-    account_markup_basis_points: Option<i32>,
     created_at: DateTime<Utc>,
     expires_at: Option<DateTime<Utc>>,
     revoked_at: Option<DateTime<Utc>>,
+    account_markup_basis_points: Option<i32>,
+    account_requests_per_minute: Option<i32>,
+    account_images_per_minute: Option<i32>,
+    account_max_in_flight: Option<i32>,
+    account_spend_per_day_nano_usd: Option<i64>,
+    account_spend_per_month_nano_usd: Option<i64>,
 }
 
-/// Writes a key; returns its account's markup.
+/// `KeyRow`s: of `k`, which is `api_keys`, with its account `a`. Takes what stands behind the `from`.
+macro_rules! select_keys {
+    ($rest:literal $(, $argument:expr)* $(,)?) => {
+        sqlx::query_as!(
+            KeyRow,
+            "select k.id, k.secret_hash, k.previous_secret_hash, k.previous_secret_ends_at, k.account_id, k.name, k.mode,
+                 k.hint, k.models, k.requests_per_minute, k.images_per_minute, k.max_in_flight,
+                 k.spend_per_day_nano_usd, k.spend_per_month_nano_usd, k.allowed_ips, k.unsupported_parameters, k.created_at, k.expires_at, k.revoked_at,
+                 a.markup_basis_points as account_markup_basis_points,
+                 a.requests_per_minute as account_requests_per_minute,
+                 a.images_per_minute as account_images_per_minute, a.max_in_flight as account_max_in_flight,
+                 a.spend_per_day_nano_usd as account_spend_per_day_nano_usd,
+                 a.spend_per_month_nano_usd as account_spend_per_month_nano_usd
+             from api_keys k join accounts a on a.id = k.account_id " + $rest
+            $(, $argument)*
+        )
+    };
+}
+use select_keys;
+
+/// What an account says of its keys.
+pub(super) struct AccountTerms {
+    pub(super) markup_basis_points: Option<u32>,
+    pub(super) limits: Limits,
+}
+
+/// Writes a key; returns what its account says.
 pub(super) async fn insert(
     connection: &mut PgConnection,
     key: &ApiKey,
     hash: &SecretHash,
-) -> Result<Option<u32>, KeyError> {
-    let markup = sqlx::query_scalar!(
-        "insert into api_keys (id, account_id, name, mode, secret_hash, hint, models, requests_per_minute,
-             images_per_minute, max_in_flight, unsupported_parameters, created_at, expires_at)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
-         returning (select a.markup_basis_points from accounts a where a.id = account_id)",
+) -> Result<AccountTerms, KeyError> {
+    let ranges = ranges_to_sql(key);
+    let terms = sqlx::query!(
+        r#"with new as (
+             insert into api_keys (id, account_id, name, mode, secret_hash, hint, models, requests_per_minute,
+                 images_per_minute, max_in_flight, unsupported_parameters, created_at, expires_at,
+                 spend_per_day_nano_usd, spend_per_month_nano_usd, allowed_ips)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
+         )
+         select markup_basis_points, requests_per_minute, images_per_minute, max_in_flight, spend_per_day_nano_usd,
+             spend_per_month_nano_usd
+         from accounts where id = $2"#,
         key.id.to_string(),
         key.account.to_string(),
         clean(&key.name),
@@ -54,84 +99,79 @@ pub(super) async fn insert(
         key.unsupported_parameters.as_str(),
         key.created_at,
         key.expires_at,
+        key.limits.spend_per_day.map(NanoUsd::nano),
+        key.limits.spend_per_month.map(NanoUsd::nano),
+        ranges.as_deref(),
     )
-    .fetch_one(connection)
+    .fetch_optional(connection)
     .await
-    .map_err(|source| match source.as_database_error().and_then(|error| error.constraint()) {
-        Some("api_keys_account_id_fkey") => KeyError::NoAccount(key.account.to_string()),
-        _ => database("create a key")(source),
-    })?;
-    Ok(markup.map(basis_points_from_sql))
+    .map_err(|source| {
+        match source
+            .as_database_error()
+            .and_then(|error| error.constraint())
+        {
+            Some("api_keys_account_id_fkey") => KeyError::NoAccount(key.account.to_string()),
+            _ => database("create a key")(source),
+        }
+    })?
+    .ok_or_else(|| KeyError::NoAccount(key.account.to_string()))?;
+    Ok(AccountTerms {
+        markup_basis_points: terms.markup_basis_points.map(basis_points_from_sql),
+        limits: Limits {
+            requests_per_minute: terms.requests_per_minute.map(limit_from_sql),
+            images_per_minute: terms.images_per_minute.map(limit_from_sql),
+            max_in_flight: terms.max_in_flight.map(limit_from_sql),
+            spend_per_day: terms.spend_per_day_nano_usd.map(NanoUsd::from_nano),
+            spend_per_month: terms.spend_per_month_nano_usd.map(NanoUsd::from_nano),
+        },
+    })
 }
 
 /// What authentication attempts.
 pub(super) const LOOK_UP: &str = "look up a key";
 
-/// The key that this secret opens. By the secret of before its last rotation it ends when that secret does.
+/// The key that this secret opens, and the hash that it was found by. By the secret of before its last rotation it
+/// ends when that secret does.
 pub(super) async fn find_by_hash(
     connection: &mut PgConnection,
     hash: &SecretHash,
 ) -> Result<Option<(ApiKey, Vec<u8>)>, KeyError> {
-    let Some(row) = sqlx::query!(
-        r#"select id, account_id, name, mode, hint, models, requests_per_minute, images_per_minute, max_in_flight,
-             unsupported_parameters, created_at, revoked_at,
-             least(expires_at, case when secret_hash = $1 then null else previous_secret_ends_at end) as expires_at,
-             case when secret_hash = $1 then secret_hash else previous_secret_hash end as "secret_hash!",
-             (select a.markup_basis_points from accounts a where a.id = account_id) as account_markup_basis_points
-         from api_keys where secret_hash = $1 or previous_secret_hash = $1"#,
+    let found = select_keys!(
+        "where k.secret_hash = $1 or k.previous_secret_hash = $1",
         hash.as_slice(),
     )
     .fetch_optional(connection)
     .await
-    .map_err(database(LOOK_UP))?
-    else {
+    .map_err(database(LOOK_UP))?;
+    let Some(mut row) = found else {
         return Ok(None);
     };
-    let key = KeyRow {
-        id: row.id,
-        account_id: row.account_id,
-        name: row.name,
-        mode: row.mode,
-        hint: row.hint,
-        models: row.models,
-        requests_per_minute: row.requests_per_minute,
-        images_per_minute: row.images_per_minute,
-        max_in_flight: row.max_in_flight,
-        unsupported_parameters: row.unsupported_parameters,
-        account_markup_basis_points: row.account_markup_basis_points,
-        created_at: row.created_at,
-        expires_at: row.expires_at,
-        revoked_at: row.revoked_at,
-    };
-    Ok(Some((key.try_into()?, row.secret_hash)))
+    let mut stored = std::mem::take(&mut row.secret_hash);
+    if stored != hash.as_slice()
+        && let Some(previous) = row.previous_secret_hash.take()
+    {
+        stored = previous;
+        let ends = [row.expires_at, row.previous_secret_ends_at];
+        row.expires_at = ends.into_iter().flatten().min();
+    }
+    Ok(Some((row.try_into()?, stored)))
 }
 
 pub(super) async fn find(pool: &PgPool, id: KeyId) -> Result<Option<ApiKey>, KeyError> {
-    sqlx::query_as!(
-        KeyRow,
-        "select id, account_id, name, mode, hint, models, requests_per_minute, images_per_minute, max_in_flight,
-             unsupported_parameters, created_at, expires_at, revoked_at,
-             (select a.markup_basis_points from accounts a where a.id = account_id) as account_markup_basis_points
-         from api_keys where id = $1",
-        id.to_string(),
-    )
-    .fetch_optional(pool)
-    .await
-    .map_err(database("find a key"))?
-    .map(ApiKey::try_from)
-    .transpose()
+    select_keys!("where k.id = $1", id.to_string())
+        .fetch_optional(pool)
+        .await
+        .map_err(database("find a key"))?
+        .map(ApiKey::try_from)
+        .transpose()
 }
 
 pub(super) async fn list(
     pool: &PgPool,
     account: Option<AccountId>,
 ) -> Result<Vec<ApiKey>, KeyError> {
-    sqlx::query_as!(
-        KeyRow,
-        "select id, account_id, name, mode, hint, models, requests_per_minute, images_per_minute, max_in_flight,
-             unsupported_parameters, created_at, expires_at, revoked_at,
-             (select a.markup_basis_points from accounts a where a.id = account_id) as account_markup_basis_points
-         from api_keys where $1::text is null or account_id = $1 order by id",
+    select_keys!(
+        "where $1::text is null or k.account_id = $1 order by k.id",
         account.map(|account| account.to_string()),
     )
     .fetch_all(pool)
@@ -147,25 +187,20 @@ pub(super) async fn lock(
     connection: &mut PgConnection,
     id: KeyId,
 ) -> Result<Option<ApiKey>, KeyError> {
-    sqlx::query_as!(
-        KeyRow,
-        "select id, account_id, name, mode, hint, models, requests_per_minute, images_per_minute, max_in_flight,
-             unsupported_parameters, created_at, expires_at, revoked_at,
-             (select a.markup_basis_points from accounts a where a.id = account_id) as account_markup_basis_points
-         from api_keys where id = $1 for no key update",
-        id.to_string(),
-    )
-    .fetch_optional(connection)
-    .await
-    .map_err(database("update a key"))?
-    .map(ApiKey::try_from)
-    .transpose()
+    select_keys!("where k.id = $1 for no key update of k", id.to_string())
+        .fetch_optional(connection)
+        .await
+        .map_err(database("update a key"))?
+        .map(ApiKey::try_from)
+        .transpose()
 }
 
 pub(super) async fn update(connection: &mut PgConnection, key: &ApiKey) -> Result<(), KeyError> {
+    let ranges = ranges_to_sql(key);
     sqlx::query!(
         "update api_keys set name = $2, models = $3, requests_per_minute = $4, images_per_minute = $5,
-             max_in_flight = $6, unsupported_parameters = $7, expires_at = $8
+             max_in_flight = $6, unsupported_parameters = $7, expires_at = $8, spend_per_day_nano_usd = $9,
+             spend_per_month_nano_usd = $10, allowed_ips = $11
          where id = $1",
         key.id.to_string(),
         clean(&key.name),
@@ -175,6 +210,9 @@ pub(super) async fn update(connection: &mut PgConnection, key: &ApiKey) -> Resul
         limit_to_sql(key.limits.max_in_flight),
         key.unsupported_parameters.as_str(),
         key.expires_at,
+        key.limits.spend_per_day.map(NanoUsd::nano),
+        key.limits.spend_per_month.map(NanoUsd::nano),
+        ranges.as_deref(),
     )
     .execute(connection)
     .await
@@ -187,20 +225,20 @@ pub(super) async fn revoke(
     id: KeyId,
     now: DateTime<Utc>,
 ) -> Result<Option<ApiKey>, KeyError> {
-    sqlx::query_as!(
-        KeyRow,
-        "update api_keys set revoked_at = coalesce(revoked_at, $2) where id = $1
-         returning id, account_id, name, mode, hint, models, requests_per_minute, images_per_minute, max_in_flight,
-             unsupported_parameters, created_at, expires_at, revoked_at,
-             (select a.markup_basis_points from accounts a where a.id = account_id) as account_markup_basis_points",
+    sqlx::query!(
+        "update api_keys set revoked_at = coalesce(revoked_at, $2) where id = $1",
         id.to_string(),
         now,
     )
-    .fetch_optional(connection)
+    .execute(&mut *connection)
     .await
-    .map_err(database("revoke a key"))?
-    .map(ApiKey::try_from)
-    .transpose()
+    .map_err(database("revoke a key"))?;
+    select_keys!("where k.id = $1", id.to_string())
+        .fetch_optional(connection)
+        .await
+        .map_err(database("revoke a key"))?
+        .map(ApiKey::try_from)
+        .transpose()
 }
 
 impl TryFrom<KeyRow> for ApiKey {
@@ -214,11 +252,28 @@ impl TryFrom<KeyRow> for ApiKey {
             id: row.id.parse().map_err(|error| bad(&error))?,
             account: row.account_id.parse().map_err(|error| bad(&error))?,
             mode: row.mode.parse().map_err(|error| bad(&error))?,
-            limits: KeyLimits {
+            limits: Limits {
                 requests_per_minute: row.requests_per_minute.map(limit_from_sql),
                 images_per_minute: row.images_per_minute.map(limit_from_sql),
                 max_in_flight: row.max_in_flight.map(limit_from_sql),
+                spend_per_day: row.spend_per_day_nano_usd.map(NanoUsd::from_nano),
+                spend_per_month: row.spend_per_month_nano_usd.map(NanoUsd::from_nano),
             },
+            account_limits: Limits {
+                requests_per_minute: row.account_requests_per_minute.map(limit_from_sql),
+                images_per_minute: row.account_images_per_minute.map(limit_from_sql),
+                max_in_flight: row.account_max_in_flight.map(limit_from_sql),
+                spend_per_day: row.account_spend_per_day_nano_usd.map(NanoUsd::from_nano),
+                spend_per_month: row.account_spend_per_month_nano_usd.map(NanoUsd::from_nano),
+            },
+            allowed_ips: row
+                .allowed_ips
+                .map(|ranges| {
+                    let ranges = ranges.iter().map(|range| range.parse::<IpRange>());
+                    ranges.collect::<Result<_, _>>()
+                })
+                .transpose()
+                .map_err(|error| bad(&error))?,
             unsupported_parameters: row
                 .unsupported_parameters
                 .parse()
@@ -234,14 +289,9 @@ impl TryFrom<KeyRow> for ApiKey {
     }
 }
 
-/// A limit above two thousand million is as good as that.
-fn limit_to_sql(limit: Option<u32>) -> Option<i32> {
-    limit.map(|limit| i32::try_from(limit).unwrap_or(i32::MAX))
-}
-
-/// The column's CHECK keeps it from being negative.
-fn limit_from_sql(limit: i32) -> u32 {
-    limit.unsigned_abs()
+fn ranges_to_sql(key: &ApiKey) -> Option<Vec<String>> {
+    let ranges = key.allowed_ips.as_ref()?;
+    Some(ranges.iter().map(ToString::to_string).collect())
 }
 
 fn database(action: &'static str) -> impl Fn(sqlx::Error) -> KeyError {

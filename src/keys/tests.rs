@@ -7,6 +7,7 @@ use super::*;
 use crate::{
     ids::ReplicaId,
     ledger::{AccountUpdate, Ledger},
+    money::NanoUsd,
     postgres::testing::TestDatabase,
 };
 
@@ -41,11 +42,13 @@ impl Ring {
             name: "ci".to_owned(),
             mode: Mode::Test,
             models: Some(vec!["openai/dall-e-3".to_owned()]),
-            limits: KeyLimits {
+            limits: Limits {
                 requests_per_minute: Some(60),
-                images_per_minute: None,
                 max_in_flight: Some(u32::MAX),
+                spend_per_day: Some(NanoUsd::from_nano(5)),
+                ..Limits::NONE
             },
+            allowed_ips: Some(vec!["10.0.0.0/8".parse().unwrap()]),
             unsupported_parameters: UnsupportedParameters::Drop,
             expires_at: None,
         }
@@ -65,6 +68,16 @@ async fn a_secret_opens_its_key_and_is_kept_nowhere() {
         Some(i32::MAX.unsigned_abs()),
         "as large as the column"
     );
+    assert_eq!(found.limits.spend_per_day, Some(NanoUsd::from_nano(5)));
+    assert_eq!(found.allowed_ips, key.allowed_ips);
+    for (address, expected) in [
+        (Some("10.1.2.3"), true),
+        (Some("11.1.2.3"), false),
+        (None, false),
+    ] {
+        let address = address.map(|address| address.parse().unwrap());
+        assert_eq!(found.is_allowed_from(address), expected, "{address:?}");
+    }
     assert_eq!(found.unsupported_parameters, UnsupportedParameters::Drop);
     let body = secret.expose_secret().trim_start_matches("ek_test_");
     let kept: bool = sqlx::query_scalar(
@@ -133,21 +146,27 @@ async fn an_update_changes_what_it_names() {
     let update = KeyUpdate {
         name: Some("other".to_owned()),
         models: Some(None),
-        requests_per_minute: Some(None),
-        images_per_minute: Some(Some(5)),
+        limits: LimitsUpdate {
+            requests_per_minute: Some(None),
+            images_per_minute: Some(Some(5)),
+            spend_per_month: Some(Some(NanoUsd::from_nano(7))),
+            ..LimitsUpdate::default()
+        },
+        allowed_ips: Some(None),
         expires_at: Some(Some(end)),
         ..KeyUpdate::default()
     };
     let after = ring.keys.update(before.id, &update).await.unwrap();
     assert_eq!(ring.keys.find(before.id).await.unwrap().unwrap(), after);
     assert_eq!((after.name.as_str(), &after.models), ("other", &None));
-    assert_eq!(
-        (
-            after.limits.requests_per_minute,
-            after.limits.images_per_minute
-        ),
-        (None, Some(5))
-    );
+    let limits = Limits {
+        requests_per_minute: None,
+        images_per_minute: Some(5),
+        max_in_flight: before.limits.max_in_flight.map(|_| i32::MAX.unsigned_abs()),
+        spend_per_day: before.limits.spend_per_day,
+        spend_per_month: Some(NanoUsd::from_nano(7)),
+    };
+    assert_eq!((after.limits, &after.allowed_ips), (limits, &None));
     assert_eq!(after.expires_at, Some(end));
     assert_eq!(after.unsupported_parameters, before.unsupported_parameters);
     let missing = ring.keys.update(KeyId::new(), &update).await;
@@ -155,7 +174,7 @@ async fn an_update_changes_what_it_names() {
 }
 
 #[tokio::test]
-async fn a_key_comes_with_the_markup_of_its_account() {
+async fn a_key_comes_with_the_terms_of_its_account() {
     let ring = ring().await;
     let ledger = Ledger::new(
         ring.database.pool.clone(),
@@ -163,9 +182,20 @@ async fn a_key_comes_with_the_markup_of_its_account() {
         ReplicaId::new(),
     );
     for markup in [None, Some(0), Some(1250), None] {
+        let spend_per_day = markup.map(|markup| NanoUsd::from_nano(markup.into()));
         let update = AccountUpdate {
             markup_basis_points: Some(markup),
+            limits: LimitsUpdate {
+                images_per_minute: Some(markup),
+                spend_per_day: Some(spend_per_day),
+                ..LimitsUpdate::default()
+            },
             ..AccountUpdate::default()
+        };
+        let limits = Limits {
+            images_per_minute: markup,
+            spend_per_day,
+            ..Limits::NONE
         };
         ledger.update_account(ring.account, &update).await.unwrap();
         let (created, secret) = ring.keys.create(ring.new_key()).await.unwrap();
@@ -177,6 +207,7 @@ async fn a_key_comes_with_the_markup_of_its_account() {
         let revoked = ring.keys.revoke(created.id).await.unwrap();
         for key in [created, opened, found, listed, updated, revoked] {
             assert_eq!(key.account_markup_basis_points, markup);
+            assert_eq!(key.account_limits, limits);
         }
     }
 }

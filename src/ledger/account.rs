@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::{Instant, Ledger, error::LedgerError, repo::accounts};
 use crate::{
     ids::{AccountId, EntryId, GenerationId},
-    keys::Mode,
+    keys::{Limits, LimitsUpdate, Mode},
     money::{MoneyError, NanoUsd},
     postgres::run_tx,
 };
@@ -22,8 +22,22 @@ pub struct Account {
     /// What it pays on top of published prices, in basis points, whatever routes and providers say;
     /// `None` is what they say.
     pub markup_basis_points: Option<u32>,
+    /// What all of its keys may do together, live and test keys each on their own.
+    pub limits: Limits,
     /// When it was opened.
     pub created_at: Instant,
+}
+
+impl Account {
+    fn apply(&mut self, update: &AccountUpdate) {
+        if let Some(name) = &update.name {
+            self.name.clone_from(name);
+        }
+        if let Some(markup) = update.markup_basis_points {
+            self.markup_basis_points = markup;
+        }
+        self.limits = self.limits.changed(&update.limits);
+    }
 }
 
 /// The largest markup an account can have, in basis points: 10,000 %. The table refuses more.
@@ -36,6 +50,8 @@ pub struct NewAccount {
     pub name: String,
     /// As [`Account::markup_basis_points`], at most [`MAX_ACCOUNT_MARKUP_BASIS_POINTS`].
     pub markup_basis_points: Option<u32>,
+    /// As [`Account::limits`].
+    pub limits: Limits,
 }
 
 /// What shall be different about an account; `None` leaves it, an inner `None` takes the markup away.
@@ -45,6 +61,8 @@ pub struct AccountUpdate {
     pub name: Option<String>,
     /// As [`Account::markup_basis_points`], at most [`MAX_ACCOUNT_MARKUP_BASIS_POINTS`].
     pub markup_basis_points: Option<Option<u32>>,
+    /// As [`Account::limits`].
+    pub limits: LimitsUpdate,
 }
 
 /// An account with what it has.
@@ -206,6 +224,7 @@ impl Ledger {
             id: AccountId::new(),
             name: new.name,
             markup_basis_points: new.markup_basis_points,
+            limits: new.limits,
             created_at: self.clock.now(),
         };
         let row = &account;
@@ -226,10 +245,16 @@ impl Ledger {
         update: &AccountUpdate,
     ) -> Result<Account, LedgerError> {
         run_tx(&self.pool, "update an account", move |mut tx| {
-            Box::pin(async move { accounts::update(&mut tx, id, update).await })
+            Box::pin(async move {
+                let Some(mut account) = accounts::lock(&mut tx, id).await? else {
+                    return Err(LedgerError::NoAccount(id.to_string()));
+                };
+                account.apply(update);
+                accounts::update(&mut tx, &account).await?;
+                Ok(account)
+            })
         })
-        .await?
-        .ok_or_else(|| LedgerError::NoAccount(id.to_string()))
+        .await
     }
 
     /// The account of this id or exact name. An id wins over another account that is named like it.

@@ -4,7 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use sqlx::error::DatabaseError;
 
-use super::account::EntryKind;
+use super::{
+    account::EntryKind,
+    limits::{SpendLimit, Whose},
+};
 use crate::{
     ids::{AccountId, GenerationId, HoldId},
     keys::Mode,
@@ -23,16 +26,21 @@ pub enum LedgerError {
         /// Balance less what is held.
         available: NanoUsd,
     },
-    /// One of the key's limits is used up.
-    #[error("{what}: at most {limit}")]
+    /// One of the limits of the key or its account is used up.
+    #[error("{what} of the {whose}: at most {limit}")]
     RateLimited {
+        /// Whose limit.
+        whose: Whose,
         /// The limit: `requests per minute`, `images per minute`, `requests in flight`.
         what: &'static str,
-        /// How much of it the key has.
+        /// How much of it there is.
         limit: u32,
         /// When to come back.
         retry_after: Duration,
     },
+    /// Too little is left of what the key or its account may spend.
+    #[error("the {} may spend {} USD a {}, {} USD of it are spent, and {} USD needed", .0.whose, .0.limit, .0.period, .0.spent, .0.needed)]
+    SpendLimited(Box<SpendLimit>),
     /// It repeats the request of this generation, which runs or is finished.
     #[error("{0} is the same request")]
     Repeated(GenerationId),
@@ -157,6 +165,7 @@ impl TxError for LedgerError {
             Self::Database { source, .. } | Self::Unconfirmed { source, .. } => Some(source),
             Self::InsufficientBalance { .. }
             | Self::RateLimited { .. }
+            | Self::SpendLimited(_)
             | Self::Repeated(_)
             | Self::NameTaken
             | Self::NoAccount(_)

@@ -2,27 +2,24 @@
 //!
 //! Whether a hold is granted is decided by [`decide`], which sees locked numbers and touches nothing.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use tokio::time::sleep;
 use tracing::instrument;
 
 use super::{
-    Ledger,
+    Instant, Ledger,
     account::Balance,
     batch::{self, Batches, Outcome, Queue, Work},
     claim::{Claims, Replay, RequestHash},
     error::LedgerError,
-    limits::KeyCount,
-    repo::{accounts, claims, holds},
+    limits::{self, Caller, Counts, Gauge, Reading},
+    repo::{accounts, claims, holds, limits as counting},
     settle::{Ending, Settlement},
 };
 use crate::{
     ids::{AccountId, GenerationId, HoldId, KeyId, RequestId},
-    keys::{KeyLimits, Mode},
+    keys::{Limits, Mode},
     money::NanoUsd,
     postgres::run_tx,
 };
@@ -56,7 +53,11 @@ pub struct NewHold {
     /// What will do instead where the balance does not cover it, dearest first: the first that it covers is held.
     pub cheaper: Vec<NanoUsd>,
     /// The key's limits, counted in the same transaction.
-    pub limits: KeyLimits,
+    pub limits: Limits,
+    /// Those of all keys of the account and mode together.
+    pub account_limits: Limits,
+    /// Where to leave how the limits per minute stand.
+    pub gauge: Gauge,
     /// The end user, as the request named them.
     pub user: Option<String>,
     /// The client's name for the effect, if it gave one.
@@ -84,6 +85,16 @@ pub struct Hold {
 }
 
 impl NewHold {
+    pub(super) fn caller(&self) -> Caller {
+        Caller {
+            account: self.account,
+            mode: self.mode,
+            key: self.key,
+            limits: self.limits,
+            account_limits: self.account_limits,
+        }
+    }
+
     /// What may be held, in order of preference.
     fn amounts(&self) -> impl Iterator<Item = NanoUsd> {
         std::iter::once(self.amount).chain(self.cheaper.iter().copied())
@@ -108,7 +119,7 @@ impl Ledger {
     /// The outer error when nothing was committed (the database), or, if it is
     /// [`LedgerError::Unconfirmed`], when nobody knows: then [`Ledger::take_back`] ends what may be there.
     /// The inner one when a hold was refused: [`LedgerError::InsufficientBalance`],
-    /// [`LedgerError::RateLimited`], [`LedgerError::NameTaken`]; [`LedgerError::Repeated`] when another
+    /// [`LedgerError::RateLimited`], [`LedgerError::SpendLimited`], [`LedgerError::NameTaken`]; [`LedgerError::Repeated`] when another
     /// generation is the same request.
     ///
     /// # Cancel safety
@@ -122,60 +133,61 @@ impl Ledger {
         if new.is_empty() {
             return Ok(Vec::new());
         }
-        let limited: BTreeSet<KeyId> = new
-            .iter()
-            .filter(|new| new.limits.per_minute() || new.limits.max_in_flight.is_some())
-            .map(|new| new.key)
-            .collect();
-        let limited: Vec<KeyId> = limited.into_iter().collect();
-        let limited = limited.as_slice();
-        run_tx(&self.pool, "place holds", move |mut tx| {
+        let callers: Vec<Caller> = new.iter().map(NewHold::caller).collect();
+        let wanted = &limits::wanted(callers.iter());
+        let decided = run_tx(&self.pool, "place holds", move |mut tx| {
             Box::pin(async move {
-                if !limited.is_empty() {
-                    holds::lock_keys(&mut tx, limited).await?;
-                }
                 let mut books =
                     accounts::lock_balances(&mut tx, new.iter().map(|new| (new.account, new.mode)))
                         .await?;
                 // Read after the locks were waited for, the clock too.
                 let now = self.clock.now();
-                let mut counts = if limited.is_empty() {
-                    KeyCounts::new()
+                let (mut counts, placed_at) = if wanted.is_empty() {
+                    (Counts::none(now), self.clock.told())
                 } else {
-                    holds::count_keys(&mut tx, limited, now.timestamp()).await?
+                    let told = self.clock.told();
+                    let counts = counting::count(&mut tx, wanted, told, Unknown::IsMade).await?;
+                    // In the day that was looked at, not in one that has begun since.
+                    let placed_at = Some(counts.now);
+                    (counts, placed_at)
                 };
                 let mut claimed = if new.iter().any(Claims::matter_to) {
                     claims::read(&mut tx, new, now).await?
                 } else {
                     Claims::default()
                 };
-                let outcomes = decide(new, &mut books, &mut counts, &mut claimed);
+                let decided = decide(new, &mut books, &mut counts, &mut claimed);
                 let granted: Vec<(&NewHold, &Hold)> = new
                     .iter()
-                    .zip(&outcomes)
-                    .filter_map(|(new, outcome)| Some((new, outcome.as_ref().ok()?)))
+                    .zip(&decided)
+                    .filter_map(|(new, (outcome, _))| Some((new, outcome.as_ref().ok()?)))
                     .collect();
                 if !granted.is_empty() {
-                    holds::insert(&mut tx, &granted, self.replica, now).await?;
+                    let moment = Moment { now, placed_at };
+                    holds::insert(&mut tx, &granted, self.replica, moment).await?;
                 }
                 claims::write(&mut tx, &granted, &claimed, now).await?;
-                counts.retain(|key, _| {
-                    new.iter()
-                        .any(|new| new.key == *key && new.limits.per_minute())
-                });
-                if !counts.is_empty() {
-                    holds::write_counts(&mut tx, &counts, now.timestamp()).await?;
-                }
-                Ok(outcomes)
+                counting::write(&mut tx, &counts, wanted).await?;
+                Ok::<_, LedgerError>(decided)
             })
         })
-        .await
+        .await?;
+        Ok(tell(new.iter().map(|new| &new.gauge), decided))
     }
 }
 
+/// Leaves the readings at their gauges.
+fn tell<'a, T>(gauges: impl Iterator<Item = &'a Gauge>, decided: Vec<(T, Reading)>) -> Vec<T> {
+    let told = gauges.zip(decided).map(|(gauge, (outcome, reading))| {
+        gauge.set(reading);
+        outcome
+    });
+    told.collect()
+}
+
 impl Ledger {
-    /// Counts a request that was refused before it came to a hold, where the key has a limit of requests per
-    /// minute; any other key costs nothing here.
+    /// Counts a request that was refused before it came to a hold, where requests per minute are limited, and leaves
+    /// at the gauge how that stands; any other caller costs nothing here.
     ///
     /// # Errors
     /// [`LedgerError::RateLimited`] when the limit is used up: then that is what the caller is to be told.
@@ -183,37 +195,39 @@ impl Ledger {
     ///
     /// # Cancel safety
     /// Dropped before it returns, the request may have been counted or not.
-    pub async fn count_refused(&self, key: KeyId, limits: KeyLimits) -> Result<(), LedgerError> {
-        let limits = limits.only_requests();
-        if !limits.per_minute() {
+    pub async fn count_refused(&self, caller: Caller, gauge: &Gauge) -> Result<(), LedgerError> {
+        if !caller.is_counted_per_minute() {
             return Ok(());
         }
-        batch::submit(self, &Refused { key, limits }).await
+        let refused = Refused {
+            caller: caller.only_per_minute(),
+            gauge: gauge.clone(),
+        };
+        batch::submit(self, &refused).await
     }
 
     /// Says no where a hold of `least` would surely be refused now: a plain look at the balance and at what the
-    /// key did lately, which locks, counts and promises nothing. [`Ledger::hold`] decides.
+    /// caller did lately, which locks, counts and promises nothing. [`Ledger::hold`] decides.
     ///
     /// # Errors
-    /// [`LedgerError::InsufficientBalance`], [`LedgerError::RateLimited`], [`LedgerError::Database`].
-    pub async fn foresee(
-        &self,
-        (account, mode): (AccountId, Mode),
-        key: KeyId,
-        limits: KeyLimits,
-        least: NanoUsd,
-    ) -> Result<(), LedgerError> {
-        self.balance(account, mode).await?.cover(least)?;
-        if !limits.per_minute() && limits.max_in_flight.is_none() {
+    /// [`LedgerError::InsufficientBalance`], [`LedgerError::RateLimited`], [`LedgerError::SpendLimited`],
+    /// [`LedgerError::Database`].
+    pub async fn foresee(&self, caller: &Caller, least: NanoUsd) -> Result<(), LedgerError> {
+        let balance = self.balance(caller.account, caller.mode).await?;
+        balance.cover(least)?;
+        let wanted = limits::wanted(std::iter::once(caller));
+        if wanted.is_empty() {
             return Ok(());
         }
         let mut connection = (self.pool.acquire().await)
             .map_err(LedgerError::during("look at what a key did lately"))?;
-        let now = self.clock.now().timestamp();
-        let mut counts = holds::count_keys(&mut connection, &[key], now).await?;
-        match counts.get_mut(&key) {
-            Some(count) => count.admit(limits, 1),
-            None => Ok(()),
+        let told = self.clock.told();
+        let mut counts =
+            counting::count(&mut connection, &wanted, told, Unknown::IsLeftOut).await?;
+        counts.admit(caller, Some(1))?;
+        match counts.left_to_spend(caller, least)? {
+            Some((left, limit)) if left < least => Err(LedgerError::SpendLimited(Box::new(limit))),
+            _ => Ok(()),
         }
     }
 
@@ -223,26 +237,26 @@ impl Ledger {
         &self,
         refused: &[Refused],
     ) -> Result<Vec<Result<(), LedgerError>>, LedgerError> {
-        let keys: BTreeSet<KeyId> = refused.iter().map(|refused| refused.key).collect();
-        let keys: Vec<KeyId> = keys.into_iter().collect();
-        let keys = keys.as_slice();
-        run_tx(&self.pool, Refused::ACTION, move |mut tx| {
+        let wanted = &limits::wanted(refused.iter().map(|refused| &refused.caller));
+        let decided = run_tx(&self.pool, Refused::ACTION, move |mut tx| {
             Box::pin(async move {
-                holds::lock_keys(&mut tx, keys).await?;
-                let now = self.clock.now().timestamp();
-                let mut counts = holds::count_keys(&mut tx, keys, now).await?;
-                let outcomes = refused
+                let balances = refused.iter().map(Work::lane);
+                accounts::lock_balances(&mut tx, balances).await?;
+                let told = self.clock.told();
+                let mut counts = counting::count(&mut tx, wanted, told, Unknown::IsLeftOut).await?;
+                let decided = refused
                     .iter()
-                    .map(|refused| match counts.get_mut(&refused.key) {
-                        Some(count) => count.admit(refused.limits, 0),
-                        None => Ok(()),
+                    .map(|Refused { caller, .. }| {
+                        let outcome = counts.admit(caller, None);
+                        (outcome, counts.reading(caller))
                     })
                     .collect();
-                holds::write_counts(&mut tx, &counts, now).await?;
-                Ok(outcomes)
+                counting::write(&mut tx, &counts, wanted).await?;
+                Ok::<Vec<_>, LedgerError>(decided)
             })
         })
-        .await
+        .await?;
+        Ok(tell(refused.iter().map(|refused| &refused.gauge), decided))
     }
 
     /// Releases a hold whose placing was [`LedgerError::Unconfirmed`]; says whether it had been placed. A
@@ -336,21 +350,21 @@ impl Work for NewHold {
     }
 }
 
-/// A request that came to no hold, of a key with a limit of requests per minute.
+/// A request that came to no hold, of a caller who is limited per minute.
 #[derive(Debug, Clone)]
 pub(super) struct Refused {
-    key: KeyId,
-    limits: KeyLimits,
+    caller: Caller,
+    gauge: Gauge,
 }
 
 impl Work for Refused {
     type Done = ();
-    type Lane = KeyId;
+    type Lane = (AccountId, Mode);
     const ACTION: &'static str = "count refused requests";
     const MOST_WAITING: usize = 4096;
 
-    fn lane(&self) -> KeyId {
-        self.key
+    fn lane(&self) -> Self::Lane {
+        (self.caller.account, self.caller.mode)
     }
 
     fn queue(batches: &Batches) -> &Queue<Self> {
@@ -366,61 +380,93 @@ impl Work for Refused {
 
 /// The locked balances of a batch.
 pub(super) type Books = BTreeMap<(AccountId, Mode), Balance>;
-/// The counts of those keys of a batch that have limits.
-pub(super) type KeyCounts = BTreeMap<KeyId, KeyCount>;
 
-/// Grants or refuses each hold of a batch, in order, each seeing what the ones before it took. `books`
-/// and `counts` are left as they shall be written, and so are `claims`.
+/// When holds are placed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Moment {
+    /// By the clock of this replica.
+    pub(super) now: Instant,
+    /// By the one of the database, where it was asked; otherwise the statement that writes them asks it.
+    pub(super) placed_at: Option<Instant>,
+}
+
+/// What becomes of a sum of spending that nobody has kept so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unknown {
+    /// It is made from the past, and kept from now on. The balance has to be locked.
+    IsMade,
+    IsLeftOut,
+}
+
+/// Grants or refuses each hold of a batch, in order, each seeing what the ones before it took; and says how the
+/// limits per minute stood then. `books` and `counts` are left as they shall be written, and so are `claims`.
 pub(super) fn decide(
     holds: &[NewHold],
     books: &mut Books,
-    counts: &mut KeyCounts,
+    counts: &mut Counts,
     claims: &mut Claims,
-) -> Vec<Result<Hold, LedgerError>> {
+) -> Vec<(Result<Hold, LedgerError>, Reading)> {
     holds
         .iter()
         .map(|new| {
-            let lowest = new.amounts().min().unwrap_or(NanoUsd::ZERO);
-            if new.images == 0 || lowest < NanoUsd::ZERO {
-                return Err(LedgerError::Inconsistent(format!(
-                    "a hold of {lowest} USD for {} images",
-                    new.images
-                )));
-            }
-            let images = u32::from(new.images);
-            let mut count = counts.get_mut(&new.key);
-            if let Err(repeated) = claims.admit(new) {
-                // Paints nothing, so all that is counted of it is that it was made.
-                if let Some(count) = &mut count {
-                    count.admit(new.limits.only_requests(), 0)?;
-                }
-                return Err(repeated);
-            }
-            if let Some(count) = &mut count {
-                count.admit(new.limits, images)?;
-            }
-            let balance = books
-                .get_mut(&(new.account, new.mode))
-                .ok_or_else(|| LedgerError::NoAccount(new.account.to_string()))?;
-            let available = balance.available()?;
-            let amount = new.amounts().find(|amount| *amount <= available).ok_or(
-                LedgerError::InsufficientBalance {
-                    needed: new.amount,
-                    available,
-                },
-            )?;
-            balance.held = balance.held.checked_add(amount)?;
-            claims.granted(new);
-            if let Some(count) = count {
-                count.granted(images);
-            }
-            Ok(Hold {
-                id: new.id,
-                generation: new.generation,
-                account: new.account,
-                mode: new.mode,
-                amount,
-            })
+            let caller = new.caller();
+            let outcome = decide_one(new, &caller, books, counts, claims);
+            (outcome, counts.reading(&caller))
         })
         .collect()
+}
+
+fn decide_one(
+    new: &NewHold,
+    caller: &Caller,
+    books: &mut Books,
+    counts: &mut Counts,
+    claims: &mut Claims,
+) -> Result<Hold, LedgerError> {
+    let lowest = new.amounts().min().unwrap_or(NanoUsd::ZERO);
+    if new.images == 0 || lowest < NanoUsd::ZERO {
+        return Err(LedgerError::Inconsistent(format!(
+            "a hold of {lowest} USD for {} images",
+            new.images
+        )));
+    }
+    let images = u32::from(new.images);
+    if let Err(repeated) = claims.admit(new) {
+        // Paints nothing, so all that is counted of it is that it was made.
+        counts.admit(caller, None)?;
+        return Err(repeated);
+    }
+    counts.admit(caller, Some(images))?;
+    let balance = books
+        .get_mut(&(new.account, new.mode))
+        .ok_or_else(|| LedgerError::NoAccount(new.account.to_string()))?;
+    let available = balance.available()?;
+    if lowest > available {
+        return Err(LedgerError::InsufficientBalance {
+            needed: new.amount,
+            available,
+        });
+    }
+    let (left, limit) = counts.left_to_spend(caller, lowest)?.unzip();
+    let most = left.map_or(available, |left| left.min(available));
+    let amount = match (new.amounts().find(|amount| *amount <= most), limit) {
+        (Some(amount), _) => amount,
+        (None, Some(limit)) => return Err(LedgerError::SpendLimited(Box::new(limit))),
+        (None, None) => {
+            return Err(LedgerError::InsufficientBalance {
+                needed: new.amount,
+                available,
+            });
+        }
+    };
+    balance.held = balance.held.checked_add(amount)?;
+    claims.granted(new);
+    counts.granted(caller, images, amount)?;
+    Ok(Hold {
+        id: new.id,
+        generation: new.generation,
+        account: new.account,
+        mode: new.mode,
+        amount,
+    })
 }

@@ -1,20 +1,245 @@
-//! What a key may do per minute and at the same time. Pure: the counts are read under the key's lock,
-//! decided here, and written in the same transaction.
+//! What a key, and all keys of its account and mode together, may do per minute, at the same time, and for how much
+//! money in a day and a month. Pure: the counts are read under the lock of the balance, decided here, and written in
+//! the same transaction.
 //!
 //! A minute is the current second and the fifty-nine before it, so there is no moment at which a fresh
-//! window opens for everybody at once.
+//! window opens for everybody at once. Days and months are those of the calendar in UTC, because that is how
+//! invoices count. The time is the database's, which all replicas share.
 
-use std::time::Duration;
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
-use super::error::LedgerError;
-use crate::keys::KeyLimits;
+use chrono::{Datelike as _, Months, NaiveDate, NaiveTime};
+
+use super::{Instant, error::LedgerError};
+use crate::{
+    ids::{AccountId, KeyId},
+    keys::{ApiKey, Limits, Mode},
+    money::{MoneyError, NanoUsd},
+};
 
 /// The length of a minute in the seconds that are counted.
 pub(super) const WINDOW_SECONDS: i64 = 60;
 /// How long a key with too many requests in flight is asked to wait: when one ends is not known.
 const IN_FLIGHT_RETRY: Duration = Duration::from_secs(1);
 
-/// What a key did in one second.
+/// Who asks, and how much they may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Caller {
+    /// Who pays.
+    pub account: AccountId,
+    /// From which balance.
+    pub mode: Mode,
+    /// With which key.
+    pub key: KeyId,
+    /// What the key may do.
+    pub limits: Limits,
+    /// What all keys of the account and mode may do together.
+    pub account_limits: Limits,
+}
+
+impl From<&ApiKey> for Caller {
+    fn from(key: &ApiKey) -> Self {
+        Self {
+            account: key.account,
+            mode: key.mode,
+            key: key.id,
+            limits: key.limits,
+            account_limits: key.account_limits,
+        }
+    }
+}
+
+/// Whose limit it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose {
+    /// The key's own.
+    Key,
+    /// That of all keys of the account and mode.
+    Account,
+}
+
+impl fmt::Display for Whose {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Key => "API key",
+            Self::Account => "account",
+        })
+    }
+}
+
+/// A stretch of the calendar, in UTC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Period {
+    /// From midnight to midnight.
+    Day,
+    /// From the first to the last day.
+    Month,
+}
+
+impl Period {
+    /// When the one that `now` is in ends.
+    fn ends_at(self, now: Instant) -> Instant {
+        let today = now.date_naive();
+        let end = match self {
+            Self::Day => today.succ_opt(),
+            Self::Month => today
+                .with_day(1)
+                .and_then(|first| first.checked_add_months(Months::new(1))),
+        };
+        end.map_or(Instant::MAX_UTC, |end| {
+            end.and_time(NaiveTime::MIN).and_utc()
+        })
+    }
+}
+
+impl fmt::Display for Period {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Day => "day",
+            Self::Month => "month",
+        })
+    }
+}
+
+/// Too little is left of what may be spent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SpendLimit {
+    /// Whose limit.
+    pub whose: Whose,
+    /// For how long it is.
+    pub period: Period,
+    /// What may be spent in it.
+    pub limit: NanoUsd,
+    /// What is spent of it, open holds counted as a whole.
+    pub spent: NanoUsd,
+    /// The least that the request would have to hold.
+    pub needed: NanoUsd,
+    /// When the next period begins.
+    pub resets_at: Instant,
+    /// How long that is from now.
+    pub resets_in: Duration,
+}
+
+/// How a caller stands against its limits per minute once its request has been counted: of the key's and the
+/// account's, whatever is nearer to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Reading {
+    /// Requests, where they are limited.
+    pub requests: Option<Level>,
+    /// Pictures, where they are limited.
+    pub images: Option<Level>,
+}
+
+/// One limit per minute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Level {
+    /// How many there may be in a minute.
+    pub limit: u32,
+    /// How many there may be yet.
+    pub remaining: u32,
+    /// After how long, with no more of them, all of it would be free.
+    pub reset: Duration,
+}
+
+/// Where the ledger leaves the [`Reading`] of a request, for whoever answers it.
+#[derive(Debug, Clone, Default)]
+pub struct Gauge(Arc<Mutex<Reading>>);
+
+impl Gauge {
+    /// The last reading; empty as long as nothing was counted.
+    pub fn read(&self) -> Reading {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn set(&self, reading: Reading) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = reading;
+    }
+}
+
+/// What is counted for on its own: a key, or all keys of an account and mode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Subject {
+    pub(super) account: AccountId,
+    pub(super) mode: Mode,
+    /// `None` is the account.
+    pub(super) key: Option<KeyId>,
+}
+
+/// By which name it is found in `spending`.
+impl fmt::Display for Subject {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.key {
+            Some(key) => fmt::Display::fmt(&key, formatter),
+            None => write!(formatter, "{} {}", self.account, self.mode),
+        }
+    }
+}
+
+impl Caller {
+    /// The key and the account, each with its limits. What one caller does counts for others who have heard of limits
+    /// that this one has not heard of yet.
+    fn subjects(&self) -> [(Whose, Subject, Limits); 2] {
+        let Self {
+            account,
+            mode,
+            key,
+            limits,
+            account_limits,
+        } = *self;
+        let subject = |key| Subject { account, mode, key };
+        [
+            (Whose::Key, subject(Some(key)), limits),
+            (Whose::Account, subject(None), account_limits),
+        ]
+    }
+
+    /// Whether anything is counted for it per minute.
+    pub(super) fn is_counted_per_minute(&self) -> bool {
+        self.limits.per_minute() || self.account_limits.per_minute()
+    }
+
+    /// The same with only those limits that hold for a request which comes to no picture of its own.
+    pub(super) fn only_per_minute(self) -> Self {
+        let only = |limits: Limits| Limits {
+            requests_per_minute: limits.requests_per_minute,
+            images_per_minute: limits.images_per_minute,
+            ..Limits::NONE
+        };
+        Self {
+            limits: only(self.limits),
+            account_limits: only(self.account_limits),
+            ..self
+        }
+    }
+}
+
+/// What has to be counted for these callers, and what for.
+pub(super) fn wanted<'a>(callers: impl Iterator<Item = &'a Caller>) -> BTreeMap<Subject, Wanted> {
+    let mut all: BTreeMap<Subject, Wanted> = BTreeMap::new();
+    let subjects = callers.flat_map(Caller::subjects);
+    for (_, subject, limits) in subjects.filter(|(_, _, limits)| limits.any()) {
+        let wanted = all.entry(subject).or_default();
+        wanted.per_minute |= limits.per_minute();
+        wanted.in_flight |= limits.max_in_flight.is_some();
+        wanted.spending |= limits.on_spending();
+    }
+    all
+}
+
+/// What is to be known of a subject.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Wanted {
+    pub(super) per_minute: bool,
+    pub(super) in_flight: bool,
+    pub(super) spending: bool,
+}
+
+/// What a subject did in one second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct SecondCount {
     /// Unix time.
@@ -23,125 +248,366 @@ pub(super) struct SecondCount {
     pub(super) images: u32,
 }
 
-/// What one key did lately, and what this batch adds.
+/// One of the figures of a second.
+type Figure = fn(&SecondCount) -> u32;
+
+/// What a subject has spent in a day, and in the month that the day is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Spent {
+    pub(super) on: NaiveDate,
+    pub(super) day: NanoUsd,
+    pub(super) month: NanoUsd,
+}
+
+impl Spent {
+    /// The same seen at `now`. A clock that went back finds the day that it had come to before.
+    fn at(self, now: Instant) -> Self {
+        let today = now.date_naive();
+        let same_month = (today.year(), today.month()) <= (self.on.year(), self.on.month());
+        Self {
+            on: self.on.max(today),
+            day: if today <= self.on {
+                self.day
+            } else {
+                NanoUsd::ZERO
+            },
+            month: if same_month {
+                self.month
+            } else {
+                NanoUsd::ZERO
+            },
+        }
+    }
+
+    fn add(&mut self, amount: NanoUsd) -> Result<(), MoneyError> {
+        self.day = self.day.checked_add(amount)?;
+        self.month = self.month.checked_add(amount)?;
+        Ok(())
+    }
+}
+
+/// What one subject did lately, and what this batch adds.
 #[derive(Debug)]
-pub(super) struct KeyCount {
-    /// Unix time.
-    now: i64,
+pub(super) struct Count {
     /// Oldest first, none older than the window.
     before: Vec<SecondCount>,
     in_flight: u32,
+    /// `None` where nothing is limited, or nothing is known.
+    spent: Option<Spent>,
     /// What the batch adds to the current second.
     pub(super) added: SecondCount,
 }
 
-impl KeyCount {
-    pub(super) fn new(now: i64) -> Self {
+/// All that the callers of a batch did lately.
+#[derive(Debug)]
+pub(super) struct Counts {
+    /// By the clock of the database, once the locks were had.
+    pub(super) now: Instant,
+    pub(super) of: BTreeMap<Subject, Count>,
+}
+
+impl Count {
+    pub(super) fn new(
+        now: Instant,
+        before: Vec<SecondCount>,
+        in_flight: u32,
+        spent: Option<Spent>,
+    ) -> Self {
         Self {
-            now,
-            before: Vec::new(),
-            in_flight: 0,
+            before,
+            in_flight,
+            spent: spent.map(|spent| spent.at(now)),
             added: SecondCount {
-                second: now,
+                second: now.timestamp(),
                 requests: 0,
                 images: 0,
             },
         }
     }
 
-    /// Takes in a row; rows come oldest first.
-    pub(super) fn remember(&mut self, count: SecondCount) {
-        if count.second > self.now.saturating_sub(WINDOW_SECONDS) {
-            self.before.push(count);
+    fn seconds(&self) -> impl Iterator<Item = &SecondCount> + Clone {
+        self.before.iter().chain([&self.added])
+    }
+
+    fn level(&self, limit: u32, now: Instant, of: Figure) -> Level {
+        let used = self.seconds().map(of).fold(0, u32::saturating_add);
+        let last = self.seconds().filter(|count| of(count) > 0).last();
+        Level {
+            limit,
+            remaining: limit.saturating_sub(used),
+            reset: last.map_or(Duration::ZERO, |last| until_free(last.second, now)),
         }
     }
 
-    pub(super) fn set_in_flight(&mut self, in_flight: u32) {
-        self.in_flight = in_flight;
+    /// `None` when that many more are within the limit; else how long until they are.
+    fn wait(&self, limit: u32, wanted: u32, now: Instant, of: Figure) -> Option<Duration> {
+        let used = self.seconds().map(of).fold(0, u32::saturating_add);
+        let mut excess = used.saturating_add(wanted).saturating_sub(limit);
+        if excess == 0 {
+            return None;
+        }
+        // The first second whose end makes enough room; a whole window when none does.
+        for count in self.seconds() {
+            excess = excess.saturating_sub(of(count));
+            if excess == 0 {
+                return Some(until_free(count.second, now));
+            }
+        }
+        Some(until_free(now.timestamp(), now))
+    }
+}
+
+/// How long what was counted in this second stays in the window.
+fn until_free(second: i64, now: Instant) -> Duration {
+    let end = second
+        .saturating_add(WINDOW_SECONDS)
+        .saturating_mul(1_000_000);
+    let left = end.saturating_sub(now.timestamp_micros());
+    Duration::from_micros(u64::try_from(left).unwrap_or_default().max(1))
+}
+
+impl Counts {
+    /// Nothing is limited.
+    pub(super) fn none(now: Instant) -> Self {
+        Self {
+            now,
+            of: BTreeMap::new(),
+        }
     }
 
     /// Counts a request and says whether it may go on. One that is refused for its pictures, or later
     /// for its balance, stays counted; one that is refused for its number is not, or a client that
-    /// keeps asking would never get in again.
-    pub(super) fn admit(&mut self, limits: KeyLimits, images: u32) -> Result<(), LedgerError> {
-        if let Some(limit) = limits.requests_per_minute {
-            self.check("requests per minute", limit, 1, |count| count.requests)?;
-        }
-        self.added.requests = self.added.requests.saturating_add(1);
-        if let Some(limit) = limits.images_per_minute {
-            self.check("images per minute", limit, images, |count| count.images)?;
-        }
-        match limits.max_in_flight {
-            Some(limit) if self.in_flight >= limit => Err(LedgerError::RateLimited {
-                what: "requests in flight",
-                limit,
-                retry_after: IN_FLIGHT_RETRY,
-            }),
-            _ => Ok(()),
-        }
-    }
-
-    /// Counts what an admitted request will paint.
-    pub(super) fn granted(&mut self, images: u32) {
-        self.added.images = self.added.images.saturating_add(images);
-        self.in_flight = self.in_flight.saturating_add(1);
-    }
-
-    fn check(
-        &self,
-        what: &'static str,
-        limit: u32,
-        wanted: u32,
-        of: impl Fn(&SecondCount) -> u32,
+    /// keeps asking would never get in again. Without `images` it is one that will paint nothing.
+    ///
+    /// # Errors
+    /// [`LedgerError::RateLimited`].
+    pub(super) fn admit(
+        &mut self,
+        caller: &Caller,
+        images: Option<u32>,
     ) -> Result<(), LedgerError> {
-        let seconds = self.before.iter().chain([&self.added]);
-        let used = seconds.clone().map(&of).fold(0, u32::saturating_add);
-        let mut excess = used.saturating_add(wanted).saturating_sub(limit);
-        if excess == 0 {
-            return Ok(());
-        }
-        // The first second whose end makes enough room; a whole window when none does.
-        let mut frees_at = self.now.saturating_add(WINDOW_SECONDS);
-        for count in seconds {
-            excess = excess.saturating_sub(of(count));
-            if excess == 0 {
-                frees_at = count.second.saturating_add(WINDOW_SECONDS);
-                break;
+        let refuse = |whose, what, limit, retry_after| {
+            Err(LedgerError::RateLimited {
+                whose,
+                what,
+                limit,
+                retry_after,
+            })
+        };
+        for (whose, count, limits) in self.counted(caller) {
+            if let Some(limit) = limits.requests_per_minute
+                && let Some(wait) = count.wait(limit, 1, self.now, requests)
+            {
+                return refuse(whose, "requests per minute", limit, wait);
             }
         }
-        let wait = u64::try_from(frees_at.saturating_sub(self.now)).unwrap_or_default();
-        Err(LedgerError::RateLimited {
-            what,
-            limit,
-            retry_after: Duration::from_secs(wait.max(1)),
-        })
+        for (_, subject, _) in caller.subjects() {
+            if let Some(count) = self.of.get_mut(&subject) {
+                count.added.requests = count.added.requests.saturating_add(1);
+            }
+        }
+        let Some(wanted) = images else {
+            return Ok(());
+        };
+        for (whose, count, limits) in self.counted(caller) {
+            if let Some(limit) = limits.images_per_minute
+                && let Some(wait) = count.wait(limit, wanted, self.now, self::images)
+            {
+                return refuse(whose, "images per minute", limit, wait);
+            }
+        }
+        for (whose, count, limits) in self.counted(caller) {
+            if let Some(limit) = limits.max_in_flight
+                && count.in_flight >= limit
+            {
+                return refuse(whose, "requests in flight", limit, IN_FLIGHT_RETRY);
+            }
+        }
+        Ok(())
     }
+
+    /// What may be spent yet, and the limit that says so; `None` is without end. Of several that leave too little
+    /// for `needed` it is the one that lasts longest.
+    pub(super) fn left_to_spend(
+        &self,
+        caller: &Caller,
+        needed: NanoUsd,
+    ) -> Result<Option<(NanoUsd, SpendLimit)>, MoneyError> {
+        let mut tightest: Option<(NanoUsd, SpendLimit)> = None;
+        for (whose, count, limits) in self.counted(caller) {
+            let Some(spent) = count.spent else { continue };
+            for (period, limit, spent) in [
+                (Period::Day, limits.spend_per_day, spent.day),
+                (Period::Month, limits.spend_per_month, spent.month),
+            ] {
+                let Some(limit) = limit else { continue };
+                let left = limit.checked_sub(spent)?.max(NanoUsd::ZERO);
+                let resets_at = period.ends_at(self.now);
+                let found = SpendLimit {
+                    whose,
+                    period,
+                    limit,
+                    spent,
+                    needed,
+                    resets_at,
+                    resets_in: resets_at
+                        .signed_duration_since(self.now)
+                        .to_std()
+                        .unwrap_or_default(),
+                };
+                let rank = |left: NanoUsd, limit: &SpendLimit| {
+                    // Those that are too short come first, the longest of them before the others.
+                    let is_short = left < needed;
+                    let lasts = if is_short {
+                        limit.resets_in
+                    } else {
+                        Duration::ZERO
+                    };
+                    (!is_short, std::cmp::Reverse(lasts), left)
+                };
+                if tightest
+                    .as_ref()
+                    .is_none_or(|(least, limit)| rank(left, &found) < rank(*least, limit))
+                {
+                    tightest = Some((left, found));
+                }
+            }
+        }
+        Ok(tightest)
+    }
+
+    /// Counts what an admitted request will paint, and what is held for it.
+    pub(super) fn granted(
+        &mut self,
+        caller: &Caller,
+        images: u32,
+        amount: NanoUsd,
+    ) -> Result<(), MoneyError> {
+        for (_, subject, _) in caller.subjects() {
+            if let Some(count) = self.of.get_mut(&subject) {
+                count.added.images = count.added.images.saturating_add(images);
+                count.in_flight = count.in_flight.saturating_add(1);
+                if let Some(spent) = &mut count.spent {
+                    spent.add(amount)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// How the caller stands now.
+    pub(super) fn reading(&self, caller: &Caller) -> Reading {
+        let (of_requests, of_images): (Figure, Figure) = (requests, images);
+        let mut reading = Reading::default();
+        for (_, count, limits) in self.counted(caller) {
+            for (limit, of, nearest) in [
+                (
+                    limits.requests_per_minute,
+                    of_requests,
+                    &mut reading.requests,
+                ),
+                (limits.images_per_minute, of_images, &mut reading.images),
+            ] {
+                let Some(limit) = limit else { continue };
+                let level = count.level(limit, self.now, of);
+                let is_nearer = nearest.is_none_or(|nearest| {
+                    (level.remaining, std::cmp::Reverse(level.reset))
+                        < (nearest.remaining, std::cmp::Reverse(nearest.reset))
+                });
+                if is_nearer {
+                    *nearest = Some(level);
+                }
+            }
+        }
+        reading
+    }
+
+    fn counted(&self, caller: &Caller) -> impl Iterator<Item = (Whose, &Count, Limits)> {
+        caller
+            .subjects()
+            .into_iter()
+            .filter_map(|(whose, subject, limits)| Some((whose, self.of.get(&subject)?, limits)))
+    }
+}
+
+fn requests(count: &SecondCount) -> u32 {
+    count.requests
+}
+
+fn images(count: &SecondCount) -> u32 {
+    count.images
 }
 
 #[cfg(test)]
 mod tests {
+    use chrono::{DateTime, TimeZone as _, Utc};
+
     use super::*;
 
     const NOW: i64 = 1_000;
 
-    fn count(seconds: &[(i64, u32, u32)], in_flight: u32) -> KeyCount {
-        let mut count = KeyCount::new(NOW);
-        for &(second, requests, images) in seconds {
-            count.remember(SecondCount {
+    fn caller(limits: Limits, account_limits: Limits) -> Caller {
+        Caller {
+            account: AccountId::new(),
+            mode: Mode::Live,
+            key: KeyId::new(),
+            limits,
+            account_limits,
+        }
+    }
+
+    /// The same history of both, as far as they are counted for.
+    fn counts(
+        caller: &Caller,
+        now: DateTime<Utc>,
+        seconds: &[(i64, u32, u32)],
+        in_flight: u32,
+    ) -> Counts {
+        let seconds = seconds
+            .iter()
+            .filter(|(second, _, _)| *second > now.timestamp().saturating_sub(WINDOW_SECONDS));
+        let before: Vec<SecondCount> = seconds
+            .map(|&(second, requests, images)| SecondCount {
                 second,
                 requests,
                 images,
-            });
+            })
+            .collect();
+        let spent = Spent {
+            on: now.date_naive(),
+            day: NanoUsd::ZERO,
+            month: NanoUsd::ZERO,
+        };
+        let count = |(_, subject, _)| {
+            let count = Count::new(now, before.clone(), in_flight, Some(spent));
+            (subject, count)
+        };
+        Counts {
+            now,
+            of: caller.subjects().map(count).into(),
         }
-        count.set_in_flight(in_flight);
-        count
     }
 
-    fn limits(requests: u32, images: u32, in_flight: u32) -> KeyLimits {
-        KeyLimits {
+    fn at(second: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp(second, 0).unwrap()
+    }
+
+    fn limits(requests: u32, images: u32, in_flight: u32) -> Limits {
+        Limits {
             requests_per_minute: Some(requests),
             images_per_minute: Some(images),
             max_in_flight: Some(in_flight),
+            ..Limits::NONE
+        }
+    }
+
+    fn refusal(outcome: Result<(), LedgerError>) -> Option<(&'static str, u64)> {
+        match outcome {
+            Ok(()) => None,
+            Err(LedgerError::RateLimited {
+                what, retry_after, ..
+            }) => Some((what, retry_after.as_secs())),
+            Err(other) => panic!("{other}"),
         }
     }
 
@@ -149,18 +615,15 @@ mod tests {
     fn check(
         seconds: &[(i64, u32, u32)],
         in_flight: u32,
-        limits: KeyLimits,
+        limits: Limits,
         images: u32,
         expected: Option<(&str, u64)>,
     ) {
-        let got = match count(seconds, in_flight).admit(limits, images) {
-            Ok(()) => None,
-            Err(LedgerError::RateLimited {
-                what, retry_after, ..
-            }) => Some((what, retry_after.as_secs())),
-            Err(other) => panic!("{other}"),
-        };
-        assert_eq!(got, expected, "{seconds:?} {limits:?} {images}");
+        for caller in [caller(limits, Limits::NONE), caller(Limits::NONE, limits)] {
+            let mut counts = counts(&caller, at(NOW), seconds, in_flight);
+            let got = refusal(counts.admit(&caller, Some(images)));
+            assert_eq!(got, expected, "{seconds:?} {limits:?} {images}");
+        }
     }
 
     #[test]
@@ -192,13 +655,178 @@ mod tests {
 
     #[test]
     fn a_batch_adds_up() {
-        let mut count = count(&[(999, 1, 1)], 0);
-        let limits = limits(4, 3, 9);
-        assert!(count.admit(limits, 2).is_ok());
-        count.granted(2);
-        assert!(count.admit(limits, 1).is_err(), "a fourth picture");
-        assert!(count.admit(limits, 0).is_ok());
-        assert!(count.admit(limits, 0).is_err(), "a fifth request");
-        assert_eq!((count.added.requests, count.added.images), (3, 2));
+        let caller = caller(limits(4, 3, 9), Limits::NONE);
+        let mut counts = counts(&caller, at(NOW), &[(999, 1, 1)], 0);
+        assert!(counts.admit(&caller, Some(2)).is_ok());
+        counts.granted(&caller, 2, NanoUsd::ZERO).unwrap();
+        assert!(counts.admit(&caller, Some(1)).is_err(), "a fourth picture");
+        assert!(counts.admit(&caller, None).is_ok());
+        assert!(counts.admit(&caller, None).is_err(), "a fifth request");
+        let added: Vec<_> = counts
+            .of
+            .values()
+            .map(|count| (count.added.requests, count.added.images))
+            .collect();
+        assert_eq!(added, [(3, 2), (3, 2)]);
+    }
+
+    /// What the one refuses is not counted for the other either.
+    #[test]
+    fn of_two_limits_both_must_hold() {
+        let caller = caller(limits(9, 9, 9), limits(2, 9, 9));
+        let mut counts = counts(&caller, at(NOW), &[], 0);
+        for _ in 0..2 {
+            assert!(counts.admit(&caller, Some(1)).is_ok());
+        }
+        let refused = counts.admit(&caller, Some(1));
+        assert!(
+            matches!(
+                refused,
+                Err(LedgerError::RateLimited {
+                    whose: Whose::Account,
+                    limit: 2,
+                    ..
+                })
+            ),
+            "{refused:?}"
+        );
+        let added: Vec<_> = counts
+            .of
+            .values()
+            .map(|count| count.added.requests)
+            .collect();
+        assert_eq!(added, [2, 2]);
+    }
+
+    #[test]
+    fn a_reading_is_of_the_limit_that_ends_first() {
+        let own = limits(10, 20, 9);
+        let account = Limits {
+            images_per_minute: None,
+            ..limits(6, 0, 9)
+        };
+        let caller = caller(own, account);
+        let now = at(NOW) + chrono::TimeDelta::milliseconds(250);
+        let mut counts = counts(&caller, now, &[(960, 2, 4), (990, 1, 0)], 0);
+        let level = |limit, remaining, reset_ms| {
+            Some(Level {
+                limit,
+                remaining,
+                reset: Duration::from_millis(reset_ms),
+            })
+        };
+        let expected = Reading {
+            requests: level(6, 3, 49_750),
+            images: level(20, 16, 19_750),
+        };
+        assert_eq!(counts.reading(&caller), expected);
+        counts.admit(&caller, Some(3)).unwrap();
+        counts.granted(&caller, 3, NanoUsd::ZERO).unwrap();
+        let expected = Reading {
+            requests: level(6, 2, 59_750),
+            images: level(20, 13, 59_750),
+        };
+        assert_eq!(counts.reading(&caller), expected);
+        let unlimited = self::caller(Limits::NONE, Limits::NONE);
+        assert_eq!(counts.reading(&unlimited), Reading::default());
+    }
+
+    fn spend(day: Option<i64>, month: Option<i64>) -> Limits {
+        Limits {
+            spend_per_day: day.map(NanoUsd::from_nano),
+            spend_per_month: month.map(NanoUsd::from_nano),
+            ..Limits::NONE
+        }
+    }
+
+    /// What is left, whose limit says so, for how long it does.
+    fn check_left(key: Limits, account: Limits, spent: i64, needed: i64, expected: &str) {
+        let caller = caller(key, account);
+        let now = Utc.with_ymd_and_hms(2026, 12, 31, 18, 0, 0).unwrap();
+        let mut counts = counts(&caller, now, &[], 0);
+        counts
+            .granted(&caller, 1, NanoUsd::from_nano(spent))
+            .unwrap();
+        let found = counts
+            .left_to_spend(&caller, NanoUsd::from_nano(needed))
+            .unwrap()
+            .map_or_else(
+                || "all".to_owned(),
+                |(left, limit)| {
+                    let SpendLimit {
+                        whose,
+                        period,
+                        resets_in,
+                        ..
+                    } = limit;
+                    let hours = resets_in.as_secs() / 3600;
+                    format!("{} of the {whose}, {period}, {hours} h", left.nano())
+                },
+            );
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn what_is_left_to_spend_is_what_every_limit_leaves() {
+        let none = Limits::NONE;
+        check_left(none, none, 5, 5, "all");
+        check_left(
+            spend(Some(9), None),
+            none,
+            5,
+            1,
+            "4 of the API key, day, 6 h",
+        );
+        check_left(
+            spend(Some(3), None),
+            none,
+            5,
+            1,
+            "0 of the API key, day, 6 h",
+        );
+        check_left(
+            spend(Some(9), Some(8)),
+            none,
+            5,
+            1,
+            "3 of the API key, month, 6 h",
+        );
+        check_left(
+            spend(None, Some(9)),
+            spend(Some(7), None),
+            5,
+            1,
+            "2 of the account, day, 6 h",
+        );
+        check_left(
+            none,
+            spend(Some(9), None),
+            5,
+            9,
+            "4 of the account, day, 6 h",
+        );
+    }
+
+    #[test]
+    fn periods_are_the_calendars_in_utc() {
+        let now = Utc.with_ymd_and_hms(2024, 2, 28, 23, 59, 59).unwrap();
+        let ends = |period: Period| period.ends_at(now).to_rfc3339();
+        assert_eq!(ends(Period::Day), "2024-02-29T00:00:00+00:00");
+        assert_eq!(ends(Period::Month), "2024-03-01T00:00:00+00:00");
+        let spent = Spent {
+            on: now.date_naive(),
+            day: NanoUsd::from_nano(3),
+            month: NanoUsd::from_nano(7),
+        };
+        let seen = |day: u32, month: u32, year: i32| {
+            let spent = spent.at(Utc.with_ymd_and_hms(year, month, day, 0, 0, 0).unwrap());
+            (spent.day.nano(), spent.month.nano())
+        };
+        assert_eq!(seen(28, 2, 2024), (3, 7));
+        assert_eq!(seen(29, 2, 2024), (0, 7));
+        assert_eq!(seen(1, 3, 2024), (0, 0));
+        assert_eq!(seen(28, 2, 2025), (0, 0));
+        assert_eq!(seen(27, 2, 2024), (3, 7), "a clock that went back");
+        assert_eq!(seen(31, 1, 2024), (3, 7), "a clock that went back");
     }
 }

@@ -59,6 +59,7 @@ pub use self::{
         AttemptRecord, Generation, GenerationError, GenerationFilter, GenerationStatus, ImageRecord,
     },
     hold::{Hold, NewHold},
+    limits::{Caller, Gauge, Level, Period, Reading, SpendLimit, Whose},
     open::OpenHold,
     pages::{GenerationBooks, HoldRecord},
     prune::{Pruned, SHORTEST_RETENTION},

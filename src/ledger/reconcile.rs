@@ -19,7 +19,9 @@ pub struct Discrepancy {
 impl Ledger {
     /// Proves for every balance that it is the sum of its entries, that `held` is the sum of its open holds and
     /// that each entry follows from the one before; and for every generation that its state, its hold, its charge
-    /// and its pictures say the same; and that what was used, as days and as generations, is what was charged. All of it as of one moment, while the gateway goes on; reads every row, so
+    /// and its pictures say the same; that what was used, as days and as generations, is what was charged; and that
+    /// what is kept of spending for limits follows from the holds. All of it as of one moment, while the gateway goes
+    /// on; reads every row, so
     /// it takes a while on a large database. Empty is proven; at most a thousand findings per check are listed.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use chrono::{TimeZone, Utc};
 use super::*;
 use crate::{
     ids::{AccountId, GenerationId, HoldId, ImageId, RequestId},
-    keys::{ApiKey, KeyLimits, Keys, Mode, NewKey, UnsupportedParameters},
+    keys::{ApiKey, Keys, Limits, Mode, NewKey, UnsupportedParameters},
     money::NanoUsd,
     postgres::testing::TestDatabase,
 };
@@ -19,6 +19,7 @@ mod claims;
 mod history;
 mod holding;
 mod interleaving;
+mod limiting;
 mod open;
 mod pruning;
 mod reconciling;
@@ -40,11 +41,16 @@ fn usd(text: &str) -> NanoUsd {
 
 impl Books {
     async fn with(credit: &str) -> Self {
+        let start = Utc.with_ymd_and_hms(2026, 11, 20, 12, 0, 0).unwrap();
+        Self::since(start, credit).await
+    }
+
+    async fn since(start: Instant, credit: &str) -> Self {
         let database = TestDatabase::new().await;
-        let clock = Clock::manual(Utc.with_ymd_and_hms(2026, 11, 20, 12, 0, 0).unwrap());
+        let clock = Clock::manual(start);
         let ledger = Ledger::new(database.pool.clone(), clock.clone(), ReplicaId::new());
         let account = ledger.create_account("acme").await.unwrap().id;
-        let key = new_key(&database, &clock, account, KeyLimits::default()).await;
+        let key = new_key(&database, &clock, account, Limits::NONE).await;
         let books = Self {
             database,
             clock,
@@ -94,7 +100,9 @@ impl Books {
             images: 1,
             amount: usd(amount),
             cheaper: Vec::new(),
-            limits: KeyLimits::default(),
+            limits: Limits::NONE,
+            account_limits: Limits::NONE,
+            gauge: Gauge::default(),
             user: None,
             idempotency_key: None,
             request_hash: None,
@@ -138,7 +146,7 @@ async fn new_key(
     database: &TestDatabase,
     clock: &Clock,
     account: AccountId,
-    limits: KeyLimits,
+    limits: Limits,
 ) -> ApiKey {
     let new = NewKey {
         account,
@@ -146,6 +154,7 @@ async fn new_key(
         mode: Mode::Live,
         models: None,
         limits,
+        allowed_ips: None,
         unsupported_parameters: UnsupportedParameters::Reject,
         expires_at: None,
     };

@@ -173,6 +173,16 @@ pub fn basis_points_from_sql(basis_points: i32) -> u32 {
     basis_points.unsigned_abs()
 }
 
+/// A limit as its column keeps it: above two thousand million it is as good as that.
+pub fn limit_to_sql(limit: Option<u32>) -> Option<i32> {
+    limit.map(|limit| i32::try_from(limit).unwrap_or(i32::MAX))
+}
+
+/// A limit as its column had it, whose CHECK keeps it from being negative.
+pub fn limit_from_sql(limit: i32) -> u32 {
+    limit.unsigned_abs()
+}
+
 /// An error type of a room whose work runs in transactions.
 pub trait TxError: std::error::Error + Sized + 'static {
     /// The room's word for a failed statement.

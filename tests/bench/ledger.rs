@@ -22,9 +22,9 @@ use std::{env, fs, sync::Arc, time::Duration};
 use easel::{
     clock::Clock,
     ids::{AccountId, GenerationId, HoldId, ImageId, KeyId, ReplicaId, RequestId},
-    keys::{KeyLimits, Keys, Mode, NewKey, UnsupportedParameters},
+    keys::{Keys, Limits, Mode, NewKey, UnsupportedParameters},
     ledger::{
-        Attempt, Ending, GenerationFilter, GenerationSearch, GenerationStatus, Hold, Ledger,
+        Attempt, Ending, Gauge, GenerationFilter, GenerationSearch, GenerationStatus, Hold, Ledger,
         LedgerError, NewEntry, NewHold, Picture, Replay, RequestHash, Settlement, UsageFilter,
         UsageGroup,
     },
@@ -163,7 +163,8 @@ async fn payers(
             name: "bench".to_owned(),
             mode: Mode::Live,
             models: None,
-            limits: KeyLimits::default(),
+            limits: Limits::NONE,
+            allowed_ips: None,
             unsupported_parameters: UnsupportedParameters::Reject,
             expires_at: None,
         };
@@ -320,7 +321,9 @@ fn new_hold(account: AccountId, key: KeyId) -> NewHold {
         images: 1,
         amount: NanoUsd::from_nano(40_000_000),
         cheaper: Vec::new(),
-        limits: KeyLimits::default(),
+        limits: Limits::NONE,
+        account_limits: Limits::NONE,
+        gauge: Gauge::default(),
         user: None,
         idempotency_key: None,
         request_hash: Some(RequestHash::new(hash)),

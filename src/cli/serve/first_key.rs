@@ -8,7 +8,7 @@ use crate::{
     admin::new_key::{self, KeyOrder, PLAY_MONEY},
     cli::output,
     config::local_url,
-    keys::{KeyLimits, Keys, Mode, UnsupportedParameters},
+    keys::{Keys, Limits, Mode, UnsupportedParameters},
     ledger::Ledger,
 };
 
@@ -28,7 +28,8 @@ pub(super) async fn print_if_there_is_none(
         account: None,
         credit: None,
         models: None,
-        limits: KeyLimits::default(),
+        limits: Limits::NONE,
+        allowed_ips: None,
         unsupported_parameters: UnsupportedParameters::Reject,
         expires_at: None,
     };

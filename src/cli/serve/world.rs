@@ -25,7 +25,7 @@ use tracing::warn;
 use crate::{
     admin::{self, Admin, Guesses},
     api::{
-        self, App, Limits,
+        self, App, Limits, Proxies,
         server::{ServerSettings, Serving},
     },
     budget::Budget,
@@ -175,6 +175,7 @@ impl World {
             clock: ground.clock.clone(),
             spool: ground.spool.clone(),
             bodies: ground.bodies.clone(),
+            proxies: Proxies::trusted(&config.trusted_proxies),
             fetcher: if config.edits.fetch_urls {
                 let opened = Fetcher::new(&config.edits.fetch_hosts);
                 Some(opened.map_err(|error| anyhow!("[edits] fetch_hosts: {error}"))?)

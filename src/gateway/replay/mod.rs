@@ -23,7 +23,7 @@ pub(super) use self::record::{answer, refusal};
 use super::{Gateway, GatewayError, Generation, admit::Admission, cancel, settle::Outcome};
 use crate::{
     ids::{GenerationId, KeyId},
-    ledger::{LedgerError, RequestHash, Standing},
+    ledger::{Caller, LedgerError, RequestHash, Standing},
 };
 
 /// Between two looks into the books at a generation that another process works on.
@@ -282,8 +282,12 @@ impl Gateway {
 
     /// All that is counted of a repeat is that it was made.
     async fn count_repeat(&self, admission: &Admission) -> Result<(), GatewayError> {
-        let key = &admission.order.key;
-        match self.rooms.ledger.count_refused(key.id, key.limits).await {
+        let order = &admission.order;
+        let counted = self
+            .rooms
+            .ledger
+            .count_refused(Caller::from(&order.key), &order.gauge);
+        match counted.await {
             Err(too_many @ LedgerError::RateLimited { .. }) => Err(too_many.into()),
             Err(error) => {
                 tracing::warn!(

@@ -132,7 +132,10 @@ async fn changed_keys_and_accounts_are_heard_of() {
     let following = replicas.listening().await;
     assert!(replicas.opens().await);
     let update = KeyUpdate {
-        requests_per_minute: Some(Some(1)),
+        limits: LimitsUpdate {
+            requests_per_minute: Some(Some(1)),
+            ..LimitsUpdate::default()
+        },
         ..KeyUpdate::default()
     };
     replicas

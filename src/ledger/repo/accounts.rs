@@ -5,27 +5,96 @@ use sqlx::{PgConnection, PgPool};
 use super::{clean, decode};
 use crate::{
     ids::AccountId,
-    keys::Mode,
+    keys::{Limits, Mode},
     ledger::{
-        account::{Account, AccountSummary, AccountUpdate, Balance, Entry, EntryKind},
+        Instant,
+        account::{Account, AccountSummary, Balance, Entry, EntryKind},
         error::LedgerError,
         hold::Books,
     },
     money::NanoUsd,
-    postgres::{basis_points_from_sql, basis_points_to_sql},
+    postgres::{basis_points_from_sql, basis_points_to_sql, limit_from_sql, limit_to_sql},
 };
+
+/// A row of `accounts` with its two balances.
+pub(super) struct AccountRow {
+    pub(super) id: String,
+    pub(super) name: String,
+    pub(super) markup_basis_points: Option<i32>,
+    pub(super) requests_per_minute: Option<i32>,
+    pub(super) images_per_minute: Option<i32>,
+    pub(super) max_in_flight: Option<i32>,
+    pub(super) spend_per_day_nano_usd: Option<i64>,
+    pub(super) spend_per_month_nano_usd: Option<i64>,
+    pub(super) created_at: Instant,
+    pub(super) live_balance: i64,
+    pub(super) live_held: i64,
+    pub(super) test_balance: i64,
+    pub(super) test_held: i64,
+}
+
+/// `AccountRow`s: of `a`, which is `accounts`, with its balances. Takes what stands behind the `from`.
+macro_rules! select_accounts {
+    ($rest:literal $(, $argument:expr)* $(,)?) => {
+        sqlx::query_as!(
+            AccountRow,
+            "select a.id, a.name, a.markup_basis_points, a.requests_per_minute, a.images_per_minute, a.max_in_flight,
+                 a.spend_per_day_nano_usd, a.spend_per_month_nano_usd, a.created_at,
+                 live.balance_nano_usd as live_balance, live.held_nano_usd as live_held,
+                 test.balance_nano_usd as test_balance, test.held_nano_usd as test_held
+             from accounts a
+             join balances live on live.account_id = a.id and live.mode = 'live'
+             join balances test on test.account_id = a.id and test.mode = 'test' " + $rest
+            $(, $argument)*
+        )
+    };
+}
+pub(super) use select_accounts;
+
+impl TryFrom<AccountRow> for AccountSummary {
+    type Error = LedgerError;
+
+    fn try_from(row: AccountRow) -> Result<Self, LedgerError> {
+        Ok(Self {
+            account: Account {
+                id: decode("accounts.id", &row.id)?,
+                name: row.name,
+                markup_basis_points: row.markup_basis_points.map(basis_points_from_sql),
+                limits: Limits {
+                    requests_per_minute: row.requests_per_minute.map(limit_from_sql),
+                    images_per_minute: row.images_per_minute.map(limit_from_sql),
+                    max_in_flight: row.max_in_flight.map(limit_from_sql),
+                    spend_per_day: row.spend_per_day_nano_usd.map(NanoUsd::from_nano),
+                    spend_per_month: row.spend_per_month_nano_usd.map(NanoUsd::from_nano),
+                },
+                created_at: row.created_at,
+            },
+            live: balance(row.live_balance, row.live_held),
+            test: balance(row.test_balance, row.test_held),
+        })
+    }
+}
 
 pub(in crate::ledger) async fn insert(
     connection: &mut PgConnection,
     account: &Account,
 ) -> Result<(), LedgerError> {
     sqlx::query!(
-        "with account as (insert into accounts (id, name, created_at, markup_basis_points) values ($1, $2, $3, $4))
+        "with account as (
+             insert into accounts (id, name, created_at, markup_basis_points, requests_per_minute, images_per_minute,
+                 max_in_flight, spend_per_day_nano_usd, spend_per_month_nano_usd)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+         )
          insert into balances (account_id, mode) values ($1, 'live'), ($1, 'test')",
         account.id.to_string(),
         clean(&account.name),
         account.created_at,
         account.markup_basis_points.map(basis_points_to_sql),
+        limit_to_sql(account.limits.requests_per_minute),
+        limit_to_sql(account.limits.images_per_minute),
+        limit_to_sql(account.limits.max_in_flight),
+        account.limits.spend_per_day.map(NanoUsd::nano),
+        account.limits.spend_per_month.map(NanoUsd::nano),
     )
     .execute(connection)
     .await
@@ -33,31 +102,41 @@ pub(in crate::ledger) async fn insert(
     Ok(())
 }
 
-/// Changes what the update names, in one statement; `None` when there is no such account.
-pub(in crate::ledger) async fn update(
+/// Reads an account and keeps others from changing it until the transaction ends.
+pub(in crate::ledger) async fn lock(
     connection: &mut PgConnection,
     id: AccountId,
-    update: &AccountUpdate,
 ) -> Result<Option<Account>, LedgerError> {
-    let row = sqlx::query!(
-        "update accounts
-         set name = coalesce($2, name), markup_basis_points = case when $3 then $4 else markup_basis_points end
-         where id = $1
-         returning name, markup_basis_points, created_at",
-        id.to_string(),
-        update.name.as_deref().map(clean),
-        update.markup_basis_points.is_some(),
-        update.markup_basis_points.flatten().map(basis_points_to_sql),
+    select_accounts!("where a.id = $1 for no key update of a", id.to_string())
+        .fetch_optional(connection)
+        .await
+        .map_err(LedgerError::during("update an account"))?
+        .map(|row| Ok(AccountSummary::try_from(row)?.account))
+        .transpose()
+}
+
+/// Writes what may be different about an account.
+pub(in crate::ledger) async fn update(
+    connection: &mut PgConnection,
+    account: &Account,
+) -> Result<(), LedgerError> {
+    sqlx::query!(
+        "update accounts set name = $2, markup_basis_points = $3, requests_per_minute = $4, images_per_minute = $5,
+             max_in_flight = $6, spend_per_day_nano_usd = $7, spend_per_month_nano_usd = $8
+         where id = $1",
+        account.id.to_string(),
+        clean(&account.name),
+        account.markup_basis_points.map(basis_points_to_sql),
+        limit_to_sql(account.limits.requests_per_minute),
+        limit_to_sql(account.limits.images_per_minute),
+        limit_to_sql(account.limits.max_in_flight),
+        account.limits.spend_per_day.map(NanoUsd::nano),
+        account.limits.spend_per_month.map(NanoUsd::nano),
     )
-    .fetch_optional(connection)
+    .execute(connection)
     .await
     .map_err(LedgerError::during("update an account"))?;
-    Ok(row.map(|row| Account {
-        id,
-        name: row.name,
-        markup_basis_points: row.markup_basis_points.map(basis_points_from_sql),
-        created_at: row.created_at,
-    }))
+    Ok(())
 }
 
 /// The accounts with this id or exact name.
@@ -65,52 +144,26 @@ pub(in crate::ledger) async fn find(
     pool: &PgPool,
     id_or_name: &str,
 ) -> Result<Vec<Account>, LedgerError> {
-    sqlx::query!(
-        "select id, name, markup_basis_points, created_at from accounts where id = $1 or name = $1 order by id",
-        clean(id_or_name),
+    select_accounts!(
+        "where a.id = $1 or a.name = $1 order by a.id",
+        clean(id_or_name)
     )
     .fetch_all(pool)
     .await
     .map_err(LedgerError::during("find an account"))?
     .into_iter()
-    .map(|row| {
-        Ok(Account {
-            id: decode("accounts.id", &row.id)?,
-            name: row.name,
-            markup_basis_points: row.markup_basis_points.map(basis_points_from_sql),
-            created_at: row.created_at,
-        })
-    })
+    .map(|row| Ok(AccountSummary::try_from(row)?.account))
     .collect()
 }
 
 pub(in crate::ledger) async fn list(pool: &PgPool) -> Result<Vec<AccountSummary>, LedgerError> {
-    sqlx::query!(
-        "select a.id, a.name, a.markup_basis_points, a.created_at,
-             live.balance_nano_usd as live_balance, live.held_nano_usd as live_held,
-             test.balance_nano_usd as test_balance, test.held_nano_usd as test_held
-         from accounts a
-         join balances live on live.account_id = a.id and live.mode = 'live'
-         join balances test on test.account_id = a.id and test.mode = 'test'
-         order by a.id",
-    )
-    .fetch_all(pool)
-    .await
-    .map_err(LedgerError::during("list the accounts"))?
-    .into_iter()
-    .map(|row| {
-        Ok(AccountSummary {
-            account: Account {
-                id: decode("accounts.id", &row.id)?,
-                name: row.name,
-                markup_basis_points: row.markup_basis_points.map(basis_points_from_sql),
-                created_at: row.created_at,
-            },
-            live: balance(row.live_balance, row.live_held),
-            test: balance(row.test_balance, row.test_held),
-        })
-    })
-    .collect()
+    select_accounts!("order by a.id")
+        .fetch_all(pool)
+        .await
+        .map_err(LedgerError::during("list the accounts"))?
+        .into_iter()
+        .map(AccountSummary::try_from)
+        .collect()
 }
 
 pub(in crate::ledger) async fn read_balance(

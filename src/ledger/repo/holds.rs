@@ -1,112 +1,23 @@
-//! Writing holds, and counting what keys with limits did.
+//! Writing holds.
 
 use sqlx::PgConnection;
 
-use super::{claims::window, decode, name};
+use super::{claims::window, name};
 use crate::{
-    ids::{KeyId, ReplicaId},
+    ids::ReplicaId,
     ledger::{
-        Instant,
         error::LedgerError,
-        hold::{Hold, KeyCounts, NewHold},
-        limits::{KeyCount, SecondCount, WINDOW_SECONDS},
+        hold::{Hold, Moment, NewHold},
     },
 };
 
-/// Locks keys, so that what they did is counted by one transaction at a time. Not stronger than needed:
-/// new generations may still refer to them.
-pub(in crate::ledger) async fn lock_keys(
-    connection: &mut PgConnection,
-    keys: &[KeyId],
-) -> Result<(), LedgerError> {
-    sqlx::query!(
-        "select 1 as locked from api_keys where id = any($1) order by id for no key update",
-        &texts(keys),
-    )
-    .fetch_all(connection)
-    .await
-    .map_err(LedgerError::during("lock keys with limits"))?;
-    Ok(())
-}
-
-/// Reads what locked keys did within the last minute and have in flight.
-pub(in crate::ledger) async fn count_keys(
-    connection: &mut PgConnection,
-    keys: &[KeyId],
-    now: i64,
-) -> Result<KeyCounts, LedgerError> {
-    let mut counts: KeyCounts = keys.iter().map(|key| (*key, KeyCount::new(now))).collect();
-    let ids = texts(keys);
-    let seconds = sqlx::query!(
-        "select key_id, second, requests, images from key_seconds
-         where key_id = any($1) and second > $2 order by key_id, second",
-        &ids,
-        now.saturating_sub(WINDOW_SECONDS),
-    )
-    .fetch_all(&mut *connection)
-    .await
-    .map_err(LedgerError::during("count the last minute of keys"))?;
-    for row in seconds {
-        if let Some(count) = counts.get_mut(&decode("key_seconds.key_id", &row.key_id)?) {
-            count.remember(SecondCount {
-                second: row.second,
-                requests: row.requests.unsigned_abs(),
-                images: row.images.unsigned_abs(),
-            });
-        }
-    }
-    let in_flight = sqlx::query!(
-        r#"select key_id, count(*) as "open!" from holds where key_id = any($1) and status = 'open' group by key_id"#,
-        &ids,
-    )
-    .fetch_all(connection)
-    .await
-    .map_err(LedgerError::during("count the requests in flight of keys"))?;
-    for row in in_flight {
-        if let Some(count) = counts.get_mut(&decode("holds.key_id", &row.key_id)?) {
-            count.set_in_flight(u32::try_from(row.open).unwrap_or(u32::MAX));
-        }
-    }
-    Ok(counts)
-}
-
-/// Adds what a batch counted, and forgets what is older than a minute.
-pub(in crate::ledger) async fn write_counts(
-    connection: &mut PgConnection,
-    counts: &KeyCounts,
-    now: i64,
-) -> Result<(), LedgerError> {
-    let (mut keys, mut requests, mut images) = (Vec::new(), Vec::new(), Vec::new());
-    for (key, count) in counts.iter().filter(|(_, count)| count.added.requests > 0) {
-        keys.push(key.to_string());
-        requests.push(i32::try_from(count.added.requests).unwrap_or(i32::MAX));
-        images.push(i32::try_from(count.added.images).unwrap_or(i32::MAX));
-    }
-    sqlx::query!(
-        "with old as (delete from key_seconds where key_id = any($1) and second <= $5)
-         insert into key_seconds as counted (key_id, second, requests, images)
-         select key_id, $4, requests, images from unnest($1::text[], $2::integer[], $3::integer[])
-             as added (key_id, requests, images)
-         on conflict (key_id, second) do update
-         set requests = counted.requests + excluded.requests, images = counted.images + excluded.images",
-        &keys,
-        &requests,
-        &images,
-        now,
-        now.saturating_sub(WINDOW_SECONDS),
-    )
-    .execute(connection)
-    .await
-    .map_err(LedgerError::during("count the requests of keys"))?;
-    Ok(())
-}
-
-/// Writes granted holds with their generations, and moves the held sums of the locked balances.
+/// Writes granted holds with their generations, moves the held sums of the locked balances, and adds to what keys and
+/// accounts spend, where that is kept.
 pub(in crate::ledger) async fn insert(
     connection: &mut PgConnection,
     granted: &[(&NewHold, &Hold)],
     replica: ReplicaId,
-    now: Instant,
+    moment: Moment,
 ) -> Result<(), LedgerError> {
     let column =
         |of: fn(&(&NewHold, &Hold)) -> String| -> Vec<String> { granted.iter().map(of).collect() };
@@ -139,6 +50,8 @@ pub(in crate::ledger) async fn insert(
     sqlx::query!(
         "with replica as (
              insert into replicas (id) values ($12) on conflict (id) do nothing
+         ), moment as materialized (
+             select coalesce($13, clock_timestamp()) as now
          ), new as (
              select * from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
                  $8::smallint[], $9::bigint[], $10::text[], $11::text[], $14::bytea[])
@@ -147,12 +60,27 @@ pub(in crate::ledger) async fn insert(
          ), generation as (
              insert into generations (id, request_id, account_id, mode, key_id, model, images_asked, end_user,
                  idempotency_key, created_at, request_hash, request_window)
-             select generation_id, request_id, account_id, mode, key_id, model, images, end_user, idempotency_key, $13,
-                 request_hash, case when request_hash is not null then $15::integer end
-             from new
+             select generation_id, request_id, account_id, mode, key_id, model, images, end_user, idempotency_key,
+                 moment.now, request_hash, case when request_hash is not null then $15::integer end
+             from new cross join moment
          ), hold as (
              insert into holds (generation_id, id, account_id, mode, key_id, replica_id, amount_nano_usd, created_at)
-             select generation_id, hold_id, account_id, mode, key_id, $12, amount, $13 from new
+             select generation_id, hold_id, account_id, mode, key_id, $12, amount, moment.now from new cross join moment
+         ), spent as (
+             update spending s
+             set day = greatest(s.day, added.day), month = greatest(s.month, added.month),
+                 day_nano_usd = case when added.day > s.day then 0 else s.day_nano_usd end
+                     + case when added.day >= s.day then added.amount else 0 end,
+                 month_nano_usd = case when added.month > s.month then 0 else s.month_nano_usd end
+                     + case when added.month >= s.month then added.amount else 0 end
+             from (
+                 select who.subject, sum(new.amount)::bigint as amount, (moment.now at time zone 'UTC')::date as day,
+                     date_trunc('month', moment.now at time zone 'UTC')::date as month
+                 from new cross join moment
+                     cross join lateral (values (new.key_id), (new.account_id || ' ' || new.mode)) as who (subject)
+                 group by who.subject, moment.now
+             ) as added
+             where s.subject = added.subject
          )
          update balances b set held_nano_usd = b.held_nano_usd + taken.amount
          from (select account_id, mode, sum(amount)::bigint as amount from new group by account_id, mode) as taken
@@ -169,16 +97,12 @@ pub(in crate::ledger) async fn insert(
         &users as &[Option<String>],
         &idempotency_keys as &[Option<String>],
         replica.to_string(),
-        now,
+        moment.placed_at,
         &hashes as &[Option<Vec<u8>>],
-        window(now),
+        window(moment.now),
     )
     .execute(connection)
     .await
     .map_err(LedgerError::during("place holds"))?;
     Ok(())
-}
-
-fn texts(keys: &[KeyId]) -> Vec<String> {
-    keys.iter().map(ToString::to_string).collect()
 }

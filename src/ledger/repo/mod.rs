@@ -1,11 +1,11 @@
 //! All SQL of the ledger.
 //!
-//! **Locks, and their order.** (1) rows of `api_keys` of keys with limits, by id; (2) rows of `balances`,
-//! by (account, mode); (3) rows of `holds`, only ever by the conditional update that ends them. Every
-//! transaction takes them in this order and none skips (2) before (3), so they cannot deadlock, and an
-//! account's money is changed by one transaction at a time. Repeated requests (`claims`) are told under the
-//! lock (2): those of one API key have one balance. Functions here take the caller's connection;
-//! the service opens the transaction.
+//! **Locks, and their order.** (1) rows of `balances`, by (account, mode); (2) rows of `holds`, only ever by the
+//! conditional update that ends them. Every transaction takes them in this order and none skips (1) before (2), so
+//! they cannot deadlock, and an account's money is changed by one transaction at a time. What else belongs to a
+//! balance is under the same lock: repeated requests (`claims`) and what is counted for limits (`limits`), because
+//! the keys of an account have one balance, live or test. Functions here take the caller's connection; the service
+//! opens the transaction.
 //!
 //! Statements take arrays, one is a batch of one. Text that came from outside passes [`clean`]: one client's
 //! NUL must not fail the whole batch it is committed with.
@@ -22,6 +22,7 @@ pub(super) mod claims;
 pub(super) mod days;
 pub(super) mod history;
 pub(super) mod holds;
+pub(super) mod limits;
 pub(super) mod open;
 pub(super) mod pages;
 pub(super) mod prune;

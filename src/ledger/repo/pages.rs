@@ -2,34 +2,24 @@
 
 use sqlx::PgPool;
 
-use super::{clean, decode};
+use super::{
+    accounts::{AccountRow, select_accounts},
+    clean, decode,
+};
 use crate::{
     ids::{AccountId, GenerationId},
     keys::Mode,
     ledger::{
         Instant,
-        account::{Account, AccountSummary, Balance, Entry},
+        account::{AccountSummary, Entry},
         error::LedgerError,
         pages::HoldRecord,
     },
     money::NanoUsd,
-    postgres::basis_points_from_sql,
 };
 
 /// After every id: `~` sorts behind the hex digits.
 const NEWEST: &str = "acc_~";
-
-/// A row of `accounts` with its two balances.
-struct AccountRow {
-    id: String,
-    name: String,
-    markup_basis_points: Option<i32>,
-    created_at: Instant,
-    live_balance: i64,
-    live_held: i64,
-    test_balance: i64,
-    test_held: i64,
-}
 
 /// A row of `ledger_entries`.
 struct EntryRow {
@@ -51,22 +41,12 @@ pub(in crate::ledger) async fn account(
     pool: &PgPool,
     id: AccountId,
 ) -> Result<Option<AccountSummary>, LedgerError> {
-    sqlx::query_as!(
-        AccountRow,
-        "select a.id, a.name, a.markup_basis_points, a.created_at,
-             live.balance_nano_usd as live_balance, live.held_nano_usd as live_held,
-             test.balance_nano_usd as test_balance, test.held_nano_usd as test_held
-         from accounts a
-         join balances live on live.account_id = a.id and live.mode = 'live'
-         join balances test on test.account_id = a.id and test.mode = 'test'
-         where a.id = $1",
-        id.to_string(),
-    )
-    .fetch_optional(pool)
-    .await
-    .map_err(LedgerError::during("read an account"))?
-    .map(AccountSummary::try_from)
-    .transpose()
+    select_accounts!("where a.id = $1", id.to_string())
+        .fetch_optional(pool)
+        .await
+        .map_err(LedgerError::during("read an account"))?
+        .map(AccountSummary::try_from)
+        .transpose()
 }
 
 pub(in crate::ledger) async fn accounts(
@@ -75,16 +55,8 @@ pub(in crate::ledger) async fn accounts(
     after: Option<AccountId>,
     limit: u32,
 ) -> Result<Vec<AccountSummary>, LedgerError> {
-    sqlx::query_as!(
-        AccountRow,
-        "select a.id, a.name, a.markup_basis_points, a.created_at,
-             live.balance_nano_usd as live_balance, live.held_nano_usd as live_held,
-             test.balance_nano_usd as test_balance, test.held_nano_usd as test_held
-         from accounts a
-         join balances live on live.account_id = a.id and live.mode = 'live'
-         join balances test on test.account_id = a.id and test.mode = 'test'
-         where a.id < $1 and ($2::text is null or a.name = $2)
-         order by a.id desc limit $3",
+    select_accounts!(
+        "where a.id < $1 and ($2::text is null or a.name = $2) order by a.id desc limit $3",
         after.map_or_else(|| NEWEST.to_owned(), |after| after.to_string()),
         name.map(clean),
         i64::from(limit),
@@ -164,27 +136,6 @@ pub(in crate::ledger) async fn hold_of(
         })
     })
     .transpose()
-}
-
-impl TryFrom<AccountRow> for AccountSummary {
-    type Error = LedgerError;
-
-    fn try_from(row: AccountRow) -> Result<Self, LedgerError> {
-        let balance = |balance, held| Balance {
-            balance: NanoUsd::from_nano(balance),
-            held: NanoUsd::from_nano(held),
-        };
-        Ok(Self {
-            account: Account {
-                id: decode("accounts.id", &row.id)?,
-                name: row.name,
-                markup_basis_points: row.markup_basis_points.map(basis_points_from_sql),
-                created_at: row.created_at,
-            },
-            live: balance(row.live_balance, row.live_held),
-            test: balance(row.test_balance, row.test_held),
-        })
-    }
 }
 
 impl TryFrom<EntryRow> for Entry {

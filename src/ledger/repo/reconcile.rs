@@ -48,6 +48,10 @@ pub(in crate::ledger) async fn check(
         days(connection).await,
     )?;
     report("what was used is what was charged", usage(connection).await)?;
+    report(
+        "spending is what holds of its day and month took",
+        spending(connection).await,
+    )?;
     Ok(all)
 }
 
@@ -247,6 +251,42 @@ async fn usage(connection: &mut PgConnection) -> Result<Vec<Finding>, sqlx::Erro
                from ledger_entries where kind in ('charge', 'charges') group by account_id, mode
            ) e on e.account_id = b.account_id and e.mode = b.mode
            where coalesce(u.cost, 0) <> coalesce(e.charged, 0)
+           order by 1 limit 1000"#,
+    )
+    .fetch_all(connection)
+    .await
+}
+
+async fn spending(connection: &mut PgConnection) -> Result<Vec<Finding>, sqlx::Error> {
+    sqlx::query_as!(
+        Finding,
+        r#"with bounds as (
+               select (select min(month) from spending) as since, (select pruned_until from usage_horizon) as pruned
+           ), taken as (
+               select key_id, account_id || ' ' || mode as account, (created_at at time zone 'UTC')::date as day,
+                   sum(case status when 'open' then amount_nano_usd else captured_nano_usd end) as amount
+               from holds, bounds
+               where created_at >= greatest(since, pruned)::timestamp at time zone 'UTC'
+               group by 1, 2, 3
+               union all
+               select key_id, account_id || ' ' || mode, day, cost_nano_usd
+               from usage_days, bounds where day >= since and day < pruned
+           ), counted as (
+               select s.subject, s.day, s.day_nano_usd, s.month, s.month_nano_usd,
+                   coalesce(sum(t.amount) filter (where t.day = s.day), 0) as of_day, coalesce(sum(t.amount), 0) as of_month
+               from spending s
+               left join (
+                   select who.subject, taken.day, taken.amount
+                   from taken cross join lateral (values (taken.key_id), (taken.account)) as who (subject)
+               ) t on t.subject = s.subject and t.day >= s.month and t.day < s.month + interval '1 month'
+               group by s.subject
+           )
+           select subject as "subject!",
+               format('%s USD counted on %s and %s USD in its month, holds took %s USD and %s USD',
+                   trim_scale(usd(day_nano_usd)), day, trim_scale(usd(month_nano_usd)),
+                   trim_scale(of_day / 1000000000), trim_scale(of_month / 1000000000)) as "found!"
+           from counted
+           where day_nano_usd <> of_day or month_nano_usd <> of_month
            order by 1 limit 1000"#,
     )
     .fetch_all(connection)

@@ -123,7 +123,7 @@ pub(in crate::ledger) async fn orphans(
 }
 
 /// Expires those of the holds that are still open and still orphaned or overdue, gives the money back to the locked
-/// balances, and marks the generations abandoned. Returns how many.
+/// balances and to what may be spent, and marks the generations abandoned. Returns how many.
 pub(in crate::ledger) async fn expire(
     connection: &mut PgConnection,
     orphans: &[Orphan],
@@ -136,7 +136,23 @@ pub(in crate::ledger) async fn expire(
              update holds h set status = 'expired', ended_at = $2
              where h.generation_id = any($1) and h.status = 'open'
                  and (h.created_at < $4 or not exists (select from replicas r where r.id = h.replica_id))
-             returning h.generation_id, h.account_id, h.mode, h.amount_nano_usd
+             returning h.generation_id, h.account_id, h.mode, h.key_id, h.amount_nano_usd, h.created_at
+         ), unspent as (
+             update spending s
+             set day_nano_usd = s.day_nano_usd - back.of_day, month_nano_usd = s.month_nano_usd - back.of_month
+             from (
+                 select kept.subject,
+                     sum(case when (expired.created_at at time zone 'UTC')::date = kept.day
+                         then expired.amount_nano_usd else 0 end)::bigint as of_day,
+                     sum(case when date_trunc('month', expired.created_at at time zone 'UTC')::date = kept.month
+                         then expired.amount_nano_usd else 0 end)::bigint as of_month
+                 from expired
+                     cross join lateral (values (expired.key_id), (expired.account_id || ' ' || expired.mode))
+                         as who (subject)
+                     join spending kept on kept.subject = who.subject
+                 group by kept.subject
+             ) as back
+             where s.subject = back.subject
          ), returned as (
              update balances b set held_nano_usd = b.held_nano_usd - back.amount
              from (

@@ -24,8 +24,9 @@ pub(in crate::ledger) struct EndedHold {
 }
 
 /// Ends those of the holds that are open (I2) and says how many; for these, and only these, in the same
-/// statement: gives back what was held, takes what was charged, appends the charges in order, brings the
-/// generations to their final state, and writes pictures and attempts. The balances are locked.
+/// statement: gives back what was held, takes what was charged, also of what keys and accounts may spend, appends the
+/// charges in order, brings the generations to their final state, and writes pictures and attempts. The balances are
+/// locked.
 ///
 /// This is the one place where a hold ends in a capture or a release, and the only fence that is needed: a
 /// replica that was declared dead, and whose holds were swept, finds no open hold here, whatever it still
@@ -64,7 +65,7 @@ pub(in crate::ledger) async fn end(
              from ending
              where h.generation_id = ending.generation_id and h.id = ending.hold_id and h.status = 'open'
                  and h.account_id = ending.account_id and h.mode = ending.mode and h.amount_nano_usd = ending.amount
-             returning ending.*
+             returning ending.*, h.key_id, h.created_at as held_at
          ), moved as (
              update balances b
              set balance_nano_usd = b.balance_nano_usd - total.captured, held_nano_usd = b.held_nano_usd - total.held,
@@ -77,6 +78,21 @@ pub(in crate::ledger) async fn end(
              where b.account_id = total.account_id and b.mode = total.mode
              returning b.account_id, b.mode, b.balance_nano_usd + total.captured as balance_before,
                  b.entries - total.lines as entries_before
+         ), returned as (
+             update spending s
+             set day_nano_usd = s.day_nano_usd - back.of_day, month_nano_usd = s.month_nano_usd - back.of_month
+             from (
+                 select kept.subject,
+                     sum(case when (ended.held_at at time zone 'UTC')::date = kept.day
+                         then ended.amount - ended.captured else 0 end)::bigint as of_day,
+                     sum(case when date_trunc('month', ended.held_at at time zone 'UTC')::date = kept.month
+                         then ended.amount - ended.captured else 0 end)::bigint as of_month
+                 from ended
+                     cross join lateral (values (ended.key_id), (ended.account_id || ' ' || ended.mode)) as who (subject)
+                     join spending kept on kept.subject = who.subject
+                 group by kept.subject
+             ) as back
+             where s.subject = back.subject
          ), charged as (
              insert into ledger_entries (account_id, mode, sequence, id, kind, amount_nano_usd,
                  balance_after_nano_usd, generation_id, created_at)

@@ -69,8 +69,8 @@ async fn an_account_has_a_markup_within_bounds_or_none() {
     let books = Books::with("0").await;
     let update = async |markup| {
         let update = AccountUpdate {
-            name: None,
             markup_basis_points: Some(markup),
+            ..AccountUpdate::default()
         };
         books.ledger.update_account(books.account, &update).await
     };

@@ -30,7 +30,7 @@ impl Books {
     /// Another account with a key of its own.
     async fn neighbour(&self, credit: &str) -> NewHold {
         let account = self.ledger.create_account("neighbour").await.unwrap().id;
-        let limits = KeyLimits::default();
+        let limits = Limits::NONE;
         let key = new_key(&self.database, &self.clock, account, limits).await;
         let mut entry = self.entry(credit, None);
         entry.account = account;
@@ -78,9 +78,9 @@ async fn who_comes_together_is_committed_together() {
 #[tokio::test]
 async fn in_a_batch_each_caller_gets_its_own_answer() {
     let books = Books::with("1").await;
-    let limits = KeyLimits {
+    let limits = Limits {
         requests_per_minute: Some(1),
-        ..KeyLimits::default()
+        ..Limits::NONE
     };
     let key = new_key(&books.database, &books.clock, books.account, limits).await;
     let limited = || {
@@ -258,4 +258,31 @@ async fn a_replica_that_stops_writes_what_waits_first() {
     stopped.unwrap();
     assert!(answers.iter().all(Result::is_ok));
     books.check("10", "3").await;
+}
+
+/// What waits for the database is bounded: beyond that the next caller is told to come back, at once.
+#[tokio::test]
+async fn who_comes_to_a_full_queue_is_refused_at_once() {
+    let books = Books::with("1").await;
+    let blocker = books.block().await;
+    let mut new = books.new_hold("0.1");
+    new.limits.requests_per_minute = Some(1);
+    let (caller, gauge) = (new.caller(), Gauge::default());
+    let mut first = Box::pin(books.ledger.count_refused(caller, &gauge));
+    assert!((&mut first).now_or_never().is_none());
+    books.until_blocked(1).await;
+    let mut waiting: Vec<_> = (0..4096)
+        .map(|_| Box::pin(books.ledger.count_refused(caller, &gauge)))
+        .collect();
+    for call in &mut waiting {
+        assert!(call.now_or_never().is_none());
+    }
+    let next = books.ledger.count_refused(caller, &gauge).await;
+    assert!(
+        matches!(&next, Err(error @ LedgerError::Saturated { waiting: 4096, .. }) if error.is_passing()),
+        "{next:?}"
+    );
+    drop(waiting);
+    blocker.rollback().await.unwrap();
+    assert!(first.await.is_ok());
 }

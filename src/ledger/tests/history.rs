@@ -141,13 +141,7 @@ async fn generations_are_listed_newest_first_in_pages() {
 #[tokio::test]
 async fn usage_adds_up_by_every_group_and_filter() {
     let books = Books::with("10").await;
-    let other = new_key(
-        &books.database,
-        &books.clock,
-        books.account,
-        KeyLimits::default(),
-    )
-    .await;
+    let other = new_key(&books.database, &books.clock, books.account, Limits::NONE).await;
     for (day, key, model, costs) in [
         (0, books.key.id, "openai/dall-e-3", &["0.04", "0.04"][..]),
         (0, other.id, "openai/dall-e-2", &["0.02"]),

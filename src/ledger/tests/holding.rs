@@ -184,14 +184,15 @@ async fn of_two_hundred_at_once_exactly_those_that_are_paid_for_get_in() {
 #[tokio::test]
 async fn refused_requests_count_where_requests_are_limited() {
     let books = Books::with("10").await;
-    let limits = KeyLimits {
+    let limits = Limits {
         requests_per_minute: Some(3),
         images_per_minute: Some(1),
         max_in_flight: Some(0),
+        ..Limits::NONE
     };
     let new = limited(&books, limits).await;
-    let key = new(1).key;
-    let calls = (0..20).map(|_| books.ledger.count_refused(key, limits));
+    let (caller, gauge) = (new(1).caller(), Gauge::default());
+    let calls = (0..20).map(|_| books.ledger.count_refused(caller, &gauge));
     let outcomes = futures_util::future::join_all(calls).await;
     let refusals: Vec<_> = outcomes
         .into_iter()
@@ -206,23 +207,27 @@ async fn refused_requests_count_where_requests_are_limited() {
 async fn refused_requests_of_other_keys_do_not_touch_the_database() {
     let books = Books::with("10").await;
     books.database.pool.close().await;
-    let limits = KeyLimits {
-        images_per_minute: Some(1),
+    let mut new = books.new_hold("1");
+    new.limits = Limits {
         max_in_flight: Some(1),
-        ..KeyLimits::default()
+        spend_per_day: Some(usd("1")),
+        ..Limits::NONE
     };
-    let count = books.ledger.count_refused(books.key.id, limits);
+    let gauge = Gauge::default();
+    let count = books.ledger.count_refused(new.caller(), &gauge);
     count.await.unwrap();
+    assert_eq!(gauge.read(), Reading::default());
 }
 
 /// Whatever of it is held, it is one request for so many pictures.
 #[tokio::test]
 async fn a_request_that_takes_less_counts_once() {
     let books = Books::with("0.05").await;
-    let limits = KeyLimits {
+    let limits = Limits {
         requests_per_minute: Some(2),
         images_per_minute: Some(4),
         max_in_flight: Some(2),
+        ..Limits::NONE
     };
     let new = limited(&books, limits).await;
     for _ in 0..2 {
@@ -237,11 +242,12 @@ async fn a_request_that_takes_less_counts_once() {
     assert_eq!(counted, 2004);
 }
 
-async fn limited(books: &Books, limits: KeyLimits) -> impl Fn(u8) -> NewHold {
+async fn limited(books: &Books, limits: Limits) -> impl Fn(u8) -> NewHold {
     let key = new_key(&books.database, &books.clock, books.account, limits).await;
     let template = books.new_hold("0.01");
     move |images| {
         let mut new = template.clone();
+        new.gauge = Gauge::default();
         new.id = HoldId::new();
         new.generation = GenerationId::new();
         new.key = key.id;
@@ -266,9 +272,9 @@ async fn requests_per_minute_are_exact_under_concurrency_and_free_up() {
     let books = Books::with("10").await;
     let new = limited(
         &books,
-        KeyLimits {
+        Limits {
             requests_per_minute: Some(5),
-            ..KeyLimits::default()
+            ..Limits::NONE
         },
     )
     .await;
@@ -293,9 +299,9 @@ async fn a_batch_counts_towards_the_limits_of_its_key() {
     let books = Books::with("10").await;
     let new = limited(
         &books,
-        KeyLimits {
+        Limits {
             images_per_minute: Some(6),
-            ..KeyLimits::default()
+            ..Limits::NONE
         },
     )
     .await;
@@ -314,9 +320,9 @@ async fn in_flight_is_exact_and_ends_with_the_hold() {
     let books = Books::with("10").await;
     let new = limited(
         &books,
-        KeyLimits {
+        Limits {
             max_in_flight: Some(3),
-            ..KeyLimits::default()
+            ..Limits::NONE
         },
     )
     .await;
@@ -339,10 +345,11 @@ async fn one_refused_for_its_balance_still_counts_as_a_request() {
     let books = Books::with("0").await;
     let new = limited(
         &books,
-        KeyLimits {
+        Limits {
             requests_per_minute: Some(2),
             images_per_minute: Some(100),
             max_in_flight: Some(1),
+            ..Limits::NONE
         },
     )
     .await;

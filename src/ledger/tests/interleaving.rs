@@ -1,8 +1,8 @@
-//! Any interleaving of what can happen to money keeps I2, I3 and I4.
+//! Any interleaving of what can happen to money keeps I2, I3 and I4, and what may be spent.
 //!
 //! Random scripts run against the real ledger and against a model of a few integers; after each step
-//! both must agree on the balance, on what is held and on who was refused, and at the end the books must
-//! reconcile.
+//! both must agree on the balance, on what is held, on what was spent in the day and the month, and on who was
+//! refused, and at the end the books must reconcile.
 
 #![expect(
     clippy::arithmetic_side_effects,
@@ -11,16 +11,18 @@
 
 use std::collections::BTreeMap;
 
+use chrono::{Datelike as _, NaiveDate, TimeDelta};
 use proptest::{prelude::*, test_runner::FileFailurePersistence};
 
 use super::*;
+use crate::ids::KeyId;
 
 #[derive(Debug, Clone)]
 enum Step {
     Credit(i64),
     Debit(i64),
     /// A batch of holds by one of the replicas.
-    Hold(usize, Vec<i64>),
+    Hold(usize, Vec<Ask>),
     /// Settles an open or ended hold: takes this many percent of it in two pictures, possibly too much.
     Capture(usize, i64),
     Release(usize),
@@ -28,20 +30,43 @@ enum Step {
     Repeat(usize),
     /// A replica dies, and another sweeps; a new one takes its place.
     Crash(usize),
+    /// So many hours pass.
+    Wait(i64),
 }
+
+#[derive(Debug, Clone)]
+struct Ask {
+    amount: i64,
+    /// With which of the keys.
+    key: usize,
+    /// Whether the replica has heard of the limits yet.
+    is_limited: bool,
+}
+
+/// What may be spent in a day and a month: by the first key, by the second, by the account.
+const SPEND: [Option<(i64, i64)>; 3] = [Some((500, 1200)), None, Some((900, 2000))];
+const ACCOUNT: usize = 2;
 
 const REPLICAS: usize = 3;
 
 fn step() -> impl Strategy<Value = Step> {
     let amount = 1..400_i64;
+    let ask = (amount.clone(), 0..2_usize, prop::bool::weighted(0.9)).prop_map(
+        |(amount, key, is_limited)| Ask {
+            amount,
+            key,
+            is_limited,
+        },
+    );
     prop_oneof![
         2 => amount.clone().prop_map(Step::Credit),
         2 => amount.clone().prop_map(Step::Debit),
-        6 => (0..REPLICAS, prop::collection::vec(amount, 1..5)).prop_map(|(replica, amounts)| Step::Hold(replica, amounts)),
+        6 => (0..REPLICAS, prop::collection::vec(ask, 1..5)).prop_map(|(replica, asks)| Step::Hold(replica, asks)),
         6 => (any::<prop::sample::Index>(), 0..120_i64).prop_map(|(hold, percent)| Step::Capture(hold.index(1000), percent)),
         3 => any::<prop::sample::Index>().prop_map(|hold| Step::Release(hold.index(1000))),
         2 => any::<prop::sample::Index>().prop_map(|settlement| Step::Repeat(settlement.index(1000))),
         1 => (0..REPLICAS).prop_map(Step::Crash),
+        1 => (1..20_i64).prop_map(Step::Wait),
     ]
 }
 
@@ -49,22 +74,72 @@ fn step() -> impl Strategy<Value = Step> {
 #[derive(Debug, Default)]
 struct Model {
     balance: i64,
-    /// Open holds: amount and replica.
-    open: BTreeMap<GenerationId, (i64, usize)>,
+    /// Every hold that was granted.
+    placed: BTreeMap<GenerationId, Placed>,
+}
+
+#[derive(Debug)]
+struct Placed {
+    amount: i64,
+    replica: usize,
+    key: usize,
+    on: NaiveDate,
+    is_open: bool,
+    /// Of an ended one.
+    taken: i64,
 }
 
 impl Model {
+    fn open(&self) -> impl Iterator<Item = &Placed> {
+        self.placed.values().filter(|placed| placed.is_open)
+    }
+
     fn held(&self) -> i64 {
-        self.open.values().map(|(amount, _)| amount).sum()
+        self.open().map(|placed| placed.amount).sum()
     }
 
     fn available(&self) -> i64 {
         self.balance - self.held()
     }
+
+    /// What a key or the account spent on a day, and in its month.
+    fn spent(&self, who: usize, day: NaiveDate) -> (i64, i64) {
+        let own = self
+            .placed
+            .values()
+            .filter(|placed| who == ACCOUNT || placed.key == who)
+            .map(|placed| {
+                let amount = if placed.is_open {
+                    placed.amount
+                } else {
+                    placed.taken
+                };
+                (placed.on, amount)
+            });
+        let month = |day: NaiveDate| (day.year(), day.month());
+        own.fold((0, 0), |(of_day, of_month), (on, amount)| {
+            (
+                of_day + if on == day { amount } else { 0 },
+                of_month + if month(on) == month(day) { amount } else { 0 },
+            )
+        })
+    }
+
+    fn allows(&self, ask: &Ask, today: NaiveDate) -> bool {
+        let within = |who: usize| {
+            let (day, month) = self.spent(who, today);
+            SPEND[who].is_none_or(|(of_day, of_month)| {
+                day + ask.amount <= of_day && month + ask.amount <= of_month
+            })
+        };
+        ask.amount <= self.available()
+            && (!ask.is_limited || [ask.key, ACCOUNT].into_iter().all(within))
+    }
 }
 
 struct World {
     books: Books,
+    keys: [KeyId; 2],
     replicas: Vec<Ledger>,
     model: Model,
     /// Every hold that ever was granted.
@@ -74,9 +149,13 @@ struct World {
 
 impl World {
     async fn new() -> Self {
-        let books = Books::with("0").await;
+        // Towards the end of a month; and before the real time, because ids are made in that.
+        let start = Utc.with_ymd_and_hms(2026, 10, 30, 12, 0, 0).unwrap();
+        let books = Books::since(start, "0").await;
+        let second = new_key(&books.database, &books.clock, books.account, Limits::NONE).await;
         let replicas = (0..REPLICAS).map(|_| books.replica()).collect();
         Self {
+            keys: [books.key.id, second.id],
             books,
             replicas,
             model: Model::default(),
@@ -102,7 +181,8 @@ impl World {
                     self.model.balance -= amount;
                 }
             }
-            Step::Hold(replica, amounts) => self.hold(replica, &amounts).await,
+            Step::Hold(replica, asks) => self.hold(replica, &asks).await,
+            Step::Wait(hours) => self.books.clock.advance(TimeDelta::hours(hours)),
             Step::Capture(hold, percent) => {
                 if let Some(hold) = self.pick(hold) {
                     let taken = hold.amount.nano() * percent / 100;
@@ -129,37 +209,56 @@ impl World {
             Step::Crash(dead) => {
                 let id = self.replicas[dead].replica;
                 let swept = self.books.ledger.sweep_replica(id).await.unwrap();
-                let before = self.model.open.len();
-                self.model.open.retain(|_, (_, replica)| *replica != dead);
-                assert_eq!(
-                    usize::try_from(swept).unwrap(),
-                    before - self.model.open.len()
-                );
+                let mut left = 0;
+                for placed in self.model.placed.values_mut() {
+                    if placed.is_open && placed.replica == dead {
+                        placed.is_open = false;
+                        left += 1;
+                    }
+                }
+                assert_eq!(swept, left);
                 self.replicas[dead] = self.books.replica();
             }
         }
     }
 
-    async fn hold(&mut self, replica: usize, amounts: &[i64]) {
-        let batch: Vec<_> = amounts
+    async fn hold(&mut self, replica: usize, asks: &[Ask]) {
+        let limits = |who: usize| {
+            SPEND[who].map_or(Limits::NONE, |(day, month)| Limits {
+                spend_per_day: Some(NanoUsd::from_nano(day)),
+                spend_per_month: Some(NanoUsd::from_nano(month)),
+                ..Limits::NONE
+            })
+        };
+        let batch: Vec<_> = asks
             .iter()
-            .map(|amount| {
+            .map(|ask| {
                 let mut new = self.books.new_hold("0");
-                new.amount = NanoUsd::from_nano(*amount);
+                new.amount = NanoUsd::from_nano(ask.amount);
+                new.key = self.keys[ask.key];
+                if ask.is_limited {
+                    (new.limits, new.account_limits) = (limits(ask.key), limits(ACCOUNT));
+                }
                 new
             })
             .collect();
         // They go as one batch, in this order.
         let calls = batch.iter().map(|new| self.replicas[replica].hold_one(new));
         let outcomes = futures_util::future::join_all(calls).await;
-        for (amount, outcome) in amounts.iter().zip(outcomes) {
-            assert_eq!(
-                outcome.is_ok(),
-                *amount <= self.model.available(),
-                "{outcome:?}"
-            );
+        let today = self.books.clock.now().date_naive();
+        for (ask, outcome) in asks.iter().zip(outcomes) {
+            let is_allowed = self.model.allows(ask, today);
+            assert_eq!(outcome.is_ok(), is_allowed, "{ask:?}: {outcome:?}");
             if let Ok(hold) = outcome {
-                self.model.open.insert(hold.generation, (*amount, replica));
+                let placed = Placed {
+                    amount: ask.amount,
+                    replica,
+                    key: ask.key,
+                    on: today,
+                    is_open: true,
+                    taken: 0,
+                };
+                self.model.placed.insert(hold.generation, placed);
                 self.holds.push(hold);
             }
         }
@@ -168,12 +267,14 @@ impl World {
     async fn settle(&mut self, settlement: Settlement, taken: i64) {
         let (generation, amount) = (settlement.hold.generation, settlement.hold.amount.nano());
         let outcome = settle(&self.books.ledger, &settlement).await;
-        let open = self.model.open.contains_key(&generation);
+        let placed = self.model.placed.get_mut(&generation).unwrap();
+        let open = placed.is_open;
         match outcome {
             Ok(()) => {
                 // A second release of a released hold is the same settlement.
                 if open {
-                    self.model.open.remove(&generation);
+                    placed.is_open = false;
+                    placed.taken = taken;
                     self.model.balance -= taken;
                     self.settlements.push(settlement);
                 } else {
@@ -198,6 +299,20 @@ impl World {
         entry
     }
 
+    /// What is kept is what was spent, whenever it was begun to be kept.
+    async fn check_spending(&self) {
+        let kept: Vec<(String, NaiveDate, i64, i64)> =
+            sqlx::query_as("select subject, day, day_nano_usd, month_nano_usd from spending")
+                .fetch_all(&self.books.database.pool)
+                .await
+                .unwrap();
+        for (subject, day, of_day, of_month) in kept {
+            let key = self.keys.iter().position(|key| key.to_string() == subject);
+            let spent = self.model.spent(key.unwrap_or(ACCOUNT), day);
+            assert_eq!((of_day, of_month), spent, "{subject} on {day}");
+        }
+    }
+
     async fn check(&self) {
         let found = self
             .books
@@ -208,6 +323,7 @@ impl World {
         let found = (found.balance.nano(), found.held.nano());
         assert_eq!(found, (self.model.balance, self.model.held()), "I3");
         assert!(self.model.available() >= 0, "I3");
+        self.check_spending().await;
     }
 }
 

@@ -5,16 +5,21 @@ use super::*;
 /// Books with one capture of two pictures, one release, one open hold; then tampered with.
 async fn check(tampering: &'static str, expected: &[&str]) {
     let books = Books::with("1").await;
+    let placed = async |amount| {
+        let mut new = books.new_hold(amount);
+        new.account_limits.spend_per_month = Some(usd("1"));
+        hold(&books.ledger, new).await.unwrap()
+    };
     settle(
         &books.ledger,
-        &capture(books.hold("0.1").await, &["0.04", "0.03"]),
+        &capture(placed("0.1").await, &["0.04", "0.03"]),
     )
     .await
     .unwrap();
-    settle(&books.ledger, &release(books.hold("0.2").await))
+    settle(&books.ledger, &release(placed("0.2").await))
         .await
         .unwrap();
-    let _open = books.hold("0.3").await;
+    let _open = placed("0.3").await;
     books.check("0.93", "0.3").await;
     books.tamper(tampering).await;
     let found = books.ledger.reconcile().await.unwrap();
@@ -31,6 +36,7 @@ const IMAGE: &str = "an image belongs to a capture";
 const STATE: &str = "a generation and its hold are in the same state";
 const DAY: &str = "a day is the sum of its generations";
 const USED: &str = "what was used is what was charged";
+const SPENDING: &str = "spending is what holds of its day and month took";
 
 #[tokio::test]
 async fn a_changed_balance_is_found() {
@@ -83,17 +89,17 @@ async fn a_changed_entry_is_found() {
 async fn a_changed_hold_is_found() {
     check(
         "update holds set captured_nano_usd = captured_nano_usd + 1 where status = 'captured'",
-        &[CAPTURE],
+        &[CAPTURE, SPENDING],
     )
     .await;
     check(
         "update holds set amount_nano_usd = amount_nano_usd + 1 where status = 'open'",
-        &[HELD],
+        &[HELD, SPENDING],
     )
     .await;
     check(
         "update holds set status = 'released', captured_nano_usd = 0 where status = 'captured'",
-        &[CHARGE, IMAGE, IMAGE, STATE],
+        &[CHARGE, IMAGE, IMAGE, STATE, SPENDING],
     )
     .await;
     check("delete from holds where status = 'released'", &[STATE]).await;
@@ -102,6 +108,20 @@ async fn a_changed_hold_is_found() {
         &[STATE],
     )
     .await;
+}
+
+#[tokio::test]
+async fn changed_spending_is_found() {
+    for tampering in [
+        "update spending set day_nano_usd = day_nano_usd + 1",
+        "update spending set month_nano_usd = month_nano_usd - 1",
+        "update spending set day = day + 1",
+        "update spending set month = month - 31, day = day - 31",
+        "update holds set created_at = created_at - interval '31 days' where status = 'captured'",
+    ] {
+        check(tampering, &[SPENDING]).await;
+    }
+    check("delete from spending", &[]).await;
 }
 
 #[tokio::test]
@@ -173,7 +193,7 @@ async fn a_changed_day_is_found() {
     // The generation in flight was not waited for.
     check(day.to_owned().leak(), &[DAY]).await;
     let rest = "delete from holds where status = 'open'; delete from generations where status = 'in_progress';
-                update balances set held_nano_usd = 0;";
+                update balances set held_nano_usd = 0; delete from spending;";
     check(format!("{rest}{day}").leak(), &[]).await;
     let more = "update usage_days set cost_nano_usd = cost_nano_usd + 1 where provider = 'openai'";
     check(format!("{rest}{day}{more}").leak(), &[DAY, USED]).await;

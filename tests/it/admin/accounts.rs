@@ -36,13 +36,23 @@ async fn an_account_is_opened_shown_and_changed() {
     let changed = office
         .patch(
             &format!("/accounts/{id}"),
-            &json!({"name": "Acme & Söhne", "markup_basis_points": null}),
+            &json!({
+                "name": "Acme & Söhne", "markup_basis_points": null,
+                "limits": {"images_per_minute": 600, "spend_per_month": 250.5},
+            }),
         )
         .await
         .expect(200)
         .json();
     assert_eq!(changed["name"], "Acme & Söhne");
     assert_eq!(changed["markup_basis_points"], Value::Null);
+    assert_eq!(
+        changed["limits"],
+        json!({
+            "requests_per_minute": null, "images_per_minute": 600, "max_in_flight": null, "spend_per_day": null,
+            "spend_per_month": 250.5,
+        })
+    );
     let by_name = office.read("/accounts/Acme%20%26%20S%C3%B6hne").await;
     assert_eq!(by_name["id"], made["id"]);
 
@@ -67,6 +77,11 @@ async fn an_account_is_opened_shown_and_changed() {
             json!({"markup_basis_points": "2 %"}),
             "invalid_value",
             "markup_basis_points",
+        ),
+        (
+            json!({"limits": {"spend_per_month": "much"}}),
+            "invalid_value",
+            "limits.spend_per_month",
         ),
     ] {
         assert_mistake(&office.patch(&path, &body).await, code, param);

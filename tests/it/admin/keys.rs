@@ -13,7 +13,8 @@ async fn a_key_is_made_with_all_that_it_may_do() {
             "name": "web shop",
             "credit": 2.5,
             "models": ["dall-e-2", "openai/gpt-image-1"],
-            "limits": {"requests_per_minute": 60, "images_per_minute": 100, "max_in_flight": 5},
+            "limits": {"requests_per_minute": 60, "images_per_minute": 100, "max_in_flight": 5, "spend_per_day": 9.5},
+            "allowed_ips": ["127.0.0.1", "10.0.0.0/8"],
             "unsupported_parameters": "drop",
             "expires_at": "30d",
         }))
@@ -38,8 +39,12 @@ async fn a_key_is_made_with_all_that_it_may_do() {
     );
     assert_eq!(
         made["limits"],
-        json!({"requests_per_minute": 60, "images_per_minute": 100, "max_in_flight": 5})
+        json!({
+            "requests_per_minute": 60, "images_per_minute": 100, "max_in_flight": 5, "spend_per_day": 9.5,
+            "spend_per_month": null,
+        })
     );
+    assert_eq!(made["allowed_ips"], json!(["127.0.0.1", "10.0.0.0/8"]));
     assert_eq!(made["unsupported_parameters"], "drop");
     assert!(key.secret.starts_with("ek_live_"));
     assert_eq!(office.balance(&key).await, json!(2.5));
@@ -79,6 +84,12 @@ async fn a_key_is_made_with_all_that_it_may_do() {
             "limits.max_in_flight",
         ),
         (json!({"limits": 5}), "limits"),
+        (
+            json!({"limits": {"spend_per_day": -1}}),
+            "limits.spend_per_day",
+        ),
+        (json!({"allowed_ips": ["10.1.2.3/8"]}), "allowed_ips"),
+        (json!({"allowed_ips": "10.0.0.0/8"}), "allowed_ips"),
         (
             json!({"unsupported_parameters": "keep"}),
             "unsupported_parameters",
@@ -120,7 +131,10 @@ async fn a_key_is_changed_and_revoked() {
     assert_eq!(changed["name"], "renamed");
     assert_eq!(
         changed["limits"],
-        json!({"requests_per_minute": 5, "images_per_minute": null, "max_in_flight": 2})
+        json!({
+            "requests_per_minute": 5, "images_per_minute": null, "max_in_flight": 2, "spend_per_day": null,
+            "spend_per_month": null,
+        })
     );
     office
         .generate(&key, &json!({"model": "dall-e-3", "prompt": PROMPT}))
@@ -137,7 +151,10 @@ async fn a_key_is_changed_and_revoked() {
         .json();
     assert_eq!(
         changed["limits"],
-        json!({"requests_per_minute": 5, "images_per_minute": null, "max_in_flight": null})
+        json!({
+            "requests_per_minute": 5, "images_per_minute": null, "max_in_flight": null, "spend_per_day": null,
+            "spend_per_month": null,
+        })
     );
     assert_eq!(
         (&changed["models"], &changed["name"]),

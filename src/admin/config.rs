@@ -15,8 +15,8 @@ use crate::{
     api::ApiError,
     config::{
         AdminConfig, CloudConfig, Config, DatabaseConfig, EditsConfig, ImagesConfig, LimitsConfig,
-        LogConfig, LogFormat, MetricsConfig, OnDisconnect, ProviderConfig, ReloadConfig,
-        RoutingConfig, ShutdownConfig,
+        LinkStyle, LogConfig, LogFormat, MetricsConfig, OnDisconnect, ProviderConfig, ReloadConfig,
+        RoutingConfig, S3Config, S3Credentials, ShutdownConfig,
     },
     reload::{Refused, Standing},
 };
@@ -127,19 +127,70 @@ fn describe_database(section: &DatabaseConfig) -> Value {
 fn describe_images(section: &ImagesConfig) -> Value {
     let ImagesConfig {
         store,
+        links,
+        s3,
         url_ttl,
         replay_ttl,
         max_size_bytes,
         relay_copies,
         replay_budget_bytes,
     } = section;
+    let links = match links {
+        LinkStyle::Easel => "easel",
+        LinkStyle::Presigned => "presigned",
+    };
     json!({
-        "store": format!("file:{}", store.display()),
+        "store": store.to_string(),
+        "links": links,
+        "s3": describe_s3(s3),
         "url_ttl": span(*url_ttl),
         "replay_ttl": span(*replay_ttl),
         "max_size": bytes(*max_size_bytes),
         "relay_copies": relay_copies,
         "replay_budget": bytes(*replay_budget_bytes),
+    })
+}
+
+fn describe_s3(section: &S3Config) -> Value {
+    let S3Config {
+        endpoint,
+        public_endpoint,
+        region,
+        path_style,
+        credentials,
+        ca_file,
+        timeout,
+    } = section;
+    let (access_key_id, secret_access_key, session_token) = match credentials {
+        Some(S3Credentials::Keys {
+            access_key_id,
+            secret_access_key,
+            session_token,
+        }) => (
+            Some(access_key_id),
+            Some(secret_access_key),
+            session_token.as_ref(),
+        ),
+        // Of the environment, not of the configuration.
+        Some(
+            S3Credentials::WebIdentity { .. }
+            | S3Credentials::Task { .. }
+            | S3Credentials::Pod { .. }
+            | S3Credentials::Instance,
+        )
+        | None => (None, None, None),
+    };
+    json!({
+        "endpoint": endpoint,
+        "public_endpoint": public_endpoint,
+        "region": region,
+        "path_style": path_style,
+        "access_key_id": masked(access_key_id),
+        "secret_access_key": masked(secret_access_key),
+        "session_token": masked(session_token),
+        "instance_credentials": matches!(credentials, Some(S3Credentials::Instance)),
+        "ca_file": ca_file,
+        "timeout": span(*timeout),
     })
 }
 

@@ -40,8 +40,9 @@ fn config(app: &App) -> Value {
 }
 
 /// `GET /readyz`: 503 while draining, without the database, or without room for pictures, with the reason.
-/// The last because a provider is paid for a picture that cannot be kept. A configuration that was refused is
-/// told and is no reason: the one before works.
+/// The last because a provider is paid for a picture that cannot be kept. A bucket is another matter: all
+/// replicas have the same, so none of them would be ready, and answers in base64 need none; so it is only named. A
+/// configuration that was refused is told and is no reason: the one before works.
 pub(super) async fn ready(State(app): State<App>) -> (StatusCode, Json<Value>) {
     let problem = if app.gateway.is_draining() {
         Some("draining")
@@ -49,7 +50,7 @@ pub(super) async fn ready(State(app): State<App>) -> (StatusCode, Json<Value>) {
         let store = &app.gateway.rooms().store;
         let (database, store) = tokio::join!(
             timeout(PATIENCE, app.ledger.ping()),
-            timeout(PATIENCE, store.probe())
+            timeout(PATIENCE, store.probe_directory())
         );
         match (database, store) {
             (Ok(Ok(())), Ok(Ok(()))) => None,
@@ -61,13 +62,22 @@ pub(super) async fn ready(State(app): State<App>) -> (StatusCode, Json<Value>) {
         tracing::warn!(reason, "not ready");
     }
     match problem {
-        None => (
-            StatusCode::OK,
-            Json(json!({"status": "ready", "config": config(&app)})),
-        ),
+        None => (StatusCode::OK, Json(ready_with(&app).await)),
         Some(reason) => (
             StatusCode::SERVICE_UNAVAILABLE,
             Json(json!({"status": "unavailable", "reason": reason, "config": config(&app)})),
         ),
     }
+}
+
+/// What is in order, and what is not but can be done without.
+async fn ready_with(app: &App) -> Value {
+    let bucket = timeout(PATIENCE, app.gateway.rooms().store.probe_bucket()).await;
+    let store = if matches!(bucket, Ok(Ok(()))) {
+        "ready"
+    } else {
+        tracing::warn!("the bucket of the pictures cannot be written");
+        "unavailable"
+    };
+    json!({"status": "ready", "store": store, "config": config(app)})
 }

@@ -127,7 +127,7 @@ pub(super) async fn show(
     let kept = kept(&app, &generation).await?;
     let mut response = match format {
         ResponseFormat::Url => {
-            shown.data = links(&app, &kept);
+            shown.data = links(&app, &kept).await?;
             Json(shown).into_response()
         }
         ResponseFormat::B64Json => as_base64(&app, &shown, &kept),

@@ -52,7 +52,7 @@ impl GenerationJson {
     pub(crate) async fn of(app: &App, generation: &Generation) -> Result<Self, ApiError> {
         let kept = kept(app, generation).await?;
         Ok(Self {
-            data: links(app, &kept),
+            data: links(app, &kept).await?,
             ..Self::from(generation)
         })
     }
@@ -126,18 +126,24 @@ pub(super) async fn kept<'a>(
         .collect())
 }
 
-pub(super) fn links(app: &App, kept: &[Kept<'_>]) -> Vec<PictureJson> {
+pub(super) async fn links(app: &App, kept: &[Kept<'_>]) -> Result<Vec<PictureJson>, ApiError> {
     let gateway = &app.gateway;
+    let names = kept.iter().map(|(image, format)| (image.id, *format));
+    let shared = gateway.rooms().store.share(names).await;
+    shared.map_err(|error| ApiError::Internal(Box::new(error)))?;
     let ttl = TimeDelta::from_std(gateway.settings().url_ttl).unwrap_or(TimeDelta::MAX);
-    let newest = app.clock.now().checked_add_signed(ttl);
-    kept.iter()
-        .map(|&(image, format)| {
-            let expires_at = newest.map_or(image.expires_at, |newest| newest.min(image.expires_at));
-            PictureJson {
-                url: gateway.rooms().links.sign(image.id, format, expires_at),
-                revised_prompt: image.revised_prompt.clone(),
-                expires_at: expires_at.timestamp(),
-            }
-        })
-        .collect()
+    let now = app.clock.now();
+    let newest = now.checked_add_signed(ttl);
+    let links = kept.iter().map(|&(image, format)| {
+        let expires_at = newest.map_or(image.expires_at, |newest| newest.min(image.expires_at));
+        PictureJson {
+            url: gateway
+                .rooms()
+                .links
+                .link(image.id, format, expires_at, now),
+            revised_prompt: image.revised_prompt.clone(),
+            expires_at: expires_at.timestamp(),
+        }
+    });
+    Ok(links.collect())
 }

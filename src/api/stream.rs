@@ -351,8 +351,9 @@ impl Events {
         let is_asked = shown == Shown::Picture && self.intro.response_format == ResponseFormat::Url;
         let gateway = &self.app.gateway;
         let ttl = chrono::TimeDelta::from_std(gateway.settings().url_ttl);
-        let expires_at = self.app.clock.now().checked_add_signed(ttl.ok()?)?;
-        is_asked.then(|| gateway.rooms().links.sign(id, info.format, expires_at))
+        let now = self.app.clock.now();
+        let expires_at = now.checked_add_signed(ttl.ok()?)?;
+        is_asked.then(|| gateway.rooms().links.link(id, info.format, expires_at, now))
     }
 
     fn settle_apart(&mut self, generation: &Generation) {

@@ -6,10 +6,10 @@ use std::{collections::BTreeMap, path::Path, process::ExitCode};
 
 use serde_json::{Value, json};
 
-use super::{load_catalog, output};
+use super::{bucket, load_catalog, output};
 use crate::{
     catalog::{Catalog, Model, Route, Status},
-    config::Config,
+    config::{Config, LinkStyle, StoreConfig},
     providers::registry::{self, Switch},
 };
 
@@ -23,12 +23,14 @@ pub(super) struct Arguments {
 pub(super) fn run(config: &Config, arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let catalog = load_catalog(config)?;
     let providers = Providers::build(config)?;
+    bucket(config)?;
     if arguments.json {
         output::json(&document(config, &catalog, &providers))?;
         return Ok(ExitCode::SUCCESS);
     }
     output::line(format!("Configuration: {}", file(config)));
     output::line(format!("Database: {}", database(config)));
+    output::line(format!("Pictures: {}", pictures(config)));
     let admin = match &config.admin.token_missing {
         Some(reason) => format!("off ({reason})"),
         None if config.admin.token.is_none() => "off".to_owned(),
@@ -108,6 +110,22 @@ fn database(config: &Config) -> String {
     } else {
         format!("a private PostgreSQL under {}", config.data_dir.display())
     }
+}
+
+fn pictures(config: &Config) -> String {
+    let images = &config.images;
+    let StoreConfig::Bucket { .. } = images.store else {
+        return images.store.to_string();
+    };
+    let place = match &images.s3.endpoint {
+        Some(endpoint) => endpoint.clone(),
+        None => format!("AWS {}", images.s3.region),
+    };
+    let links = match images.links {
+        LinkStyle::Easel => "links through Easel",
+        LinkStyle::Presigned => "presigned links",
+    };
+    format!("{} at {place}, {links}", images.store)
 }
 
 fn row(model: &Model, route: &Route, config: &Config, providers: &Providers) -> [String; 6] {
@@ -198,6 +216,7 @@ fn document(config: &Config, catalog: &Catalog, providers: &Providers) -> Value 
     let (models, listed) = (catalog.models().iter(), providers.0.iter());
     json!({
         "file": config.file,
+        "store": config.images.store.to_string(),
         "admin": config.admin.token.is_some(),
         "providers": listed.map(|(name, (adapter, _))| json!({
             "name": name,

@@ -33,8 +33,9 @@ use crate::faults;
 use crate::{
     catalog::Catalog,
     clock::Clock,
-    config::{Config, Environment, Source},
+    config::{Config, Environment, LinkStyle, Source, StoreConfig},
     ids::ReplicaId,
+    images::Bucket,
     ledger::Ledger,
     postgres::{self, PostgresError, private::PrivateServer},
     telemetry,
@@ -241,6 +242,17 @@ async fn migrated_pool(options: PgConnectOptions, max_connections: u32) -> anyho
 }
 
 /// The models, and whether the configured default is one of them.
+/// The bucket that pictures are kept in, if it is one; nothing is asked of it yet.
+fn bucket(config: &Config) -> anyhow::Result<Option<Bucket>> {
+    let StoreConfig::Bucket { name, prefix } = &config.images.store else {
+        return Ok(None);
+    };
+    let with_presigned_links = config.images.links == LinkStyle::Presigned;
+    Bucket::new(name, prefix, &config.images.s3, with_presigned_links)
+        .map(Some)
+        .map_err(|problem| anyhow::anyhow!("[images.s3] {problem}"))
+}
+
 fn load_catalog(config: &Config) -> anyhow::Result<Catalog> {
     let catalog = Catalog::load(config.models_dir.as_deref())?;
     if let Some(name) = &config.default_model

@@ -7,7 +7,7 @@ mod signals;
 mod tasks;
 mod world;
 
-use std::{net::SocketAddr, process::ExitCode, sync::Arc};
+use std::{net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
@@ -145,11 +145,20 @@ async fn serve(
     tasks.spawn(reloader.run());
     until_drained(listeners, &worlds, signals).await;
     tasks.stop().await;
+    if timeout(LAST_UPLOADS_WITHIN, ground.store.drain())
+        .await
+        .is_err()
+    {
+        warn!("some pictures were still on their way into the bucket");
+    }
     // What is still held, if the drain was cut short, is free for others to release.
     ledger.stop().await?;
     info!("stopped");
     Ok(())
 }
+
+/// Copies whose clients left while the process stopped.
+const LAST_UPLOADS_WITHIN: Duration = Duration::from_secs(10);
 
 /// Where clients come in, and what they find there.
 struct Listeners {

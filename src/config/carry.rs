@@ -3,7 +3,7 @@
 
 use secrecy::ExposeSecret as _;
 
-use super::{Config, local_url};
+use super::{Config, S3Config, local_url};
 
 impl Config {
     /// This configuration as a process can take it over that was `started` with another: what needs a restart
@@ -37,6 +37,13 @@ impl Config {
         );
         let (images, then_images) = (&mut now.images, &then.images);
         kept.keep("images.store", &mut images.store, &then_images.store);
+        kept.keep("images.links", &mut images.links, &then_images.links);
+        kept.keep_by(
+            "images.s3",
+            &mut images.s3,
+            &then_images.s3,
+            S3Config::comparable,
+        );
         kept.keep(
             "images.max_size",
             &mut images.max_size_bytes,
@@ -112,6 +119,8 @@ mod tests {
             max_connections = 3
             [images]
             url_ttl = '2h'
+            s3.secret_access_key = 'another'
+            s3.access_key_id = 'mine'
             max_size = '1 MiB'
             [limits]
             json_body = '2 MiB'
@@ -130,6 +139,7 @@ mod tests {
                 "database.url",
                 "database.max_connections",
                 "images.store",
+                "images.s3",
                 "images.max_size",
                 "limits.max_in_flight",
                 "log.format",
@@ -143,6 +153,16 @@ mod tests {
         assert_eq!(carried.images.url_ttl.as_secs(), 7200);
         assert_eq!(carried.limits.json_body_bytes, 2 << 20);
         assert_eq!(carried.log.filter, "warn");
+
+        let keys = |secret: &str| {
+            let text =
+                format!("images.s3 = {{access_key_id = 'mine', secret_access_key = '{secret}'}}");
+            config(&text)
+        };
+        let (_, kept) = keys("one").carried_into(&keys("one"));
+        assert!(kept.is_empty(), "{kept:?}");
+        let (_, kept) = keys("two").carried_into(&keys("one"));
+        assert_eq!(kept, ["images.s3"]);
 
         let (_, kept) = config("").carried_into(&started);
         assert!(kept.is_empty(), "{kept:?}");

@@ -12,6 +12,7 @@ mod expand;
 mod layers;
 mod providers;
 mod reader;
+mod s3;
 mod setting;
 mod source;
 #[cfg(test)]
@@ -19,6 +20,7 @@ mod tests;
 
 use std::{
     collections::BTreeMap,
+    fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
@@ -29,12 +31,13 @@ use secrecy::{ExposeSecret as _, SecretString};
 pub use self::{
     environment::Environment,
     error::{ConfigError, Problem},
+    s3::{S3Config, S3Credentials},
     source::{Seen, Source},
 };
 use self::{
     layers::{Origin, read_file},
     reader::{Reader, Section},
-    setting::{AtLeastOne, DatabaseUrl, Host, HttpUrl, NonZeroDuration, Size, StoreDirectory},
+    setting::{AtLeastOne, DatabaseUrl, Host, HttpUrl, NonZeroDuration, Size},
 };
 use crate::addresses::IpRange;
 
@@ -96,8 +99,12 @@ pub struct DatabaseConfig {
 /// `[images]`: hosted pictures.
 #[derive(Debug, Clone)]
 pub struct ImagesConfig {
-    /// The directory of `store = "file:PATH"`.
-    pub store: PathBuf,
+    /// Where they are kept.
+    pub store: StoreConfig,
+    /// Where links lead.
+    pub links: LinkStyle,
+    /// `[images.s3]`: how the bucket is reached, if it is one.
+    pub s3: S3Config,
     /// How long a link opens.
     pub url_ttl: Duration,
     /// How long a finished generation's pictures can be fetched again.
@@ -108,6 +115,39 @@ pub struct ImagesConfig {
     pub relay_copies: bool,
     /// How many bytes of such copies stay once their answers were delivered.
     pub replay_budget_bytes: u64,
+}
+
+/// Where pictures are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreConfig {
+    /// `file:PATH`
+    Directory(PathBuf),
+    /// `s3://name/prefix`
+    Bucket {
+        /// The bucket.
+        name: String,
+        /// What its keys begin with, without a slash at either end; may be empty.
+        prefix: String,
+    },
+}
+
+impl fmt::Display for StoreConfig {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Directory(path) => write!(formatter, "file:{}", path.display()),
+            Self::Bucket { name, prefix } if prefix.is_empty() => write!(formatter, "s3://{name}"),
+            Self::Bucket { name, prefix } => write!(formatter, "s3://{name}/{prefix}"),
+        }
+    }
+}
+
+/// Where links to pictures lead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinkStyle {
+    /// To Easel, signed with a secret that all replicas share.
+    Easel,
+    /// To the bucket, signed with its credentials.
+    Presigned,
 }
 
 /// `[limits]`: what one client, and all of them together, can make us hold.
@@ -392,7 +432,7 @@ fn read(root: &mut Section<'_>, environment: &Environment) -> Config {
         default_model: root.optional("default_model"),
         models_dir: root.optional("models_dir"),
         database: root.section("database", |section| database(section, environment)),
-        images: root.section("images", |section| images(section, &data_dir)),
+        images: root.section("images", |section| images(section, &data_dir, environment)),
         limits: root.section("limits", limits),
         edits: root.section("edits", |section| EditsConfig {
             fetch_urls: section.value("fetch_urls", false),
@@ -439,16 +479,25 @@ fn database(section: &mut Section<'_>, environment: &Environment) -> DatabaseCon
     }
 }
 
-fn images(section: &mut Section<'_>, data_dir: &Path) -> ImagesConfig {
-    let store = section.optional("store").map(|StoreDirectory(path)| path);
-    ImagesConfig {
-        store: store.unwrap_or_else(|| data_dir.join("images")),
+fn images(section: &mut Section<'_>, data_dir: &Path, environment: &Environment) -> ImagesConfig {
+    let origins = section.names();
+    let store = section.optional("store");
+    let images = ImagesConfig {
+        store: store.unwrap_or_else(|| StoreConfig::Directory(data_dir.join("images"))),
+        links: section.value("links", LinkStyle::Easel),
+        s3: section.section("s3", |section| s3::read(section, environment)),
         url_ttl: section.duration("url_ttl", Duration::from_hours(1)),
         replay_ttl: section.duration("replay_ttl", Duration::from_hours(1)),
         max_size_bytes: section.value("max_size", Size::mebibytes(64)).0,
         relay_copies: section.value("relay_copies", true),
         replay_budget_bytes: section.value("replay_budget", Size::mebibytes(1024)).0,
+    };
+    for (key, problem) in s3::misfits(&images) {
+        let origin = origins.iter().find(|(name, _)| name == key);
+        let origin = origin.map_or(Origin::BuiltIn, |(_, origin)| origin.clone());
+        section.report(origin, key, problem);
     }
+    images
 }
 
 fn limits(section: &mut Section<'_>) -> LimitsConfig {

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use secrecy::SecretString;
 
-use super::{LogFormat, OnDisconnect};
+use super::{LinkStyle, LogFormat, OnDisconnect, StoreConfig};
 use crate::addresses::IpRange;
 
 /// A type that a setting can have.
@@ -224,15 +224,53 @@ impl Setting for DatabaseUrl {
     }
 }
 
-/// `file:PATH`.
-pub(super) struct StoreDirectory(pub(super) PathBuf);
-
-impl Setting for StoreDirectory {
-    const EXPECTED: &'static str =
-        "file:PATH, the only store so far (s3://bucket/prefix is not supported yet)";
+/// `file:PATH` or `s3://bucket/prefix`.
+impl Setting for StoreConfig {
+    const EXPECTED: &'static str = "file:PATH or s3://bucket/prefix";
 
     fn from_text(text: &str) -> Option<Self> {
-        PathBuf::from_text(text.strip_prefix("file:")?).map(Self)
+        if let Some(path) = text.strip_prefix("file:") {
+            return PathBuf::from_text(path).map(Self::Directory);
+        }
+        let rest = text.strip_prefix("s3://")?;
+        let (name, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+        let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
+        let is_good =
+            is_bucket_name(name) && (prefix.is_empty() || prefix.split('/').all(is_plain_segment));
+        is_good.then(|| Self::Bucket {
+            name: name.to_owned(),
+            prefix: prefix.to_owned(),
+        })
+    }
+}
+
+/// What any S3-compatible store takes as a name, and no more: it becomes a part of a host name.
+fn is_bucket_name(name: &str) -> bool {
+    let is_inner = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_');
+    let is_outer = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
+    let bytes = name.as_bytes();
+    (3..=63).contains(&bytes.len())
+        && bytes.iter().copied().all(is_inner)
+        && is_outer(bytes.first())
+        && is_outer(bytes.last())
+        && !name.contains("..")
+}
+
+/// A part of a key that is the same in a path, a URL and a signature.
+fn is_plain_segment(segment: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+    !matches!(segment, "" | "." | "..") && segment.bytes().all(is_plain)
+}
+
+impl Setting for LinkStyle {
+    const EXPECTED: &'static str = "'easel' or 'presigned'";
+
+    fn from_text(text: &str) -> Option<Self> {
+        match text {
+            "easel" => Some(Self::Easel),
+            "presigned" => Some(Self::Presigned),
+            _ => None,
+        }
     }
 }
 

@@ -121,7 +121,10 @@ fn a_file_needs_only_what_differs() {
     );
     assert_eq!(config.public_url, "http://127.0.0.1:80");
     assert_eq!(config.default_model.as_deref(), Some(""));
-    assert_eq!(config.images.store, Path::new("/var/lib/easel/images"));
+    assert_eq!(
+        config.images.store.to_string(),
+        "file:/var/lib/easel/images"
+    );
     assert_eq!(config.images.max_size_bytes, 1024);
 
     let openai = &config.providers["openai"];
@@ -338,8 +341,20 @@ fn bad_values_are_refused_with_what_a_good_one_is() {
             r#"images.max_size: '64 MBytes' is not a size in bytes or with its unit such as "64 MiB""#,
         ),
         (
-            "images.store = 's3://bucket/prefix'",
-            "images.store: 's3://bucket/prefix' is not file:PATH, the only store so far (s3://bucket/prefix is not supported yet)",
+            "images.store = 's3://Bucket/prefix'",
+            "images.store: 's3://Bucket/prefix' is not file:PATH or s3://bucket/prefix",
+        ),
+        (
+            "images.store = 's3://bucket/../prefix'",
+            "images.store: 's3://bucket/../prefix' is not file:PATH or s3://bucket/prefix",
+        ),
+        (
+            "images.links = 'public'",
+            "images.links: 'public' is not 'easel' or 'presigned'",
+        ),
+        (
+            "images.s3.endpoint = 'minio:9000'",
+            "images.s3.endpoint: 'minio:9000' is not an http:// or https:// address without user name, query or fragment",
         ),
         (
             "database.max_connections = 0",
@@ -469,4 +484,146 @@ fn printing_a_configuration_prints_no_secret() {
     );
     assert!(!format!("{config:?}").contains("hunter"));
     assert!(!format!("{:?}", environment(&[("A", "hunter")])).contains("hunter"));
+}
+
+/// The pictures of a file with these lines under `[images]`.
+fn bucket(lines: &str, variables: &[(&str, &str)]) -> ImagesConfig {
+    let text = format!("[images]\nstore = \"s3://bucket.example/a/b/\"\n{lines}");
+    load(&text, variables).images
+}
+
+#[test]
+fn a_bucket_is_reached_as_the_sdks_of_aws_reach_it() {
+    let keys = [
+        ("AWS_ACCESS_KEY_ID", "AKIA1"),
+        ("AWS_SECRET_ACCESS_KEY", "s"),
+    ];
+    let images = bucket("", &keys);
+    let expected = StoreConfig::Bucket {
+        name: "bucket.example".to_owned(),
+        prefix: "a/b".to_owned(),
+    };
+    assert_eq!(images.store, expected);
+    assert_eq!(images.store.to_string(), "s3://bucket.example/a/b");
+    assert_eq!(
+        (images.s3.region.as_str(), images.s3.path_style),
+        ("us-east-1", false)
+    );
+
+    let mut variables = keys.to_vec();
+    variables.extend([
+        ("AWS_SESSION_TOKEN", "t"),
+        ("AWS_DEFAULT_REGION", "eu-west-1"),
+        ("AWS_ENDPOINT_URL", "http://one:1/"),
+        ("AWS_ENDPOINT_URL_S3", "http://two:2/"),
+        ("AWS_CA_BUNDLE", "/ca.pem"),
+    ]);
+    let S3Config {
+        endpoint,
+        region,
+        path_style,
+        credentials,
+        ca_file,
+        ..
+    } = bucket("", &variables).s3;
+    assert_eq!(
+        (endpoint.as_deref(), path_style),
+        (Some("http://two:2"), true)
+    );
+    assert_eq!(
+        (region.as_str(), ca_file),
+        ("eu-west-1", Some("/ca.pem".into()))
+    );
+    let Some(S3Credentials::Keys { session_token, .. }) = credentials else {
+        panic!("{credentials:?}");
+    };
+    assert_eq!(exposed(session_token.as_ref()), Some("t"));
+
+    // The file wins, and the environment's token is not for the file's keys.
+    let lines = "[images.s3]\nregion = \"auto\"\npath_style = false\naccess_key_id = \"mine\"\n\
+                 secret_access_key = \"${AWS_SECRET_ACCESS_KEY}\"";
+    let s3 = bucket(lines, &variables).s3;
+    assert_eq!((s3.region.as_str(), s3.path_style), ("auto", false));
+    let Some(S3Credentials::Keys {
+        access_key_id,
+        session_token,
+        ..
+    }) = s3.credentials
+    else {
+        panic!("no keys");
+    };
+    assert_eq!(access_key_id.expose_secret(), "mine");
+    assert!(session_token.is_none());
+}
+
+#[test]
+fn credentials_of_a_bucket_are_found_in_the_order_of_the_sdks() {
+    let found = |lines: &str, variables: &[(&str, &str)]| {
+        let credentials = bucket(lines, variables).s3.credentials;
+        match credentials {
+            Some(S3Credentials::Keys { .. }) => "keys",
+            Some(S3Credentials::WebIdentity { .. }) => "web identity",
+            Some(S3Credentials::Task { .. }) => "task",
+            Some(S3Credentials::Pod { .. }) => "pod",
+            Some(S3Credentials::Instance) => "instance",
+            None => "none",
+        }
+    };
+    let machine = "[images.s3]\ninstance_credentials = true";
+    let mut variables = Vec::new();
+    assert_eq!(found(machine, &variables), "instance");
+    variables.extend([
+        (
+            "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+            "http://169.254.170.23/v1",
+        ),
+        ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "/token"),
+    ]);
+    assert_eq!(found("", &variables), "pod");
+    variables.push(("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "/v2"));
+    assert_eq!(found("", &variables), "task");
+    variables.extend([
+        ("AWS_WEB_IDENTITY_TOKEN_FILE", "/token"),
+        ("AWS_ROLE_ARN", "arn:aws:iam::1:role/easel"),
+    ]);
+    assert_eq!(found(machine, &variables), "web identity");
+    variables.extend([
+        ("AWS_ACCESS_KEY_ID", "AKIA1"),
+        ("AWS_SECRET_ACCESS_KEY", "s"),
+    ]);
+    assert_eq!(found(machine, &variables), "keys");
+}
+
+#[test]
+fn settings_of_pictures_that_do_not_go_together_are_refused() {
+    let keys = [
+        ("AWS_ACCESS_KEY_ID", "AKIA1"),
+        ("AWS_SECRET_ACCESS_KEY", "s"),
+    ];
+    let none = "a bucket needs credentials: access_key_id and secret_access_key in [images.s3], AWS_ACCESS_KEY_ID \
+                and AWS_SECRET_ACCESS_KEY, a web identity, a container's role, or instance_credentials = true";
+    let store = "images.store = \"s3://bucket\"";
+    refused(
+        store,
+        &[],
+        &[&format!("easel.toml:1: images.store: {none}")],
+    );
+    // Half of a pair is none.
+    refused(
+        store,
+        &keys[..1],
+        &[&format!("easel.toml:1: images.store: {none}")],
+    );
+    refused(
+        "images.links = \"presigned\"",
+        &keys,
+        &[
+            "easel.toml:1: images.links: 'presigned' is for a bucket: store = \"s3://bucket/prefix\"",
+        ],
+    );
+    refused(
+        &format!("{store}\nimages.links = \"presigned\"\nimages.url_ttl = \"8d\""),
+        &keys,
+        &["easel.toml:3: images.url_ttl: a presigned link opens for 7 days at most"],
+    );
 }

@@ -379,7 +379,7 @@ fn broken(error: &StoreError) -> Result<Collected, ProviderError> {
         StoreError::NotAPicture(_) | StoreError::TooLarge(_) => {
             Ok(Collected::Broken(error.to_string()))
         }
-        StoreError::Io { .. } => Err(cannot_store(error)),
+        StoreError::Io { .. } | StoreError::Bucket { .. } => Err(cannot_store(error)),
     }
 }
 

@@ -337,7 +337,9 @@ impl Gateway {
             ResponseFormat::Url => Keep::Always,
             // The client means to ask for it again.
             ResponseFormat::B64Json if admission.order.idempotency_key.is_some() => Keep::Always,
-            ResponseFormat::B64Json if self.settings.relay_copies && self.rooms.store.is_well() => {
+            ResponseFormat::B64Json
+                if self.settings.relay_copies && self.rooms.store.takes_copies() =>
+            {
                 Keep::IfPossible
             }
             ResponseFormat::B64Json => Keep::Never,
@@ -347,6 +349,9 @@ impl Gateway {
     /// Takes note that an answer was delivered, as far as anybody can know: its copies make room for newer
     /// ones from now on.
     pub fn delivered(&self, generation: &Generation) {
+        if let Some(copies) = &generation.undelivered {
+            copies.delivered();
+        }
         for picture in generation.pictures.iter().filter(|picture| picture.is_copy) {
             self.shared
                 .copies

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use crate::{
     catalog::{Background, ImageSize, OutputFormat, Params, Quality, ResponseFormat},
     ids::{GenerationId, ImageId, RequestId},
-    images::PictureInfo,
+    images::{PictureInfo, Undelivered},
     keys::ApiKey,
     ledger::{Gauge, RequestHash},
     money::NanoUsd,
@@ -82,6 +82,8 @@ pub struct Generation {
     pub attempts: String,
     /// Whether it is told again, to a repeat of its request.
     pub is_replayed: bool,
+    /// What becomes of its copies when it does not reach its client.
+    pub undelivered: Option<Undelivered>,
 }
 
 /// One picture of the answer.

@@ -275,7 +275,8 @@ fn capture(
     } else {
         settings.replay_ttl
     };
-    let expires_at = rooms.clock.now() + settings.url_ttl;
+    let now = rooms.clock.now();
+    let expires_at = now + settings.url_ttl;
     let pictures: Vec<Picture> = (0_u8..)
         .zip(&arrived)
         .zip(&charges)
@@ -295,6 +296,11 @@ fn capture(
                 Duration::ZERO
             },
         })
+        .collect();
+    let copies = arrived
+        .iter()
+        .filter(|(stored, _)| are_copies && stored.is_kept)
+        .map(|(stored, _)| (stored.id, stored.info.format))
         .collect();
     let generation = Generation {
         id: admission.generation,
@@ -319,8 +325,11 @@ fn capture(
                 size_bytes: stored.size_bytes,
                 text: None,
                 is_copy: are_copies && stored.is_kept,
-                url: with_links
-                    .then(|| rooms.links.sign(stored.id, stored.info.format, expires_at)),
+                url: with_links.then(|| {
+                    rooms
+                        .links
+                        .link(stored.id, stored.info.format, expires_at, now)
+                }),
                 revised_prompt,
             })
             .collect(),
@@ -330,6 +339,7 @@ fn capture(
         dropped: admission.dropped.clone(),
         attempts: String::new(),
         is_replayed: false,
+        undelivered: rooms.store.until_delivered(copies),
     };
     let ending = Ending::Captured {
         provider: by.provider_name.clone(),

@@ -9,7 +9,10 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use super::{sniff::PictureFormat, store::ImageStore};
@@ -72,6 +75,42 @@ impl Copies {
             surplus.push((id, format));
         }
         surplus
+    }
+}
+
+/// The copies of one answer that is on its way to its client. Dropped before it was delivered, they are made
+/// durable, behind whoever drops it. Clones are of the same answer: the last one counts.
+#[derive(Debug, Clone)]
+pub struct Undelivered(Arc<OnTheirWay>);
+
+#[derive(Debug)]
+struct OnTheirWay {
+    store: ImageStore,
+    copies: Vec<(ImageId, PictureFormat)>,
+    are_delivered: AtomicBool,
+}
+
+impl Undelivered {
+    pub(super) fn new(store: ImageStore, copies: Vec<(ImageId, PictureFormat)>) -> Self {
+        Self(Arc::new(OnTheirWay {
+            store,
+            copies,
+            are_delivered: AtomicBool::new(false),
+        }))
+    }
+
+    /// The client has them, as far as anybody can know.
+    pub fn delivered(&self) {
+        self.0.are_delivered.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Drop for OnTheirWay {
+    fn drop(&mut self) {
+        if !self.are_delivered.load(Ordering::Relaxed) {
+            self.store
+                .make_durable_behind(std::mem::take(&mut self.copies));
+        }
     }
 }
 

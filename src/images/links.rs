@@ -4,13 +4,16 @@
 //! nothing but what it was made for, and not for longer. Nothing here is kept anywhere: whoever has
 //! the secret can check a link.
 
-use std::fmt::{self, Write as _};
+use std::{
+    fmt::{self, Write as _},
+    time::Duration,
+};
 
 use chrono::{DateTime, Utc};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
-use super::sniff::PictureFormat;
+use super::{bucket::Presigner, sniff::PictureFormat};
 use crate::ids::ImageId;
 
 /// Makes and checks signed links. The secret lives in the database, so that every replica agrees.
@@ -20,6 +23,8 @@ pub struct Links {
     public_url: String,
     /// HMAC-SHA256, keyed and fed with nothing yet.
     keyed: Hmac<Sha256>,
+    /// Who makes links that open elsewhere.
+    presigner: Option<Presigner>,
 }
 
 /// Why a link does not open.
@@ -42,6 +47,7 @@ impl Links {
         Self {
             public_url: public_url.trim_end_matches('/').to_owned(),
             keyed: Hmac::new(&key.into()),
+            presigner: None,
         }
     }
 
@@ -51,11 +57,37 @@ impl Links {
         Self {
             public_url: public_url.trim_end_matches('/').to_owned(),
             keyed: self.keyed.clone(),
+            presigner: self.presigner.clone(),
         }
     }
 
-    /// The link to a picture, good until `expires_at`, to the second below.
-    pub fn sign(&self, id: ImageId, format: PictureFormat, expires_at: DateTime<Utc>) -> String {
+    /// The same, but new links lead to the bucket. Those that lead here go on opening.
+    #[must_use]
+    pub fn presigned(self, presigner: Presigner) -> Self {
+        Self {
+            presigner: Some(presigner),
+            ..self
+        }
+    }
+
+    /// A link to a picture, good until `expires_at` to the second below; to the bucket if that is how links are
+    /// made, and if we can.
+    pub fn link(
+        &self,
+        id: ImageId,
+        format: PictureFormat,
+        expires_at: DateTime<Utc>,
+        now: DateTime<Utc>,
+    ) -> String {
+        let presigned = self.presigner.as_ref().and_then(|presigner| {
+            let time = expires_at.signed_duration_since(now).to_std().ok()?;
+            presigner.sign(id, format, time.max(Duration::from_secs(1)))
+        });
+        presigned.unwrap_or_else(|| self.sign(id, format, expires_at))
+    }
+
+    /// The link to a picture here, good until `expires_at`, to the second below.
+    fn sign(&self, id: ImageId, format: PictureFormat, expires_at: DateTime<Utc>) -> String {
         let expires = expires_at.timestamp().max(0).to_string();
         let signature = self.signature(id, format, &expires).finalize().into_bytes();
         let extension = format.extension();

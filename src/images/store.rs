@@ -1,4 +1,4 @@
-//! The object store: local disk now, S3 later.
+//! The object store: a directory, or a directory with a bucket behind it.
 //!
 //! Paths are made of ids and formats only, never of text from outside. Everything that touches the
 //! disk runs on the blocking pool, in steps of at most [`CHUNK`] bytes.
@@ -8,6 +8,10 @@
 //! may the files of such copies be written over again, which costs half of making new ones: what the disk has
 //! of one may be what was there before, somebody else's picture. Who reads one has it locked, and who is to write
 //! it over takes another then.
+//!
+//! With a bucket, the directory is where this process works: every picture is written and checked there first,
+//! and what is relayed to a client who listens goes no further. What must be kept goes into the bucket from
+//! there, and what is not in the directory is looked for in the bucket.
 
 use std::{
     fs,
@@ -22,9 +26,14 @@ use std::{
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use futures_util::stream::{self, BoxStream, StreamExt as _};
+use futures_util::{
+    future,
+    stream::{self, BoxStream, StreamExt as _, TryStreamExt as _},
+};
 
 use super::{
+    bucket::{Bucket, Fault},
+    copies::Undelivered,
     sniff::{NotAPicture, PictureFormat, PictureInfo},
     writer::{ImageWriter, Keep},
 };
@@ -48,6 +57,22 @@ pub enum StoreError {
         #[source]
         source: io::Error,
     },
+    /// The bucket says no, or nothing.
+    #[error("could not {action} a picture")]
+    Bucket {
+        /// What was attempted.
+        action: &'static str,
+        /// What became of it.
+        #[source]
+        source: Fault,
+    },
+}
+
+impl StoreError {
+    /// Whether all that is wrong is that there is no such file.
+    fn is_absence(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
 }
 
 /// A picture that is whole and kept.
@@ -80,6 +105,8 @@ struct Place {
     boot: String,
     /// Files of copies that are no longer needed, to be written over.
     spares: Mutex<Vec<PathBuf>>,
+    /// What outlives this machine.
+    bucket: Option<Bucket>,
 }
 
 /// A picture that is needed until this is dropped, and then removed: who reads it at that time reads it to its
@@ -103,6 +130,9 @@ const PROBE: usize = 64 * 1024;
 /// How many files wait to be written over; about as many as copies that end at the same time.
 const MOST_SPARES: usize = 16;
 
+/// Pictures that are looked for in the bucket at the same time.
+const AT_A_TIME: usize = 8;
+
 /// What the name of a picture being written ends with, instead of an extension.
 pub(super) const PART: &str = "part";
 
@@ -112,6 +142,26 @@ impl ImageStore {
     /// # Errors
     /// [`StoreError::Io`] when the directory cannot be made or written.
     pub async fn open(directory: PathBuf, max_size_bytes: u64) -> Result<Self, StoreError> {
+        Self::open_both(directory, max_size_bytes, None).await
+    }
+
+    /// The store that works in `directory` and keeps in `bucket`, which need not answer now.
+    ///
+    /// # Errors
+    /// As [`ImageStore::open`].
+    pub async fn open_bucket(
+        directory: PathBuf,
+        max_size_bytes: u64,
+        bucket: Bucket,
+    ) -> Result<Self, StoreError> {
+        Self::open_both(directory, max_size_bytes, Some(bucket)).await
+    }
+
+    async fn open_both(
+        directory: PathBuf,
+        max_size_bytes: u64,
+        bucket: Option<Bucket>,
+    ) -> Result<Self, StoreError> {
         let prepared = directory.clone();
         let prepare = move || make_private(&prepared).map(|()| boot());
         let boot = blocking("prepare the directory of", prepare).await?;
@@ -121,18 +171,39 @@ impl ImageStore {
             is_well: AtomicBool::new(true),
             boot,
             spares: Mutex::default(),
+            bucket,
         };
         let store = Self(Arc::new(place));
         // A store that cannot be written shall be found out before a picture is paid for.
-        store.probe().await?;
+        store.probe_directory().await?;
         Ok(store)
     }
 
-    /// Whether a small picture's worth of bytes can be written, which is not so on a full disk.
+    /// Whether pictures can be kept.
+    ///
+    /// # Errors
+    /// [`StoreError`] when they cannot.
+    pub async fn probe(&self) -> Result<(), StoreError> {
+        self.probe_directory().await?;
+        self.probe_bucket().await
+    }
+
+    /// Whether the bucket can be written; a store without one needs none.
+    ///
+    /// # Errors
+    /// [`StoreError::Bucket`] when it cannot.
+    pub async fn probe_bucket(&self) -> Result<(), StoreError> {
+        match &self.0.bucket {
+            Some(bucket) => bucket.probe().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Whether a small picture's worth of bytes can be written here, which is not so on a full disk.
     ///
     /// # Errors
     /// [`StoreError::Io`] when it cannot.
-    pub async fn probe(&self) -> Result<(), StoreError> {
+    pub async fn probe_directory(&self) -> Result<(), StoreError> {
         let probe = self.directory().join(part_name(ImageId::new()));
         let probed = blocking("make room for", move || {
             let written = fs::write(&probe, vec![0; PROBE]);
@@ -147,6 +218,11 @@ impl ImageStore {
     /// Whether the last write or probe did what it should. When not, a [`Self::probe`] tells whether that is
     /// still so.
     pub fn is_well(&self) -> bool {
+        self.takes_copies() && self.0.bucket.as_ref().is_none_or(Bucket::is_well)
+    }
+
+    /// The same for copies that go no further than the directory.
+    pub fn takes_copies(&self) -> bool {
         self.0.is_well.load(Ordering::Relaxed)
     }
 
@@ -187,7 +263,7 @@ impl ImageStore {
     /// The same from the byte `offset` on; the total is what is left from there.
     ///
     /// # Errors
-    /// [`StoreError::Io`], also when the picture is shorter than that.
+    /// [`StoreError`], also when the picture is shorter than that.
     pub async fn read_from(
         &self,
         id: ImageId,
@@ -211,7 +287,13 @@ impl ImageStore {
             Ok(Some((size_bytes, file, first)))
         })
         .await?;
-        Ok(opened.map(|(size_bytes, file, first)| (size_bytes, chunks(file, size_bytes, first))))
+        match (opened, &self.0.bucket) {
+            (Some((size_bytes, file, first)), _) => {
+                Ok(Some((size_bytes, chunks(file, size_bytes, first))))
+            }
+            (None, Some(bucket)) => bucket.get(id, format, offset).await,
+            (None, None) => Ok(None),
+        }
     }
 
     /// Deletes a picture; fine when it is already gone.
@@ -219,6 +301,14 @@ impl ImageStore {
     /// # Errors
     /// [`StoreError::Io`].
     pub async fn delete(&self, id: ImageId, format: PictureFormat) -> Result<(), StoreError> {
+        self.delete_here(id, format).await?;
+        match &self.0.bucket {
+            Some(bucket) => bucket.delete(id, format).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn delete_here(&self, id: ImageId, format: PictureFormat) -> Result<(), StoreError> {
         let paths = self.paths(id, format);
         blocking("delete", move || {
             let removed = paths.map(|path| gone(fs::remove_file(path)));
@@ -237,9 +327,26 @@ impl ImageStore {
     /// Makes a picture outlive a crash of the machine, which [`ImageWriter::finish_unsynced`] did not.
     ///
     /// # Errors
-    /// [`StoreError::Io`], also when it is gone.
+    /// [`StoreError`], also when it is gone.
     pub async fn make_durable(&self, id: ImageId, format: PictureFormat) -> Result<(), StoreError> {
         let ([path, unsynced], directory) = (self.paths(id, format), self.hour_directory(id));
+        if let Some(bucket) = &self.0.bucket {
+            let opened = blocking("keep", move || open_either(&path, &unsynced)).await?;
+            return match opened {
+                Some(file) => {
+                    bucket.put(id, format, file).await?;
+                    // All replicas find it there now. What cannot be removed is left to the sweeper.
+                    drop(self.delete_here(id, format).await);
+                    Ok(())
+                }
+                // It is there already, unless it is nowhere.
+                None if bucket.has(id, format).await? => Ok(()),
+                None => Err(StoreError::Io {
+                    action: "keep",
+                    source: io::ErrorKind::NotFound.into(),
+                }),
+            };
+        }
         blocking("keep", move || {
             match fs::File::open(&unsynced) {
                 Ok(file) => {
@@ -298,24 +405,109 @@ impl ImageStore {
         self.0.spares.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether what is durable is elsewhere: then a picture is not synced here.
+    pub(super) fn has_bucket(&self) -> bool {
+        self.0.bucket.is_some()
+    }
+
     /// Which of these pictures are here, in their order.
     ///
     /// # Errors
-    /// [`StoreError::Io`].
+    /// [`StoreError`].
     pub async fn find(
         &self,
         pictures: impl IntoIterator<Item = (ImageId, PictureFormat)>,
     ) -> Result<Vec<bool>, StoreError> {
-        let pictures = pictures
-            .into_iter()
-            .map(|(id, format)| self.paths(id, format));
-        let pictures: Vec<[PathBuf; 2]> = pictures.collect();
-        blocking("look for", move || {
+        let pictures: Vec<_> = pictures.into_iter().collect();
+        let paths = pictures.iter().map(|&(id, format)| self.paths(id, format));
+        let paths: Vec<[PathBuf; 2]> = paths.collect();
+        let found = blocking("look for", move || {
             let is_here =
                 |[path, unsynced]: &[PathBuf; 2]| Ok(path.try_exists()? || unsynced.try_exists()?);
-            pictures.iter().map(is_here).collect()
-        })
-        .await
+            paths.iter().map(is_here).collect::<io::Result<Vec<bool>>>()
+        });
+        let found = found.await?;
+        let Some(bucket) = &self.0.bucket else {
+            return Ok(found);
+        };
+        let looked = pictures
+            .into_iter()
+            .zip(found)
+            .map(|((id, format), is_here)| async move {
+                if is_here {
+                    return Ok(true);
+                }
+                bucket.has(id, format).await
+            });
+        stream::iter(looked).buffered(AT_A_TIME).try_collect().await
+    }
+
+    /// Makes those of these pictures that are here alone findable for every replica, because links to them are
+    /// about to be given out.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn share(
+        &self,
+        pictures: impl IntoIterator<Item = (ImageId, PictureFormat)>,
+    ) -> Result<(), StoreError> {
+        if !self.has_bucket() {
+            return Ok(());
+        }
+        let pictures: Vec<_> = pictures.into_iter().collect();
+        let shared = pictures.into_iter().map(|(id, format)| async move {
+            let [path, unsynced] = self.paths(id, format);
+            let is_here = move || Ok(path.try_exists()? || unsynced.try_exists()?);
+            if blocking("look for", is_here).await? {
+                self.make_durable(id, format).await?;
+            }
+            Ok(())
+        });
+        stream::iter(shared)
+            .buffered(AT_A_TIME)
+            .try_for_each(|()| future::ready(Ok(())))
+            .await
+    }
+
+    /// Copies that go no further than this process's directory, until their answer was delivered: one that
+    /// was not goes into the bucket, where every replica finds it for the client's repeat. `None` where the
+    /// directory is all there is.
+    pub fn until_delivered(&self, copies: Vec<(ImageId, PictureFormat)>) -> Option<Undelivered> {
+        let is_needed = self.has_bucket() && !copies.is_empty();
+        is_needed.then(|| Undelivered::new(self.clone(), copies))
+    }
+
+    /// The same for copies whose client has left, while nobody waits; as long as they are there.
+    pub(super) fn make_durable_behind(&self, copies: Vec<(ImageId, PictureFormat)>) {
+        let Some(bucket) = self.0.bucket.clone() else {
+            return;
+        };
+        let store = self.clone();
+        bucket.behind(async move {
+            for (id, format) in copies {
+                match store.make_durable(id, format).await {
+                    Ok(()) => {}
+                    // It was one too many.
+                    Err(error) if error.is_absence() => {}
+                    Err(error) => tracing::error!(
+                        error = &error as &dyn std::error::Error,
+                        image.id = %id,
+                        "a picture whose client had left could not be made durable"
+                    ),
+                }
+            }
+        });
+    }
+
+    /// Waits until nothing is on its way into the bucket any more. Then nothing may be kept.
+    pub async fn drain(&self) {
+        if let Some(bucket) = &self.0.bucket {
+            bucket.drain().await;
+        }
+    }
+
+    pub(super) fn bucket(&self) -> Option<&Bucket> {
+        self.0.bucket.as_ref()
     }
 
     pub(super) fn directory(&self) -> &Path {

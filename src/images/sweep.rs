@@ -44,6 +44,22 @@ impl ImageStore {
             pictures: limit,
             parts: limit.min(now - ORPHANED_AFTER),
         };
+        let (here, there) = match self.bucket() {
+            Some(bucket) => {
+                let (here, there) = tokio::join!(self.sweep_here(limits), bucket.sweep(limits));
+                (here, there.map(Some))
+            }
+            None => (self.sweep_here(limits).await, Ok(None)),
+        };
+        // What is in a directory besides a bucket are copies.
+        Ok(match (here?, there?) {
+            (here, None) => here,
+            (_, Some(there)) => there,
+        })
+    }
+
+    async fn sweep_here(&self, limits: Limits) -> Result<u64, StoreError> {
+        let limit = limits.pictures;
         let store = self.clone();
         let hours = blocking("list", move || {
             // Under load there are new ones at once; without, they are not needed.
@@ -68,15 +84,15 @@ impl ImageStore {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Limits {
+pub(super) struct Limits {
     /// Pictures made at this moment or before are over.
-    pictures: DateTime<Utc>,
+    pub(super) pictures: DateTime<Utc>,
     /// Temporary files made at this moment or before are.
     parts: DateTime<Utc>,
 }
 
 impl Limits {
-    fn are_passed_by(self, name: &str, hour: &str) -> bool {
+    pub(super) fn are_passed_by(self, name: &str, hour: &str) -> bool {
         let Some((id, extension)) = name.split_once('.') else {
             return false;
         };
@@ -117,7 +133,7 @@ fn hours(root: &Path, limit: DateTime<Utc>) -> io::Result<Vec<(DateTime<Utc>, Pa
     Ok(hours)
 }
 
-fn read_hour(name: &str) -> Option<DateTime<Utc>> {
+pub(super) fn read_hour(name: &str) -> Option<DateTime<Utc>> {
     let hour = NaiveDateTime::parse_from_str(&format!("{name}00"), "%Y%m%d%H%M").ok()?;
     let hour = hour.and_utc();
     (hour_name(hour) == name).then_some(hour)

@@ -181,7 +181,31 @@ impl ImageWriter {
         })
     }
 
-    async fn finish_as(mut self, is_durable: bool) -> Result<StoredImage, StoreError> {
+    async fn finish_as(self, is_durable: bool) -> Result<StoredImage, StoreError> {
+        let (store, keep) = (self.store.clone(), self.keep);
+        let is_in_bucket = is_durable && store.has_bucket();
+        let stored = self.finish_here(is_durable && !is_in_bucket).await?;
+        if !is_in_bucket || !stored.is_kept {
+            return Ok(stored);
+        }
+        match store.make_durable(stored.id, stored.info.format).await {
+            Ok(()) => Ok(stored),
+            Err(error) if keep == Keep::IfPossible => {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "the bucket failed; there is a copy on this machine alone"
+                );
+                Ok(stored)
+            }
+            Err(error) => {
+                // Nobody will ask for it.
+                drop(store.temporary(&stored));
+                Err(error)
+            }
+        }
+    }
+
+    async fn finish_here(mut self, is_durable: bool) -> Result<StoredImage, StoreError> {
         let info = self.sniffer.finish()?;
         let (store, id, size_bytes) = (self.store.clone(), self.id, self.size_bytes);
         self.trip("keep", move |mut part| {

@@ -34,6 +34,9 @@ pub struct Metrics {
     rate_limit_refusals: Counter,
     swept_holds: Counter,
     swept_pictures: Counter,
+    store_requests: Family<StoreLabels, Counter>,
+    store_request_seconds: Family<StoreActionLabels, Histogram>,
+    store_bytes: Family<StoreBytesLabels, Counter>,
     in_flight: Gauge,
     open_holds: Gauge,
     oldest_open_hold_seconds: Gauge,
@@ -101,6 +104,22 @@ struct ReloadLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StoreLabels {
+    action: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StoreActionLabels {
+    action: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StoreBytesLabels {
+    direction: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PoolLabels {
     state: &'static str,
 }
@@ -136,6 +155,9 @@ impl Metrics {
             rate_limit_refusals: Counter::default(),
             swept_holds: Counter::default(),
             swept_pictures: Counter::default(),
+            store_requests: Family::default(),
+            store_request_seconds: Family::new_with_constructor(statement_times),
+            store_bytes: Family::default(),
             in_flight: Gauge::default(),
             open_holds: Gauge::default(),
             oldest_open_hold_seconds: Gauge::default(),
@@ -226,6 +248,21 @@ impl Metrics {
             "swept_pictures",
             "Pictures deleted because their time was over",
             self.swept_pictures.clone(),
+        );
+        registry.register(
+            "store_requests",
+            "What was asked of the bucket, by its end; a picture that breaks off while it is read counts as cut",
+            self.store_requests.clone(),
+        );
+        registry.register(
+            "store_request_seconds",
+            "How long the bucket took, repeats included; for pictures that are read, until their first byte",
+            self.store_request_seconds.clone(),
+        );
+        registry.register(
+            "store_bytes",
+            "Bytes of pictures written to the bucket and read from it",
+            self.store_bytes.clone(),
         );
         registry.register(
             "in_flight",
@@ -398,6 +435,36 @@ impl Metrics {
     fn count_reload(&self, outcome: &'static str) {
         let labels = ReloadLabels { outcome };
         self.config_reloads.get_or_create(&labels).inc();
+    }
+
+    /// The bucket has done, or not done, what it was asked for.
+    pub fn store_answered(
+        &self,
+        action: &'static str,
+        outcome: &'static str,
+        latency: Option<Duration>,
+    ) {
+        let labels = StoreLabels { action, outcome };
+        self.store_requests.get_or_create(&labels).inc();
+        if let Some(latency) = latency {
+            self.store_request_seconds
+                .get_or_create(&StoreActionLabels { action })
+                .observe(latency.as_secs_f64());
+        }
+    }
+
+    /// A picture of so many bytes is in the bucket.
+    pub fn store_wrote(&self, bytes: u64) {
+        let labels = StoreBytesLabels {
+            direction: "written",
+        };
+        self.store_bytes.get_or_create(&labels).inc_by(bytes);
+    }
+
+    /// So many bytes of a picture came from the bucket.
+    pub fn store_read(&self, bytes: usize) {
+        let labels = StoreBytesLabels { direction: "read" };
+        self.store_bytes.get_or_create(&labels).inc_by(bytes as u64);
     }
 
     /// All of it in the text form of `OpenMetrics`, with what was asked just now.

@@ -39,6 +39,7 @@ mod relay;
 mod reload;
 mod replicas;
 mod replicate;
+mod s3;
 mod sdk;
 mod shutdown;
 mod stability;

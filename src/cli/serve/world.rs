@@ -20,7 +20,7 @@ use std::{
 use anyhow::{Context as _, anyhow};
 use axum::Router;
 use secrecy::ExposeSecret;
-use tracing::warn;
+use tracing::{error, info, warn};
 
 use crate::{
     admin::{self, Admin, Guesses},
@@ -30,11 +30,11 @@ use crate::{
     },
     budget::Budget,
     catalog::Catalog,
-    cli::Context,
+    cli::{self, Context},
     clock::Clock,
-    config::{Config, OnDisconnect, ProviderConfig},
+    config::{Config, OnDisconnect, ProviderConfig, StoreConfig},
     gateway::{Gateway, GatewaySettings, ProviderSlot, Rooms},
-    images::{Fetcher, ImageStore, Links, Spool},
+    images::{Fault, Fetcher, ImageStore, Links, Presigner, Spool},
     keys::Keys,
     ledger::Ledger,
     postgres::secrets,
@@ -112,9 +112,9 @@ impl Ground {
         reloads: Reloads,
         files: Option<u64>,
     ) -> anyhow::Result<Self> {
-        let store = ImageStore::open(config.images.store.clone(), config.images.max_size_bytes)
+        let (store, presigner) = open_store(config)
             .await
-            .with_context(|| format!("[images] store: {}", config.images.store.display()))?;
+            .with_context(|| format!("[images] store: {}", config.images.store))?;
         // Nothing yet: the first world says how much.
         let spool = Spool::open(config.data_dir.join("uploads"), 0, 0)
             .await
@@ -129,7 +129,7 @@ impl Ground {
             reloads,
             spool,
             bodies: Budget::new(0, 0),
-            links: links(config, context).await?,
+            links: links(config, context, presigner).await?,
             health: Arc::new(Health::new(breaker(config))),
             guesses: Guesses::default(),
             max_connections: connections_within(config.limits.max_connections, files),
@@ -337,13 +337,50 @@ fn operator(config: &Arc<Config>, app: &App, guesses: &Guesses) -> Option<Router
     Some(admin::router(admin))
 }
 
-async fn links(config: &Config, context: &Context) -> anyhow::Result<Links> {
+/// Where pictures are kept, and who makes links to a bucket. A directory must be good now. A bucket must not
+/// refuse us now; one that is away is waited for, because answers in base64 need none.
+async fn open_store(config: &Config) -> anyhow::Result<(ImageStore, Option<Presigner>)> {
+    let max = config.images.max_size_bytes;
+    let Some(bucket) = cli::bucket(config)? else {
+        let StoreConfig::Directory(directory) = &config.images.store else {
+            anyhow::bail!("a bucket was expected");
+        };
+        return Ok((ImageStore::open(directory.clone(), max).await?, None));
+    };
+    match bucket.check().await {
+        Ok(()) => info!(store = %bucket, "the bucket can be written"),
+        Err((action, fault @ Fault::Refused(_))) => {
+            let action = format!("could not {action} the bucket");
+            return Err(anyhow::Error::new(fault).context(action));
+        }
+        Err((action, fault @ Fault::Failed(_))) => error!(
+            error = &fault as &dyn std::error::Error,
+            store = %bucket,
+            "could not {action} the bucket; until it is well, requests that need it are refused"
+        ),
+    }
+    let presigner = bucket.presigner();
+    // Where the pictures are without a bucket, so that those from before it go on opening.
+    let directory = config.data_dir.join("images");
+    let store = ImageStore::open_bucket(directory, max, bucket).await?;
+    Ok((store, presigner))
+}
+
+async fn links(
+    config: &Config,
+    context: &Context,
+    presigner: Option<Presigner>,
+) -> anyhow::Result<Links> {
     let secret = secrets::secret(&context.pool, "file-links").await?;
     let secret = secret.expose_secret();
     let secret: [u8; 32] = secret
         .try_into()
         .context("the secret of the links is not 32 bytes long")?;
-    Ok(Links::new(&config.public_url, secret))
+    let links = Links::new(&config.public_url, secret);
+    Ok(match presigner {
+        Some(presigner) => links.presigned(presigner),
+        None => links,
+    })
 }
 
 /// Clients may have half of the files that may be open. The rest is for the database, for providers and

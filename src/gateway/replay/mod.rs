@@ -390,8 +390,9 @@ async fn listen(mut heard: watch::Receiver<Option<Echo>>) -> Echo {
 fn told_again(generation: &Generation) -> Generation {
     let mut generation = generation.clone();
     generation.is_replayed = true;
+    // Its copies are looked after by the first answer.
+    generation.undelivered = None;
     for picture in &mut generation.pictures {
-        // Its copy is looked after by the first answer.
         picture.is_copy = false;
     }
     generation

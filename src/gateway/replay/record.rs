@@ -211,7 +211,7 @@ pub(super) fn replay(
             size_bytes: image.size_bytes,
             text: None,
             is_copy: false,
-            url: with_links.then(|| rooms.links.sign(image.id, format, expires_at)),
+            url: with_links.then(|| rooms.links.link(image.id, format, expires_at, now)),
             revised_prompt: image.revised_prompt,
         });
     }
@@ -238,6 +238,7 @@ pub(super) fn replay(
         dropped: repeat.dropped.clone(),
         attempts: attempts.join(", "),
         is_replayed: true,
+        undelivered: None,
     })
 }
 

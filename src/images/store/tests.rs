@@ -363,6 +363,7 @@ fn after_a_crash_of_the_machine(store: &ImageStore) -> ImageStore {
         is_well: AtomicBool::new(true),
         boot: uuid::Uuid::now_v7().simple().to_string(),
         spares: Mutex::default(),
+        bucket: None,
     }))
 }
 

@@ -16,6 +16,7 @@ pub(crate) mod pictures;
 mod process;
 mod proxy;
 pub(crate) mod raw;
+pub(crate) mod s3;
 mod secrets;
 mod settings;
 

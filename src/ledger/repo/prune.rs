@@ -128,7 +128,7 @@ pub(in crate::ledger) async fn write(
         .iter()
         .flat_map(|fold| fold.generations.iter().map(GenerationId::to_string))
         .collect();
-    delete(connection, &generations).await
+    delete(connection, &generations).await.map(drop)
 }
 
 /// Of the next generations behind this id, deletes those that ended without a charge before `before`. Returns how
@@ -159,21 +159,19 @@ pub(in crate::ledger) async fn delete_uncharged(
         .filter(|row| row.goes)
         .map(|row| row.id.clone())
         .collect();
-    delete(connection, &ids).await?;
+    let deleted = delete(connection, &ids).await?;
     let next = rows
         .last()
         .filter(|_| rows.iter().any(|row| row.may_be_old));
-    Ok((
-        u64::try_from(ids.len()).unwrap_or(u64::MAX),
-        next.map(|row| row.id.clone()),
-    ))
+    Ok((deleted, next.map(|row| row.id.clone())))
 }
 
-/// Deletes generations that have ended and have no entry, with all that hangs on them.
-async fn delete(connection: &mut PgConnection, ids: &[String]) -> Result<(), LedgerError> {
+/// Deletes generations that have ended and have no entry, with all that hangs on them. Returns how many there were:
+/// another may have deleted them meanwhile.
+async fn delete(connection: &mut PgConnection, ids: &[String]) -> Result<u64, LedgerError> {
     let failed = LedgerError::during("prune generations");
     if ids.is_empty() {
-        return Ok(());
+        return Ok(0);
     }
     sqlx::query!("delete from images where generation_id = any($1)", ids)
         .execute(&mut *connection)
@@ -198,9 +196,9 @@ async fn delete(connection: &mut PgConnection, ids: &[String]) -> Result<(), Led
     .execute(&mut *connection)
     .await
     .map_err(&failed)?;
-    sqlx::query!("delete from generations where id = any($1)", ids)
+    let deleted = sqlx::query!("delete from generations where id = any($1)", ids)
         .execute(connection)
         .await
         .map_err(&failed)?;
-    Ok(())
+    Ok(deleted.rows_affected())
 }

@@ -138,7 +138,7 @@ async fn refusals_before_the_hold_are_those_of_any_request() {
         (
             json!({"model": "dall-e-3", "prompt": PROMPT, "size": "1x1"}),
             400,
-            "invalid_value",
+            "invalid_size",
             "size",
         ),
         (

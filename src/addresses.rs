@@ -5,6 +5,7 @@
 //! where a client is.
 
 use std::{
+    borrow::Cow,
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     str::FromStr,
@@ -13,6 +14,7 @@ use std::{
 use futures_util::future::BoxFuture;
 use ipnet::{IpNet, Ipv4Net};
 use reqwest::Url;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Serialize, Serializer};
 
 /// A network, or a single address. IPv4 in IPv6 (`::ffff:10.0.0.0/104`) is the IPv4 that it stands for.
@@ -90,6 +92,25 @@ impl fmt::Display for IpRange {
 impl Serialize for IpRange {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
+    }
+}
+
+/// What [`Serialize`] writes.
+impl JsonSchema for IpRange {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "IpRange".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string",
+            "description": "An IP address, or a network",
+            "examples": ["203.0.113.7", "10.0.0.0/8", "2001:db8::/32"],
+        })
     }
 }
 

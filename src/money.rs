@@ -189,6 +189,21 @@ impl Serialize for NanoUsd {
     }
 }
 
+/// What [`Serialize`] writes.
+impl schemars::JsonSchema for NanoUsd {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "NanoUsd".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({"type": "number", "description": "USD, exact to the nano-USD"})
+    }
+}
+
 /// A decimal **string** (`"0.040"`); a bare number would have passed through a float.
 impl<'de> Deserialize<'de> for NanoUsd {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

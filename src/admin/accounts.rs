@@ -2,6 +2,7 @@
 
 use axum::{Json, extract::State};
 use chrono::{DateTime, Utc};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -26,7 +27,8 @@ use crate::{
 const HOLDS: u32 = 100;
 
 /// Which accounts to list.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "AccountQuery")]
 #[serde(deny_unknown_fields)]
 pub(super) struct Query {
     limit: Option<Text<Length>>,
@@ -35,7 +37,8 @@ pub(super) struct Query {
 }
 
 /// An account to be opened.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "NewAccount")]
 #[serde(deny_unknown_fields)]
 pub(super) struct Create {
     name: Text<Name>,
@@ -44,7 +47,8 @@ pub(super) struct Create {
 }
 
 /// What shall be different about one; a markup of `null` is that of routes and providers, a limit of `null` is none.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "AccountUpdate")]
 #[serde(deny_unknown_fields)]
 pub(super) struct Update {
     #[serde(default, deserialize_with = "given")]
@@ -56,7 +60,8 @@ pub(super) struct Update {
 }
 
 /// An account with what it has.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Account")]
 pub(super) struct AccountJson {
     object: &'static str,
     id: AccountId,
@@ -69,14 +74,16 @@ pub(super) struct AccountJson {
 }
 
 /// The same, and what is held of it for what.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "AccountWithHolds")]
 pub(super) struct OneAccountJson {
     #[serde(flatten)]
     account: AccountJson,
     open_holds: Vec<OpenHold>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Balance")]
 struct BalanceJson {
     balance: NanoUsd,
     held: NanoUsd,

@@ -3,6 +3,7 @@
 //! A booking with a `reference` is booked once, however often it is sent; the repeats get the same entry again.
 
 use axum::{Json, extract::State};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -18,7 +19,7 @@ use crate::{
 };
 
 /// A credit or debit.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Booking {
     amount: Usd,
@@ -28,7 +29,8 @@ pub(super) struct Booking {
 }
 
 /// Which entries to list; those of the live balance unless `mode` says otherwise.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "EntryQuery")]
 #[serde(deny_unknown_fields)]
 pub(super) struct Query {
     limit: Option<Text<Length>>,
@@ -38,7 +40,8 @@ pub(super) struct Query {
 }
 
 /// A line of the ledger.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Entry")]
 pub(super) struct EntryJson {
     object: &'static str,
     #[serde(flatten)]

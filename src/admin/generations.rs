@@ -3,6 +3,7 @@
 
 use axum::{Json, extract::State};
 use chrono::{DateTime, Utc};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -24,7 +25,8 @@ use crate::{
 };
 
 /// Which generations to list.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "AdminGenerationQuery")]
 #[serde(deny_unknown_fields)]
 pub(super) struct Query {
     limit: Option<Text<Length>>,
@@ -42,7 +44,8 @@ pub(super) struct Query {
 }
 
 /// A generation as the operator sees it. Never a prompt: none is kept.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "AdminGeneration")]
 pub(super) struct GenerationJson {
     object: &'static str,
     id: GenerationId,
@@ -75,7 +78,8 @@ pub(super) struct GenerationJson {
 }
 
 /// One generation with all that hangs on it.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "GenerationWithBooks")]
 pub(super) struct OneGenerationJson {
     #[serde(flatten)]
     generation: GenerationJson,
@@ -87,7 +91,8 @@ pub(super) struct OneGenerationJson {
     entries: Vec<EntryJson>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Attempt")]
 struct AttemptJson {
     number: u16,
     provider: String,

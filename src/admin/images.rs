@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use axum::{Json, extract::State};
 use chrono::{DateTime, Utc};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -22,7 +23,8 @@ use crate::{
 };
 
 /// Which pictures to list.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "ImageQuery")]
 #[serde(deny_unknown_fields)]
 pub(super) struct Query {
     limit: Option<Text<Length>>,
@@ -39,10 +41,15 @@ pub(super) struct Query {
 }
 
 /// `gen_….2`: pictures are in the order of their generations.
-struct Cursor(ImagePlace);
+#[derive(JsonSchema)]
+#[schemars(inline)]
+struct Cursor(
+    #[schemars(with = "String", regex(pattern = r"^gen_[0-9a-f]{32}\.[0-9]+$"))] ImagePlace,
+);
 
 /// A delivered picture.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Image")]
 pub(super) struct ImageJson {
     object: &'static str,
     id: ImageId,

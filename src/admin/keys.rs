@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use axum::{Json, extract::State};
 use chrono::{DateTime, Utc};
+use schemars::JsonSchema;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
@@ -24,7 +25,8 @@ use crate::{
 };
 
 /// Which keys to list.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "KeyQuery")]
 #[serde(deny_unknown_fields)]
 pub(super) struct Query {
     limit: Option<Text<Length>>,
@@ -35,7 +37,8 @@ pub(super) struct Query {
 }
 
 /// A key to be made; the same as the options of `easel keys create`.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "NewKey")]
 #[serde(deny_unknown_fields)]
 pub(super) struct Create {
     name: Option<Text<Name>>,
@@ -50,7 +53,8 @@ pub(super) struct Create {
 }
 
 /// What shall be different about one; `null` takes a bound away.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "KeyUpdate")]
 #[serde(deny_unknown_fields)]
 pub(super) struct Update {
     #[serde(default, deserialize_with = "given")]
@@ -68,7 +72,8 @@ pub(super) struct Update {
 }
 
 /// How to rotate.
-#[derive(Deserialize, Default)]
+#[derive(Deserialize, Default, JsonSchema)]
+#[schemars(rename = "KeyRotation")]
 #[serde(deny_unknown_fields)]
 pub(super) struct Rotate {
     /// How long the old secret goes on; a day unless said otherwise.
@@ -76,7 +81,8 @@ pub(super) struct Rotate {
 }
 
 /// A key, with its secret where it has just been made.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Key")]
 pub(super) struct KeyJson {
     object: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]

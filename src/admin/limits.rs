@@ -1,13 +1,15 @@
 //! Limits of keys and accounts in bodies: `{"requests_per_minute": 60, "spend_per_day": 5, …}`, where `null` takes one
 //! away.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::extract::{OrNull, Usd, given};
 use crate::keys::LimitsUpdate;
 
-/// What of them is named.
-#[derive(Deserialize, Default)]
+/// What of them is named; null takes one away.
+#[derive(Deserialize, Default, JsonSchema)]
+#[schemars(rename = "LimitsUpdate")]
 #[serde(deny_unknown_fields)]
 pub(super) struct LimitsJson {
     #[serde(default, deserialize_with = "given")]

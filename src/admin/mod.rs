@@ -20,6 +20,7 @@ mod keys;
 mod limits;
 mod models;
 pub(crate) mod new_key;
+mod openapi;
 mod page;
 mod providers;
 mod router;
@@ -32,7 +33,7 @@ use std::sync::Arc;
 use secrecy::SecretString;
 
 use self::{error::AdminError, guard::Guard};
-pub use self::{guard::Guesses, router::router};
+pub use self::{guard::Guesses, openapi::document, router::router};
 use crate::{api::App, config::Config, ledger::Account};
 
 /// Everything the operator's endpoints work with.

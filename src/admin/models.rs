@@ -1,18 +1,20 @@
 //! `/admin/v1/models`: the catalog with all routes, those that are off too, and what each costs here.
 
 use axum::{Json, extract::State};
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 use tokio::time::Instant;
 
 use super::{Admin, Desk, error::AdminError, extract::Named, page::List, providers::word};
 use crate::{
-    catalog::{Model, Route},
+    catalog::{Model, Price, Route, Rules},
     providers::registry::Switch,
 };
 
 /// A model with its routes.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "AdminModel")]
 pub(super) struct ModelJson {
     object: &'static str,
     id: String,
@@ -24,12 +26,14 @@ pub(super) struct ModelJson {
     status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     shutdown_date: Option<String>,
+    #[schemars(with = "Rules")]
     supported_parameters: Value,
     /// In the catalog's order.
     routes: Vec<RouteJson>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ModelRoute")]
 struct RouteJson {
     provider: String,
     upstream_model: String,
@@ -44,6 +48,7 @@ struct RouteJson {
     /// On top of the published price, for accounts without a markup of their own.
     markup_basis_points: u32,
     /// With that markup.
+    #[schemars(with = "Option<Price>")]
     pricing: Value,
 }
 

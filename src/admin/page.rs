@@ -3,6 +3,7 @@
 use std::str::FromStr;
 
 use axum::Json;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Serialize;
 
 use super::extract::Text;
@@ -15,7 +16,8 @@ const LONGEST: u32 = 100;
 pub(super) struct Length(u32);
 
 /// A page of a list.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ListOf{T}")]
 pub(super) struct List<T> {
     object: &'static str,
     data: Vec<T>,
@@ -34,6 +36,25 @@ impl FromStr for Length {
             .filter(|length| (1..=LONGEST).contains(length))
             .map(Self)
             .ok_or_else(|| format!("expected an integer from 1 to {LONGEST}"))
+    }
+}
+
+impl JsonSchema for Length {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Length".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "integer",
+            "minimum": 1,
+            "maximum": LONGEST,
+            "default": DEFAULT_LENGTH,
+        })
     }
 }
 

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use axum::{Json, extract::State};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
@@ -22,7 +23,8 @@ use crate::{
 };
 
 /// For how long.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "ProviderRest")]
 #[serde(deny_unknown_fields)]
 pub(super) struct Rest {
     #[serde(rename = "for")]
@@ -30,7 +32,8 @@ pub(super) struct Rest {
 }
 
 /// A provider as this process sees it.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Provider")]
 pub(super) struct ProviderJson {
     object: &'static str,
     name: String,
@@ -53,7 +56,8 @@ pub(super) struct ProviderJson {
     routes: Vec<RouteJson>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ProviderRoute")]
 struct RouteJson {
     upstream_model: String,
     standing: &'static str,

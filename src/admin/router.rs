@@ -7,7 +7,6 @@ use axum::{
     extract::{Request, State},
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
-    routing::{get, post},
 };
 use http::{HeaderValue, header};
 use tokio::time::Instant;
@@ -15,12 +14,28 @@ use tokio::time::Instant;
 use super::{
     Admin, Desk, accounts, bookings, config, generations, images, keys, models, providers, usage,
 };
-use crate::api::bearer;
+use crate::api::{
+    bearer,
+    routes::{Routes, get, post},
+};
 
 /// Every endpoint, behind the token.
 pub fn router(admin: Admin) -> Router {
     let desk = Arc::new(admin);
-    let endpoints = Router::new()
+    let endpoints = endpoints()
+        .into_router()
+        // Only around what exists: an unknown path is 404 whoever asks.
+        .route_layer(from_fn_with_state(Arc::clone(&desk), authenticate))
+        .with_state(desk);
+    Router::new().nest(PREFIX, endpoints)
+}
+
+/// Where they are.
+pub(super) const PREFIX: &str = "/admin/v1";
+
+/// All that is served here must be in [`openapi`](super::openapi), where a test looks for it.
+pub(super) fn endpoints() -> Routes<Desk> {
+    Routes::new()
         .route("/accounts", get(accounts::list).post(accounts::create))
         .route(
             "/accounts/{id}",
@@ -46,10 +61,6 @@ pub fn router(admin: Admin) -> Router {
         .route("/models/{*id}", get(models::show))
         .route("/config", get(config::show))
         .route("/reload", post(config::reload))
-        // Only around what exists: an unknown path is 404 whoever asks.
-        .route_layer(from_fn_with_state(Arc::clone(&desk), authenticate))
-        .with_state(desk);
-    Router::new().nest("/admin/v1", endpoints)
 }
 
 async fn authenticate(State(desk): State<Desk>, request: Request, next: Next) -> Response {

@@ -10,6 +10,7 @@ use axum::{
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use http::{HeaderMap, HeaderValue, header};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer, ser::SerializeMap};
 
 use super::{
@@ -33,7 +34,8 @@ const DEFAULT_SPAN: TimeDelta = TimeDelta::days(30);
 const MOST_ROWS: u32 = 100_000;
 
 /// What to sum up, and by what.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "AdminUsageQuery")]
 #[serde(deny_unknown_fields)]
 pub(super) struct Query {
     /// With commas between them; `day` unless said otherwise.
@@ -49,18 +51,24 @@ pub(super) struct Query {
 }
 
 /// Groups, each once.
-struct Groups(Vec<UsageGroup>);
+#[derive(JsonSchema)]
+#[schemars(inline)]
+struct Groups(#[schemars(with = "String")] Vec<UsageGroup>);
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, JsonSchema)]
+#[schemars(inline, rename_all = "snake_case")]
 enum Format {
     Json,
     Csv,
 }
 
 /// The list of sums. It comes whole.
-#[derive(Serialize)]
-struct Usage<'a> {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "AdminUsage")]
+pub(super) struct Usage<'a> {
+    #[schemars(extend("const" = "list"))]
     object: &'static str,
+    #[schemars(extend("const" = "USD"))]
     currency: &'static str,
     group_by: Vec<&'static str>,
     since: DateTime<Utc>,
@@ -73,19 +81,21 @@ struct Usage<'a> {
 }
 
 /// A row with the groups that were asked for.
-struct Row<'a> {
+pub(super) struct Row<'a> {
     groups: &'a [UsageGroup],
     sum: &'a UsageSum,
     margin: NanoUsd,
 }
 
-#[derive(Serialize, Default)]
+#[derive(Serialize, Default, JsonSchema)]
+#[schemars(rename = "UsageTotals")]
 struct Totals {
     live: Total,
     test: Total,
 }
 
-#[derive(Serialize, Default)]
+#[derive(Serialize, Default, JsonSchema)]
+#[schemars(rename = "AdminUsageTotal")]
 struct Total {
     requests: u64,
     abandoned: u64,

@@ -4,6 +4,7 @@
 use std::{convert::Infallible, str::FromStr, time::Duration};
 
 use chrono::{DateTime, Datelike as _, Days, NaiveDate, NaiveTime, SecondsFormat, TimeDelta, Utc};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use crate::{
     addresses::{IpRange, IpRangeError},
@@ -334,6 +335,38 @@ fn instant(text: &str) -> Option<DateTime<Utc>> {
 /// The years that RFC 3339 can write; PostgreSQL does not know all that chrono has beyond them.
 fn is_of_rfc_3339(instant: &DateTime<Utc>) -> bool {
     (0..=9999).contains(&instant.year())
+}
+
+/// Texts that are more than a plain string, as the document describes them.
+macro_rules! texts {
+    ($($name:ident: $schema:tt),+ $(,)?) => {$(
+        impl JsonSchema for $name {
+            fn inline_schema() -> bool {
+                true
+            }
+
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!($schema)
+            }
+        }
+    )+};
+}
+
+texts! {
+    Name: {"type": "string", "minLength": 1, "maxLength": LONGEST_NAME_CHARS},
+    Expiry: {
+        "type": "string",
+        "description": "An instant such as 2027-01-31T00:00:00Z, a span such as 30d, or never",
+    },
+    Moment: {
+        "type": "string",
+        "description": "A day such as 2026-11-20, today or yesterday, an instant such as 2026-11-20T12:00:00Z, or a span back from now such as 7d",
+    },
+    Span: {"type": "string", "description": "A span of time", "examples": ["24h", "30min"]},
 }
 
 #[cfg(test)]

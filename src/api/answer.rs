@@ -10,6 +10,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{HeaderName, HeaderValue, header};
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -95,7 +96,8 @@ pub(super) fn generation(app: &App, generation: &Generation, frame: &Frame) -> R
 }
 
 /// `usage`: always there, tokens 0 for models priced per image.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Usage")]
 pub(super) struct UsageJson {
     total_tokens: u64,
     input_tokens: u64,
@@ -107,7 +109,7 @@ pub(super) struct UsageJson {
     cost: NanoUsd,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct TokenDetails {
     text_tokens: u64,
     image_tokens: u64,
@@ -135,7 +137,7 @@ impl From<&Usage> for UsageJson {
 }
 
 /// What stands behind the pictures.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Tail<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     background: Option<Background>,
@@ -148,10 +150,39 @@ struct Tail<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     safety_identifier: Option<&'a str>,
     model: &'a str,
+    /// Who served it.
     provider: &'a str,
+    /// Pictures that were asked for and did not come; they cost nothing.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     failed: &'a [FailedPicture],
     usage: UsageJson,
+}
+
+// Written in pieces; this type is for the document.
+/// Pictures, and what they cost.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ImagesAnswer")]
+pub(super) struct Whole<'a> {
+    /// Unix seconds.
+    created: i64,
+    /// The pictures that came.
+    data: Vec<Shown>,
+    #[serde(flatten)]
+    tail: Tail<'a>,
+}
+
+/// A picture, as a link or as text.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Picture")]
+struct Shown {
+    /// Opens it for `url_ttl`, an hour unless the operator said otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    url: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    b64_json: Option<String>,
+    /// What the provider made of the prompt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    revised_prompt: Option<String>,
 }
 
 fn with_links(generation: &Generation, tail: &str) -> Response {

@@ -2,6 +2,7 @@
 
 use axum::{Json, extract::State};
 use chrono::{DateTime, Datelike as _, NaiveDate, NaiveTime, TimeDelta, Utc};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{ApiError, App, auth::Authenticated, error::excerpt, extract::Queried};
@@ -15,18 +16,26 @@ use crate::{
 const DEFAULT_SPAN: TimeDelta = TimeDelta::days(30);
 
 /// What to sum up.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(super) struct UsageQuery {
+    /// By what to sum up; `day` unless said otherwise.
+    #[schemars(extend("enum" = ["day", "model", "provider", "key"]))]
     group_by: Option<String>,
+    /// Only this model, by any of its names.
     model: Option<String>,
+    /// From this date or instant on; 30 days ago unless said otherwise.
     since: Option<String>,
+    /// Before this date or instant.
     until: Option<String>,
 }
 
 /// What an account used. Upstream costs are the operator's affair and not shown.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "AccountUsage")]
 pub(super) struct Usage {
+    #[schemars(extend("const" = "usage"))]
     object: &'static str,
+    #[schemars(extend("const" = "USD"))]
     currency: &'static str,
     group_by: &'static str,
     since: DateTime<Utc>,
@@ -36,7 +45,7 @@ pub(super) struct Usage {
     total: UsageTotal,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct UsageSum {
     /// The day, model, provider or key; absent for requests that no provider served.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -46,7 +55,7 @@ struct UsageSum {
     cost: NanoUsd,
 }
 
-#[derive(Serialize, Default)]
+#[derive(Serialize, Default, JsonSchema)]
 struct UsageTotal {
     requests: u64,
     images: u64,
@@ -54,12 +63,17 @@ struct UsageTotal {
 }
 
 /// What an account has.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(super) struct Credits {
+    #[schemars(extend("const" = "credits"))]
     object: &'static str,
+    #[schemars(extend("const" = "USD"))]
     currency: &'static str,
+    /// What was put in, less what was charged.
     balance: NanoUsd,
+    /// Set aside for requests that are being worked on.
     held: NanoUsd,
+    /// What can be spent.
     available: NanoUsd,
 }
 

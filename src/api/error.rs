@@ -9,6 +9,7 @@ use axum::{
 };
 use chrono::SecondsFormat;
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::answer::UsageJson;
@@ -693,33 +694,43 @@ fn seconds(duration: Duration) -> u64 {
 }
 
 /// `OpenAI`'s error body: all four members, always, in its order; and what it adds to its refusals.
-#[derive(Serialize)]
-struct Envelope<'a> {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ErrorAnswer")]
+pub(super) struct Envelope<'a> {
     error: EnvelopeError<'a>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Error")]
 struct EnvelopeError<'a> {
+    /// For people.
     message: &'a str,
+    /// What kind of error it is, such as `invalid_request_error`.
     #[serde(rename = "type")]
     error_type: &'a str,
+    /// The parameter at fault.
     param: Option<&'a str>,
+    /// For programs.
     code: Option<&'a str>,
+    /// What the provider's safety system says of its refusal.
     #[serde(skip_serializing_if = "Option::is_none")]
     moderation_details: Option<&'a ModerationDetails>,
 }
 
 /// The same as an event within a stream: the form that both SDKs raise
 /// (`contracts/openai-images.md`, section 3.3).
-#[derive(Serialize)]
-struct EventBody<'a> {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ErrorEvent")]
+pub(super) struct EventBody<'a> {
     #[serde(rename = "type")]
+    #[schemars(extend("const" = "error"))]
     event_type: &'static str,
     #[serde(flatten)]
     envelope: Envelope<'a>,
     /// What the drafts cost that were shown before it.
     #[serde(skip_serializing_if = "Option::is_none")]
     usage: Option<UsageJson>,
+    /// The upstream calls, where the head of the answer went out before they were known.
     #[serde(skip_serializing_if = "Option::is_none")]
     attempts: Option<&'a str>,
 }

@@ -6,6 +6,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{HeaderValue, Method, Uri, header};
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{
@@ -18,8 +19,9 @@ use crate::{
 };
 
 /// The signed part of a link.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(super) struct Signed {
+    /// Unix seconds.
     #[serde(default)]
     expires: String,
     #[serde(default)]

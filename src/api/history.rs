@@ -7,6 +7,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -20,6 +21,7 @@ use super::{
 };
 use crate::{
     catalog::{ResponseFormat, Violation},
+    ids::GenerationId,
     keys::ApiKey,
     ledger::{Generation, GenerationFilter, GenerationStatus},
 };
@@ -28,25 +30,37 @@ const DEFAULT_PAGE: u32 = 20;
 const LONGEST_PAGE: u32 = 100;
 
 /// Which generations to list.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "GenerationFilter")]
 pub(super) struct Filter {
+    /// How many; 20 unless said otherwise.
+    #[schemars(with = "u32", range(min = 1, max = 100))]
+    #[serde(default)]
     limit: Option<String>,
+    /// Those older than this one: the last id of the page before.
+    #[schemars(with = "GenerationId")]
+    #[serde(default)]
     after: Option<String>,
+    /// The one under this `Idempotency-Key`.
     idempotency_key: Option<String>,
+    /// Those for this end user.
     user: Option<String>,
 }
 
 /// How to show the pictures.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(super) struct Shape {
     response_format: Option<String>,
 }
 
 /// A page of generations, newest first.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "GenerationPage")]
 pub(super) struct Page {
+    #[schemars(extend("const" = "list"))]
     object: &'static str,
     data: Vec<GenerationJson>,
+    /// Whether there are older ones.
     has_more: bool,
 }
 

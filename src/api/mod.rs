@@ -11,6 +11,7 @@ mod cancel;
 mod client;
 mod credits;
 mod deliver;
+mod docs;
 mod edit_json;
 mod edits;
 mod error;
@@ -27,12 +28,14 @@ mod middleware;
 mod models;
 mod multipart;
 mod object;
+pub(crate) mod openapi;
 mod params;
 mod pictures;
 mod prefer;
 mod rates;
 mod relayed;
 mod router;
+pub(crate) mod routes;
 pub mod server;
 mod source;
 mod stream;
@@ -41,6 +44,8 @@ mod uploads;
 
 use std::{sync::Arc, time::Duration};
 
+#[cfg(test)]
+pub(crate) use self::router::served;
 pub(crate) use self::{
     auth::bearer,
     body::{describe, json_bytes},
@@ -49,6 +54,7 @@ pub(crate) use self::{
 pub use self::{
     client::Proxies,
     error::ApiError,
+    openapi::Document,
     router::{metrics_router, router},
 };
 use crate::{
@@ -84,6 +90,8 @@ pub struct App {
     pub limits: Limits,
     /// What became of the configuration on disk.
     pub reloads: Reloads,
+    /// What all this is, for programs.
+    pub document: Document,
 }
 
 /// How much a client may send, and how slowly; and how long it is left without a word.

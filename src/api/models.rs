@@ -1,6 +1,7 @@
 //! `GET /v1/models` and `GET /v1/models/{id}`: the catalog as the caller's key can use it.
 
 use axum::{Json, extract::State};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -9,39 +10,57 @@ use super::{
     auth::Authenticated,
     extract::{PathText, Queried},
 };
-use crate::{catalog::Status, gateway::Offer};
+use crate::{
+    catalog::{Price, Rules, Status},
+    gateway::Offer,
+};
 
 /// The filter of the listing.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "ModelFilter")]
 pub(super) struct Filter {
+    /// Only models that make these, with commas between them. Every model here makes `image`.
     output_modalities: Option<String>,
 }
 
 /// `OpenAI`'s list object.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ModelList")]
 pub(super) struct List {
+    #[schemars(extend("const" = "list"))]
     object: &'static str,
     data: Vec<ModelJson>,
 }
 
 /// `OpenAI`'s model object with what a caller needs to know before asking for a picture.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Model")]
 pub(super) struct ModelJson {
     id: String,
+    #[schemars(extend("const" = "model"))]
     object: &'static str,
+    /// Unix seconds.
     created: i64,
     owned_by: String,
+    /// For people.
     name: String,
+    /// Other names that it can be asked for by.
     aliases: Vec<String>,
+    #[schemars(extend("enum" = ["active", "deprecated", "retired"]))]
     status: &'static str,
+    /// The day after which its maker does not serve it.
     shutdown_date: Option<String>,
     architecture: Architecture,
+    #[schemars(with = "Rules")]
     supported_parameters: Value,
+    /// Of the route that is tried first.
+    #[schemars(with = "Option<Price>")]
     pricing: Value,
+    /// Who serves it, in the order in which they are tried.
     providers: Vec<String>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Architecture {
     input_modalities: &'static [&'static str],
     output_modalities: &'static [&'static str],

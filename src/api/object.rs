@@ -2,6 +2,7 @@
 //! what an order is answered with whose client comes back, and what webhooks carry.
 
 use chrono::TimeDelta;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{ApiError, App};
@@ -15,15 +16,20 @@ use crate::{
 const OBJECT: &str = "image.generation";
 
 /// A generation as its account sees it.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Generation")]
 pub(crate) struct GenerationJson {
     id: GenerationId,
+    #[schemars(extend("const" = "image.generation"))]
     object: &'static str,
+    #[schemars(with = "GenerationStatus")]
     status: &'static str,
     model: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     provider: Option<String>,
+    /// Unix seconds.
     created: i64,
+    /// What was charged, in USD.
     cost: NanoUsd,
     #[serde(skip_serializing_if = "Option::is_none")]
     user: Option<String>,
@@ -32,7 +38,23 @@ pub(crate) struct GenerationJson {
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<GenerationError>,
     /// The pictures that are still kept.
+    #[schemars(with = "Vec<Shown>")]
     pub(super) data: Vec<PictureJson>,
+}
+
+/// A picture that is still kept.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "KeptPicture")]
+struct Shown {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    url: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    b64_json: Option<String>,
+    /// What the provider made of the prompt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    revised_prompt: Option<String>,
+    /// Unix seconds until which the link opens, or the picture is kept.
+    expires_at: i64,
 }
 
 #[derive(Serialize)]

@@ -52,7 +52,7 @@ const PROVIDER_FIELDS: &[&str] = &[
     "max_price",
     "require_parameters",
 ];
-const EFFORTS: &[&str] = &["none", "minimal", "low", "medium", "high", "xhigh", "max"];
+pub(super) const EFFORTS: &[&str] = &["none", "minimal", "low", "medium", "high", "xhigh", "max"];
 
 /// Reads a body. `null` means that a field was not given.
 ///

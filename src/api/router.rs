@@ -1,41 +1,39 @@
 //! The table of contents of the HTTP surface.
 
-use axum::{
-    Router,
-    handler::Handler,
-    middleware::from_fn,
-    routing::{MethodRouter, get, post},
-};
+use axum::{Router, handler::Handler, middleware::from_fn};
 use http::{Method, Uri};
 
 use super::{
-    ApiError, App, cancel, credits, edits, files, generations, health, history, metrics,
-    middleware, models, rates,
+    ApiError, App, cancel, credits, docs, edits, files, generations, health, history, metrics,
+    middleware, models, openapi, rates,
+    routes::{Endpoint, Routes, get, post},
 };
 
 /// Every endpoint, and those of `operator` if there are any, with what every exchange goes through around them.
 /// `/metrics` is among them unless it has an address of its own.
 pub fn router(app: App, has_metrics: bool, operator: Option<Router>) -> Router {
     let metrics = if has_metrics {
-        metrics_routes()
+        metrics_routes().into_router()
     } else {
         Router::new()
     };
-    let all = metrics.merge(routes()).with_state(app);
+    let all = metrics.merge(routes().into_router()).with_state(app);
     around(all.merge(operator.unwrap_or_default()))
 }
 
 /// What an address of its own for `/metrics` serves: that and nothing else.
 pub fn metrics_router(app: App) -> Router {
-    around(metrics_routes().with_state(app))
+    around(metrics_routes().into_router().with_state(app))
 }
 
-fn metrics_routes() -> Router<App> {
-    Router::new().route("/metrics", get(metrics::get))
+/// All that is served here must be in [`openapi`], where a test looks for it.
+fn metrics_routes() -> Routes<App> {
+    Routes::new().route("/metrics", get(metrics::get))
 }
 
-fn routes() -> Router<App> {
-    Router::new()
+/// The same.
+fn routes() -> Routes<App> {
+    Routes::new()
         .route(
             "/v1/images/generations",
             paint(generations::create).get(history::list),
@@ -61,11 +59,20 @@ fn routes() -> Router<App> {
         .route("/files/{name}", get(files::get))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
+        .route("/openapi.json", get(openapi::get))
+        .route("/docs", get(docs::page))
+        .route("/docs/{file}", get(docs::file))
+}
+
+/// Every method of every path.
+#[cfg(test)]
+pub(crate) fn served() -> Vec<super::routes::Served> {
+    [metrics_routes().served(), routes().served()].concat()
 }
 
 /// A POST for pictures, whose every answer says how the caller's limits per minute stand.
-fn paint<H: Handler<T, App>, T: 'static>(handler: H) -> MethodRouter<App> {
-    post(handler).route_layer(from_fn(rates::tell))
+fn paint<H: Handler<T, App>, T: 'static>(handler: H) -> Endpoint<App> {
+    post(handler).map(|methods| methods.route_layer(from_fn(rates::tell)))
 }
 
 fn around(routes: Router) -> Router {

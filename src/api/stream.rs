@@ -13,6 +13,7 @@ use axum::{
 use bytes::Bytes;
 use futures_util::{future::BoxFuture, stream};
 use http::{HeaderName, HeaderValue, header};
+use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::time::timeout;
 use tracing::Span;
@@ -119,7 +120,8 @@ enum Shown {
 }
 
 /// What stands behind the picture of an event.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "EventTail")]
 struct Tail<'a> {
     created_at: i64,
     size: String,
@@ -136,8 +138,47 @@ struct Tail<'a> {
     end: End<'a>,
 }
 
+// Written in pieces; this type is for the document.
+/// A picture or a draft of one.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ImageEvent")]
+pub(super) struct Event<'a> {
+    #[serde(rename = "type")]
+    kind: EventType,
+    b64_json: String,
+    #[serde(flatten)]
+    tail: Tail<'a>,
+}
+
+/// Which endpoint was asked, and whether it is a draft.
+#[derive(Serialize, JsonSchema)]
+#[schemars(inline)]
+#[expect(dead_code, reason = "describes what is written in pieces")]
+enum EventType {
+    #[serde(rename = "image_generation.partial_image")]
+    GenerationDraft,
+    #[serde(rename = "image_generation.completed")]
+    Generation,
+    #[serde(rename = "image_edit.partial_image")]
+    EditDraft,
+    #[serde(rename = "image_edit.completed")]
+    Edit,
+}
+
+/// The bill, where no picture's event can carry it: a draft came last.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "SettledEvent")]
+pub(super) struct Settled<'a> {
+    #[serde(rename = "type")]
+    #[schemars(extend("const" = "easel.settled"))]
+    event_type: &'static str,
+    #[serde(flatten)]
+    end: End<'a>,
+}
+
 /// What only completed pictures have; the last one of a stream all of it.
-#[derive(Serialize, Default)]
+#[derive(Serialize, Default, JsonSchema)]
+#[schemars(rename = "EventEnd")]
 struct End<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     safety_identifier: Option<&'a str>,

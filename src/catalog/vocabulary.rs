@@ -76,6 +76,20 @@ macro_rules! words {
                     .map_err(serde::de::Error::custom)
             }
         }
+
+        impl schemars::JsonSchema for $name {
+            fn inline_schema() -> bool {
+                true
+            }
+
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                schemars::json_schema!({"type": "string", "enum": Self::ALL})
+            }
+        }
     };
 }
 
@@ -179,6 +193,20 @@ impl FromStr for ImageSize {
                 text: text.to_owned(),
                 allowed: "WIDTHxHEIGHT in pixels".to_owned(),
             })
+    }
+}
+
+impl schemars::JsonSchema for ImageSize {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "ImageSize".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({"type": "string", "pattern": "^[1-9][0-9]*x[1-9][0-9]*$"})
     }
 }
 

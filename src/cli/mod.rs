@@ -8,6 +8,7 @@ mod health;
 mod keys;
 mod limits;
 mod migrate;
+mod openapi;
 mod output;
 mod prune;
 mod reconcile;
@@ -70,6 +71,8 @@ enum Command {
     Reconcile(reconcile::Arguments),
     /// Delete requests that are older than you want to keep; balances and sums stay
     Prune(prune::Arguments),
+    /// Print the OpenAPI document
+    Openapi,
     /// Bring the database up to this version; serve does it too
     Migrate,
 }
@@ -132,6 +135,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
                 })
                 .await
             }
+            Command::Openapi => openapi::run(&config),
             Command::Migrate => migrate::run(config).await,
         }
     })

@@ -106,7 +106,9 @@ pub struct DeliveredPicture {
 }
 
 /// One picture that was asked for and did not arrive; costs nothing.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
 pub struct FailedPicture {
     /// Its place in what was asked for, from 0; behind those that arrived.
     pub index: u8,

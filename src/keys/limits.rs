@@ -1,12 +1,13 @@
 //! How much a key, or all keys of an account together, may do. Said here, counted by the ledger.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::money::NanoUsd;
 
-/// How much a key or an account may do; `None` is no limit. Counted where the hold is made, and an account's for
+/// How much a key or an account may do; null is no limit. Counted where the hold is made, and an account's for
 /// live and test keys each on their own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, JsonSchema)]
 pub struct Limits {
     /// Requests in a minute.
     pub requests_per_minute: Option<u32>,

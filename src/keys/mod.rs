@@ -18,6 +18,7 @@ mod tests;
 use std::{fmt, net::IpAddr, str::FromStr, sync::Arc};
 
 use chrono::{DateTime, Utc};
+use schemars::JsonSchema;
 use secrecy::SecretString;
 use serde::Serialize;
 use sqlx::PgPool;
@@ -41,7 +42,7 @@ use crate::{
 };
 
 /// Real money and real providers, or play money and the sandbox.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
     /// `ek_live_…`
@@ -93,7 +94,7 @@ impl FromStr for Mode {
 }
 
 /// What happens to a parameter that the model does not take.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum UnsupportedParameters {
     /// 400 that names it.
@@ -128,7 +129,7 @@ impl FromStr for UnsupportedParameters {
 }
 
 /// A key as the rest of the house sees it; the secret is not in it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct ApiKey {
     /// Its name in tables and logs.
     pub id: KeyId,
@@ -140,17 +141,17 @@ pub struct ApiKey {
     pub mode: Mode,
     /// The first and last characters of the secret, for recognition: `ek_test_abcd…wxyz`.
     pub hint: String,
-    /// Ids of the models it may use; `None` is all.
+    /// Ids of the models it may use; null is all.
     pub models: Option<Vec<String>>,
     /// How much it may do.
     pub limits: Limits,
     /// How much all keys of its account and mode may do together.
     pub account_limits: Limits,
-    /// Networks that it may be used from; `None` is all.
+    /// Networks that it may be used from; null is all.
     pub allowed_ips: Option<Vec<IpRange>>,
     /// What happens to parameters that a model does not take.
     pub unsupported_parameters: UnsupportedParameters,
-    /// The markup of its account, in basis points, before that of routes and providers; `None` is theirs.
+    /// The markup of its account, in basis points, before that of routes and providers; null is theirs.
     pub account_markup_basis_points: Option<u32>,
     /// When it was made.
     pub created_at: DateTime<Utc>,

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{Instant, Ledger, error::LedgerError, repo::accounts};
@@ -109,7 +110,7 @@ impl Balance {
 }
 
 /// What a line of the ledger is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum EntryKind {
     /// An operator put money in.
@@ -149,7 +150,8 @@ impl fmt::Display for EntryKind {
 }
 
 /// One immutable line of the ledger.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "LedgerEntry")]
 pub struct Entry {
     /// Its name.
     pub id: EntryId,

@@ -2,6 +2,7 @@
 
 use std::{fmt, str::FromStr, time::Duration};
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{Instant, Ledger, error::LedgerError, repo::history};
@@ -12,7 +13,7 @@ use crate::{
 };
 
 /// Where a generation stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum GenerationStatus {
     /// Its hold is open.
@@ -73,7 +74,7 @@ pub struct Generation {
 }
 
 /// A code and a message without upstream text.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct GenerationError {
     /// Such as `upstream_error`, `abandoned`.
     pub code: String,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{Instant, Ledger, error::LedgerError, repo::open};
@@ -12,7 +13,7 @@ use crate::{
 };
 
 /// A hold that has not ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct OpenHold {
     /// Its name.
     pub id: HoldId,

@@ -1,5 +1,6 @@
 //! Accounts and entries page by page, newest first, and what a single generation did to the books.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{AccountSummary, Entry, Instant, Ledger, error::LedgerError, repo::pages};
@@ -10,7 +11,7 @@ use crate::{
 };
 
 /// The hold of a generation, ended or not.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct HoldRecord {
     /// Its name.
     pub id: HoldId,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// What went wrong, in the terms that decide what happens next (design, section 5).
@@ -82,7 +83,7 @@ pub struct ProviderError {
 }
 
 /// What `OpenAI`'s safety system says of a refusal (`contracts/openai-images.md`, section 6).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct ModerationDetails {
     /// Whether the prompt was refused or what was painted.
     pub moderation_stage: ModerationStage,
@@ -91,7 +92,7 @@ pub struct ModerationDetails {
 }
 
 /// Where a safety system said no.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ModerationStage {
     /// At the prompt or the pictures sent.

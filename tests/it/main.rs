@@ -31,6 +31,7 @@ mod models;
 mod networks;
 mod newcomer;
 mod openai;
+mod openapi;
 mod outage;
 mod prune;
 mod readme;

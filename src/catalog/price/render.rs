@@ -23,6 +23,76 @@ pub(super) fn json(kind: &Kind, markup_basis_points: u32) -> Json {
     }
 }
 
+/// What [`json`] writes.
+impl schemars::JsonSchema for super::Price {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Pricing".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        let amount = json!({"type": ["number", "null"], "description": "USD"});
+        let key = json!({
+            "size": {"type": "string"},
+            "max_pixels": {"type": "integer"},
+            "quality": {"type": "string"},
+        });
+        let row = |fields: &[(&str, Json)]| {
+            let mut properties = key.clone();
+            for (name, schema) in fields {
+                properties[*name] = schema.clone();
+            }
+            json!({"type": "object", "properties": properties})
+        };
+        let named = |name: &str, words: Json| {
+            json!({
+                "type": "object",
+                "required": [name, "price"],
+                "properties": {name: {"type": "string", "enum": words}, "price": amount},
+            })
+        };
+        let kind = |unit: &str, fields: &[(&str, Json)]| {
+            let mut properties = json!({
+                "currency": {"type": "string", "const": "USD"},
+                "unit": {"type": "string", "const": unit},
+            });
+            let mut required = vec!["currency", "unit"];
+            for (name, schema) in fields {
+                properties[*name] = schema.clone();
+                required.push(name);
+            }
+            json!({"type": "object", "required": required, "properties": properties})
+        };
+        let list = |items: Json| json!({"type": "array", "items": items});
+        let tokens = json!({"type": "integer"});
+        schemars::json_schema!({
+            "description": "The published price with this server's markup on top.",
+            "oneOf": [
+                kind("image", &[("table", list(row(&[("price", amount.clone())])))]),
+                kind("megapixel", &[
+                    ("pixels_per_megapixel", json!({"type": "integer"})),
+                    ("rounding", json!({"type": "string", "const": "up"})),
+                    ("table", list(named("megapixel", json!(["first", "next", "input"])))),
+                ]),
+                kind("million_tokens", &[
+                    ("table", list(named("tokens", json!([
+                        "text_in", "text_in_cached", "image_in", "image_in_cached", "image_out", "text_out",
+                    ])))),
+                    ("output_tokens", json!({
+                        "type": "array",
+                        "description": "What a picture comes to, or at most comes to where the provider decides.",
+                        "items": row(&[
+                            ("tokens", tokens.clone()),
+                            ("price", amount.clone()),
+                            ("max_tokens", tokens),
+                            ("max_price", amount.clone()),
+                        ]),
+                    })),
+                ]),
+            ],
+        })
+    }
+}
+
 /// Says amounts with the markup on top.
 #[derive(Clone, Copy)]
 struct Usd {

@@ -7,6 +7,7 @@
 mod cross;
 mod parameter;
 mod pictures;
+mod schema;
 mod size;
 mod tasks;
 mod violation;

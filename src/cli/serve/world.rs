@@ -184,6 +184,7 @@ impl World {
             },
             limits: limits(&config),
             reloads: ground.reloads.clone(),
+            document: admin::document(&config.public_url),
         };
         let operator = operator(&config, &app, &ground.guesses);
         let has_metrics = config.metrics.listen.is_none();

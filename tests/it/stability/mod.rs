@@ -787,7 +787,7 @@ async fn a_slow_answer_arrives_and_unknown_headers_do_no_harm() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_fake_is_strict() {
     let fake = FakeStability::start().await;
-    let client = Client::new(fake.base_url(), Arc::new(Secrets::default()));
+    let client = Client::of_fake(fake.base_url(), Arc::new(Secrets::default()));
     let form = |pairs: &[(&str, &str)]| {
         pairs
             .iter()

@@ -7,7 +7,10 @@ use bytes::Bytes;
 use reqwest::{Method, header::HeaderMap};
 use serde_json::Value;
 
-use super::secrets::Secrets;
+use super::{
+    contract::{Contract, Seen},
+    secrets::Secrets,
+};
 
 /// Speaks to one server; keeps what must not be logged.
 #[derive(Clone)]
@@ -15,6 +18,8 @@ pub(crate) struct Client {
     http: reqwest::Client,
     origin: String,
     secrets: Arc<Secrets>,
+    /// What its answers are held to, where they are.
+    contract: Option<&'static Contract>,
 }
 
 /// A whole answer.
@@ -36,7 +41,21 @@ pub(crate) struct Problem {
 }
 
 impl Client {
+    /// Speaks to an Easel.
     pub(crate) fn new(origin: String, secrets: Arc<Secrets>) -> Self {
+        Self::of_fake(origin, secrets)
+    }
+
+    /// The same, with every answer held to the document of the API.
+    pub(crate) fn held_to_the_document(&self) -> Self {
+        Self {
+            contract: Some(Contract::of_easel()),
+            ..self.clone()
+        }
+    }
+
+    /// Speaks to something else.
+    pub(crate) fn of_fake(origin: String, secrets: Arc<Secrets>) -> Self {
         // Fails only when it is installed already.
         rustls::crypto::ring::default_provider()
             .install_default()
@@ -51,6 +70,7 @@ impl Client {
             http,
             origin,
             secrets,
+            contract: None,
         }
     }
 
@@ -84,7 +104,8 @@ impl Client {
         request: reqwest::RequestBuilder,
     ) -> Result<Answer, reqwest::Error> {
         let request = request.build()?;
-        let asked = format!("{} {}", request.method(), request.url().path());
+        let (method, path) = (request.method().clone(), request.url().path().to_owned());
+        let asked = format!("{method} {path}");
         let response = self.http.execute(request).await?;
         let answer = Answer {
             status: response.status().as_u16(),
@@ -95,6 +116,22 @@ impl Client {
         if let Ok(body) = serde_json::from_slice(&answer.bytes) {
             self.secrets.add_answer(&body);
         }
+        let seen = Seen {
+            method: &method,
+            path: &path,
+            status: answer.status,
+            headers: &answer.headers,
+            body: &answer.bytes,
+        };
+        let faults = self.contract.map(|contract| contract.faults(&seen));
+        let faults = faults.unwrap_or_default();
+        assert!(
+            faults.is_empty(),
+            "{} ({}) is not what the document says: {faults:#?}\n{}",
+            answer.asked,
+            answer.status,
+            answer.excerpt()
+        );
         Ok(answer)
     }
 

@@ -7,6 +7,7 @@
 mod app;
 mod client;
 mod cluster;
+mod contract;
 mod database;
 pub(crate) mod fake_google;
 pub(crate) mod fake_openai;
@@ -24,6 +25,7 @@ pub(crate) use self::{
     app::{App, Key, Replica, usd},
     client::{Answer, Client},
     cluster::Cluster,
+    contract::{Contract, Seen},
     database::Database,
     fake_openai::{Behaviour, FakeOpenAi, Reply},
     process::{Easel, Output, run_easel},

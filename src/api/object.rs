@@ -111,7 +111,7 @@ impl From<&Generation> for GenerationJson {
             status: generation.status.as_str(),
             model: generation.model.clone(),
             provider: generation.provider.clone(),
-            created: generation.created_at.timestamp(),
+            created: generation.id.created_at().timestamp(),
             cost: generation.cost,
             user: generation.user.clone(),
             idempotency_key: generation.idempotency_key.clone(),

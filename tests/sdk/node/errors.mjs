@@ -26,7 +26,7 @@ async function fails(exception, status, code, param, request = {}, { api = clien
 const Bad = OpenAI.BadRequestError;
 
 // The caller's mistakes.
-await fails(Bad, 400, "invalid_value", "size", { size: "1x1" });
+await fails(Bad, 400, "invalid_size", "size", { size: "1x1" });
 await fails(Bad, 400, "invalid_value", "quality", { quality: "low" });
 await fails(Bad, 400, "integer_above_max_value", "n", { n: 2 });
 await fails(Bad, 400, "invalid_type", "n", { n: "2" });

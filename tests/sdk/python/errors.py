@@ -25,7 +25,7 @@ def fails(exception, status, code, param=None, *, api=None, type=None, **request
 BAD = openai.BadRequestError
 
 # The caller's mistakes.
-fails(BAD, 400, "invalid_value", "size", size="1x1")
+fails(BAD, 400, "invalid_size", "size", size="1x1")
 fails(BAD, 400, "invalid_value", "quality", quality="low")
 fails(BAD, 400, "integer_above_max_value", "n", n=2)
 fails(BAD, 400, "integer_above_max_value", "n", model="dall-e-2", n=11)

@@ -23,7 +23,7 @@ pub(super) fn json(kind: &Kind, markup_basis_points: u32) -> Json {
     }
 }
 
-/// What [`json`] writes.
+/// What [`json()`] writes.
 impl schemars::JsonSchema for super::Price {
     fn schema_name() -> std::borrow::Cow<'static, str> {
         "Pricing".into()

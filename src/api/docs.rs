@@ -1,4 +1,4 @@
-//! `GET /docs`: the document of [`openapi`](super::openapi) for people.
+//! `GET /docs`: the document of [`openapi`] for people.
 //!
 //! The page is Swagger UI, which comes with the program (see `.config/build.rs`) and needs no other server than this
 //! one. It is the one thing here that runs in a browser, so its headers allow it its own files and nothing else.

@@ -233,8 +233,11 @@ fn describe_routing(section: &RoutingConfig) -> Value {
 }
 
 fn describe_shutdown(section: &ShutdownConfig) -> Value {
-    let ShutdownConfig { drain_timeout } = section;
-    json!({"drain_timeout": span(*drain_timeout)})
+    let ShutdownConfig {
+        drain_delay,
+        drain_timeout,
+    } = section;
+    json!({"drain_delay": span(*drain_delay), "drain_timeout": span(*drain_timeout)})
 }
 
 fn describe_log(section: &LogConfig) -> Value {

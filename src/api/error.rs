@@ -15,7 +15,7 @@ use serde::Serialize;
 use super::answer::UsageJson;
 use crate::{
     catalog::Violation,
-    gateway::{GatewayError, UpstreamFailure},
+    gateway::{DRAINING, GatewayError, UpstreamFailure},
     ids::GenerationId,
     images::LinkError,
     keys::KeyError,
@@ -461,7 +461,7 @@ fn gateway_parts(error: &GatewayError) -> Parts {
         GatewayError::Draining => Parts::new(
             Status::SERVICE_UNAVAILABLE,
             "service_unavailable_error",
-            "server_is_draining",
+            DRAINING,
             "This server is shutting down. Please try again.",
         )
         .come_back(Duration::from_secs(1)),
@@ -610,6 +610,13 @@ fn upstream_parts(failure: &UpstreamFailure) -> Parts {
                 "The provider does not serve this server's account. {charged}; please tell the operator."
             ),
         ),
+        ErrorKind::Cancelled if code == DRAINING => Parts::new(
+            Status::SERVICE_UNAVAILABLE,
+            "service_unavailable_error",
+            code,
+            format!("This server is shutting down and could not finish the request. {charged}. Please try again."),
+        )
+        .come_back(Duration::from_secs(1)),
         ErrorKind::Cancelled => Parts::new(
             Status::CONFLICT,
             INVALID,

@@ -82,7 +82,7 @@ fn config(app: &App) -> Configuration {
 /// replicas have the same, so none of them would be ready, and answers in base64 need none; so it is only named. A
 /// configuration that was refused is told and is no reason: the one before works.
 pub(super) async fn ready(State(app): State<App>) -> (StatusCode, Json<Readiness>) {
-    let problem = if app.gateway.is_draining() {
+    let problem = if app.gateway.is_leaving() {
         Some("draining")
     } else {
         let store = &app.gateway.rooms().store;

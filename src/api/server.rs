@@ -1,25 +1,39 @@
 //! The accept loop: connections are bounded in number, a request's head in time, and shutdown lets the
 //! exchanges in flight finish.
 
-use std::{convert::Infallible, io, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    io,
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use axum::Router;
+use http::{HeaderValue, Version, header};
 use hyper::{
     body::Incoming,
     service::{Service as _, service_fn},
 };
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{conn::auto, graceful::GracefulShutdown},
+    server::{
+        conn::auto,
+        graceful::{GracefulShutdown, Watcher},
+    },
     service::TowerToHyperService,
 };
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::TcpListener,
     sync::Semaphore,
     time::{sleep, timeout},
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{
+    sync::CancellationToken,
+    task::{TaskTracker, task_tracker::TaskTrackerToken},
+};
 
 use super::idle::Activity;
 
@@ -45,9 +59,24 @@ pub struct ServerSettings {
     pub header_timeout: Duration,
     /// How long a client may take nothing of what it is sent.
     pub stall_timeout: Duration,
-    /// How long exchanges in flight may take to finish once `stop` is cancelled.
-    pub drain_timeout: Duration,
 }
+
+/// How a server is told to stop.
+#[derive(Debug, Clone, Default)]
+pub struct Stop {
+    /// Clients are asked to come no more over the connections that they have: each is closed behind its next
+    /// answer.
+    pub leaving: CancellationToken,
+    /// The listener is closed, and each connection once nothing is under way on it.
+    pub closing: CancellationToken,
+}
+
+/// Connections that were waiting when the listener was to close, and are taken all the same: who has got through
+/// to the system takes itself for let in. More than come in a moment; they end.
+const MOST_LATE: usize = 4096;
+
+/// How long such connections may take to ask for something.
+const LATE_PATIENCE: Duration = Duration::from_millis(250);
 
 /// Who is at the other end of the connection; among the extensions of every request. A proxy's address where
 /// there is one.
@@ -67,18 +96,22 @@ const MOST_STREAMS: u32 = 32;
 /// How much of one HTTP/2 answer may wait for a slow client in the HTTP library, which by default lets 400 KiB.
 const STREAM_BUFFER: usize = 64 * 1024;
 
-/// Serves until `stop` is cancelled, then stops accepting and waits for the exchanges in flight.
-/// Returns whether all of them finished in time.
-pub async fn serve(listener: TcpListener, current: Current, stop: CancellationToken) -> bool {
+/// Serves until `stop` says so, and then until the exchanges in flight have finished, however long they take.
+pub async fn serve(listener: TcpListener, current: Current, stop: Stop) {
     let slots = Arc::new(Semaphore::new(current.load().settings.max_connections));
     let graceful = GracefulShutdown::new();
     let connections = TaskTracker::new();
+    // Those on which nothing was asked yet.
+    let unasked = TaskTracker::new();
+    let mut late = 0;
 
     loop {
         let accepted = tokio::select! {
-            () = stop.cancelled() => break,
-            accepted = accept(&listener, &slots) => accepted,
+            biased;
+            accepted = accept(&listener, &slots), if late < MOST_LATE => accepted,
+            () = stop.closing.cancelled() => break,
         };
+        late += usize::from(stop.closing.is_cancelled());
         let (socket, peer, slot) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -86,6 +119,9 @@ pub async fn serve(listener: TcpListener, current: Current, stop: CancellationTo
                     error = &error as &dyn std::error::Error,
                     "could not accept a connection"
                 );
+                if stop.closing.is_cancelled() {
+                    break;
+                }
                 sleep(ACCEPT_PAUSE).await;
                 continue;
             }
@@ -99,48 +135,96 @@ pub async fn serve(listener: TcpListener, current: Current, stop: CancellationTo
         }
         let settings = current.load().settings;
         bound_stalls(&socket, settings.stall_timeout);
-        let activity = Arc::new(Activity::default());
-        let service = {
-            let activity = Arc::clone(&activity);
-            let current = Arc::clone(&current);
-            service_fn(move |mut request: http::Request<Incoming>| {
-                let router = TowerToHyperService::new(current.load().router.clone());
-                request.extensions_mut().insert(peer);
-                let exchange = activity.begin();
-                let version = request.version();
-                let answer = router.call(request);
-                async move { Ok::<_, Infallible>(exchange.ends_with(answer.await?, version)) }
-            })
+        let line = Line {
+            current: Arc::clone(&current),
+            settings,
+            peer,
+            leaving: stop.leaving.clone(),
+            graceful: graceful.watcher(),
+            unasked: Mutex::new(Some(unasked.token())),
         };
-        let connection = builder(settings)
-            .serve_connection_with_upgrades(TokioIo::new(socket), service)
-            .into_owned();
-        let connection = graceful.watch(connection);
         connections.spawn(async move {
-            tokio::select! {
-                ended = connection => if let Err(error) = ended {
-                    tracing::debug!(error = &*error, "a connection ended early");
-                },
-                () = activity.silence(settings.header_timeout) => {
-                    tracing::debug!("a connection was closed on which nothing happened");
-                }
-                () = activity.stall(settings.stall_timeout) => {
-                    tracing::debug!("a connection was closed whose answers nobody took");
-                }
-            }
+            line.serve(socket).await;
             drop(slot);
         });
     }
 
     drop(listener);
     connections.close();
-    let drain_timeout = current.load().settings.drain_timeout;
-    timeout(drain_timeout, async {
-        graceful.shutdown().await;
-        connections.wait().await;
-    })
-    .await
-    .is_ok()
+    unasked.close();
+    // A request that is on its way through the system's buffers would find its connection closed.
+    drop(timeout(LATE_PATIENCE, unasked.wait()).await);
+    graceful.shutdown().await;
+    connections.wait().await;
+}
+
+/// One connection.
+struct Line {
+    current: Current,
+    settings: ServerSettings,
+    peer: Peer,
+    leaving: CancellationToken,
+    graceful: Watcher,
+    /// Held until something is asked.
+    unasked: Mutex<Option<TaskTrackerToken>>,
+}
+
+impl Line {
+    /// Serves it to its end.
+    async fn serve<S>(self, socket: S)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let Self {
+            current,
+            settings,
+            peer,
+            leaving,
+            graceful,
+            unasked,
+        } = self;
+        let activity = Arc::new(Activity::default());
+        let service = {
+            let activity = Arc::clone(&activity);
+            service_fn(move |mut request: http::Request<Incoming>| {
+                drop(
+                    unasked
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .take(),
+                );
+                let router = TowerToHyperService::new(current.load().router.clone());
+                request.extensions_mut().insert(peer);
+                let exchange = activity.begin();
+                let version = request.version();
+                let answer = router.call(request);
+                let leaving = leaving.clone();
+                async move {
+                    let mut answer = exchange.ends_with(answer.await?, version);
+                    // Over HTTP/2 the connection itself is told, when the listener closes.
+                    if leaving.is_cancelled() && version < Version::HTTP_2 {
+                        let headers = answer.headers_mut();
+                        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+                    }
+                    Ok::<_, Infallible>(answer)
+                }
+            })
+        };
+        let connection = builder(settings)
+            .serve_connection_with_upgrades(TokioIo::new(socket), service)
+            .into_owned();
+        tokio::select! {
+            ended = graceful.watch(connection) => if let Err(error) = ended {
+                tracing::debug!(error = &*error, "a connection ended early");
+            },
+            () = activity.silence(settings.header_timeout) => {
+                tracing::debug!("a connection was closed on which nothing happened");
+            }
+            () = activity.stall(settings.stall_timeout) => {
+                tracing::debug!("a connection was closed whose answers nobody took");
+            }
+        }
+    }
 }
 
 fn builder(settings: ServerSettings) -> auto::Builder<TokioExecutor> {
@@ -232,14 +316,13 @@ mod tests {
             max_connections: 8,
             header_timeout: Duration::from_millis(100),
             stall_timeout: Duration::from_millis(200),
-            drain_timeout: Duration::from_secs(1),
         };
-        let stop = CancellationToken::new();
+        let stop = Stop::default();
         let serving = Arc::new(ArcSwap::from_pointee(Serving { router, settings }));
         let serving = serve(listener, serving, stop.clone());
         let talking = async {
             let said = talk(TcpStream::connect(address).await.unwrap()).await;
-            stop.cancel();
+            stop.closing.cancel();
             said
         };
         tokio::join!(serving, talking).1
@@ -278,9 +361,8 @@ mod tests {
             max_connections: 2,
             header_timeout: Duration::from_mins(1),
             stall_timeout: Duration::from_mins(1),
-            drain_timeout: Duration::from_secs(1),
         };
-        let stop = CancellationToken::new();
+        let stop = Stop::default();
         let router = Router::new().route("/", get(async || "painted"));
         let serving = Arc::new(ArcSwap::from_pointee(Serving { router, settings }));
         let serving = serve(listener, serving, stop.clone());
@@ -295,10 +377,10 @@ mod tests {
             drop(busy);
             let late = timeout(Duration::from_secs(20), third.read_to_end(&mut heard)).await;
             late.expect("there is a place again").unwrap();
-            stop.cancel();
+            stop.closing.cancel();
             String::from_utf8_lossy(&heard).into_owned()
         };
-        let (_, heard) = tokio::join!(serving, talking);
+        let ((), heard) = tokio::join!(serving, talking);
         assert!(heard.ends_with("painted"), "{heard}");
     }
 

@@ -36,7 +36,11 @@ pub(super) fn run(config: &Config, arguments: &Arguments) -> anyhow::Result<Exit
         None if config.admin.token.is_none() => "off".to_owned(),
         None => "on".to_owned(),
     };
-    output::line(format!("Admin API: {admin}\n"));
+    output::line(format!("Admin API: {admin}"));
+    let longest = humantime::format_duration(config.shutdown.longest());
+    output::line(format!(
+        "Stopping: within {longest}; who supervises should wait longer before it kills\n"
+    ));
     output::table(&["PROVIDER", "ADAPTER", "STATE"], providers.rows());
     output::line("");
     let routes = || {

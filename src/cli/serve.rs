@@ -15,22 +15,21 @@ use tokio::{
     net::{TcpListener, TcpSocket},
     signal::unix::Signal,
     task::JoinSet,
-    time::timeout,
+    time::{sleep, timeout},
 };
-use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use self::{
     reload::Reloader,
     replica::Replica,
-    signals::Signals,
+    signals::{Ending, Signals},
     tasks::Tasks,
     world::{Ground, World},
 };
-use super::{Context, output};
+use super::{CLOSE_PATIENCE, Context, output};
 use crate::{
-    api::server::{self, Current},
-    config::{Config, Seen, Source, local_url},
+    api::server::{self, Current, Stop},
+    config::{Config, Seen, ShutdownConfig, Source, local_url},
     keys::Keys,
     ledger::Ledger,
     postgres::private::ServeLock,
@@ -52,11 +51,11 @@ pub(super) async fn run(config: Config, source: Source, seen: Seen) -> anyhow::R
     let mut opening = std::pin::pin!(Context::open(config));
     let context = tokio::select! {
         context = &mut opening => context?,
-        () = signals.next() => {
+        _ = signals.next() => {
             // A database that is half started is stopped best when it is up; who cannot wait, says so.
             let context = tokio::select! {
                 context = opening => context?,
-                () = signals.next() => return Ok(ExitCode::SUCCESS),
+                _ = signals.next() => return Ok(ExitCode::SUCCESS),
             };
             context.close().await?;
             return Ok(ExitCode::SUCCESS);
@@ -145,20 +144,33 @@ async fn serve(
     tasks.spawn(reloader.run());
     until_drained(listeners, &worlds, signals).await;
     tasks.stop().await;
-    if timeout(LAST_UPLOADS_WITHIN, ground.store.drain())
-        .await
-        .is_err()
-    {
+    let uploaded = tokio::select! {
+        uploaded = timeout(LAST_UPLOADS_WITHIN, ground.store.drain()) => uploaded.is_ok(),
+        _ = signals.next() => false,
+    };
+    if !uploaded {
         warn!("some pictures were still on their way into the bucket");
     }
-    // What is still held, if the drain was cut short, is free for others to release.
-    ledger.stop().await?;
+    // What is still held, if its settlement did not get through, is free for others to release.
+    let stopped = timeout(LAST_BATCH_WITHIN, ledger.stop()).await;
+    stopped.context("the database did not take the last settlements in time")??;
     info!("stopped");
     Ok(())
 }
 
 /// Copies whose clients left while the process stopped.
 const LAST_UPLOADS_WITHIN: Duration = Duration::from_secs(10);
+/// What is being written into the books.
+const LAST_BATCH_WITHIN: Duration = Duration::from_secs(5);
+
+// What supervisors are told to wait for.
+const _: () = assert!(
+    SETTLE_PATIENCE.as_secs()
+        + LAST_UPLOADS_WITHIN.as_secs()
+        + LAST_BATCH_WITHIN.as_secs()
+        + CLOSE_PATIENCE.as_secs()
+        <= ShutdownConfig::ENDING.as_secs()
+);
 
 /// Where clients come in, and what they find there.
 struct Listeners {
@@ -167,42 +179,72 @@ struct Listeners {
     metrics: Option<(TcpListener, Current)>,
 }
 
-/// Serves until the first signal; then lets what is in flight finish, until it has, or the time is over,
-/// or a second signal comes.
+/// How long what was hung up on may take to be settled and answered.
+const SETTLE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Serves until the first signal. Then, in parts of which every further signal ends one:
+///
+/// 1. Whoever asks learns that others should be asked, and everything goes on, for `drain_delay`.
+/// 2. Nobody is let in any more; what is in flight finishes, for `drain_timeout`.
+/// 3. What is left is hung up on, and settled by what has come of it.
 async fn until_drained(listeners: Listeners, worlds: &ArcSwap<World>, signals: &mut Signals) {
-    let stop = CancellationToken::new();
+    let stop = Stop::default();
     // Figures are wanted most while things end; that listener closes with the last generation.
-    let measured = CancellationToken::new();
-    let _stop_measuring = measured.clone().drop_guard();
+    let measured = Stop::default();
+    let _stop_measuring = measured.closing.clone().drop_guard();
     let mut tasks = JoinSet::new();
     if let Some((listener, serving)) = listeners.metrics {
         tasks.spawn(server::serve(listener, serving, measured));
     }
     let (listener, current) = listeners.main;
-    let mut serving = std::pin::pin!(server::serve(listener, current, stop.clone()));
-    tokio::select! {
+    let mut serving = JoinSet::new();
+    serving.spawn(server::serve(listener, current, stop.clone()));
+    let ending = tokio::select! {
         // It serves until it is told to stop.
-        _ = &mut serving => {}
-        () = signals.next() => {}
+        _ = serving.join_next() => Ending::Interrupt,
+        ending = signals.next() => ending,
+    };
+    worlds.load().gateway.announce_leaving();
+    stop.leaving.cancel();
+    let delay = match ending {
+        Ending::Terminate => worlds.load().config.shutdown.drain_delay,
+        Ending::Interrupt => Duration::ZERO,
+    };
+    if !delay.is_zero() {
+        let delay_seconds = delay.as_secs_f64();
+        info!(
+            delay_seconds,
+            "leaving: not ready any more, and still serving"
+        );
+        tokio::select! {
+            () = sleep(delay) => {}
+            _ = signals.next() => {}
+        }
     }
+    // What a reload brings from now on is nobody's any more.
     let world = worlds.load_full();
     let gateway = &world.gateway;
     info!(in_flight = gateway.in_flight(), "draining");
-    stop.cancel();
-    let drain_timeout = world.config.shutdown.drain_timeout;
-    let drained = async {
-        let (answered, settled) = tokio::join!(serving, timeout(drain_timeout, gateway.drain()));
-        answered && settled.is_ok()
+    gateway.begin_draining();
+    stop.closing.cancel();
+    let mut drained = std::pin::pin!(async {
+        // Whoever was let in is served; what goes on behind them needs no listener.
+        while serving.join_next().await.is_some() {}
+        gateway.drain().await;
+    });
+    let why = tokio::select! {
+        () = &mut drained => return,
+        () = sleep(world.config.shutdown.drain_timeout) => "the drain took too long and is cut short",
+        _ = signals.next() => "a second signal cuts the drain short",
     };
+    warn!(in_flight = gateway.in_flight(), "{why}");
+    gateway.cut_short();
     tokio::select! {
-        drained = drained => {
-            if !drained {
-                warn!(in_flight = gateway.in_flight(), "the drain took too long and was cut short");
-            }
+        () = &mut drained => {}
+        () = sleep(SETTLE_PATIENCE) => {
+            warn!(in_flight = gateway.in_flight(), "something was neither settled nor answered in time");
         }
-        () = signals.next() => {
-            warn!(in_flight = gateway.in_flight(), "a second signal cut the drain short");
-        }
+        _ = signals.next() => {}
     }
 }
 

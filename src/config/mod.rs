@@ -202,8 +202,21 @@ pub struct RoutingConfig {
 /// `[shutdown]`
 #[derive(Debug, Clone)]
 pub struct ShutdownConfig {
-    /// How long generations in flight may take to finish after SIGTERM.
+    /// How long requests are still taken after SIGTERM, so that balancers learn of it.
+    pub drain_delay: Duration,
+    /// How long generations in flight may take to finish after it.
     pub drain_timeout: Duration,
+}
+
+impl ShutdownConfig {
+    /// How long it takes at most, beyond both, to settle what was cut short and to let go of store and database.
+    pub const ENDING: Duration = Duration::from_secs(30);
+
+    /// How long stopping takes at most. Who kills earlier leaves holds for others to release.
+    pub fn longest(&self) -> Duration {
+        let serving = self.drain_delay.saturating_add(self.drain_timeout);
+        serving.saturating_add(Self::ENDING)
+    }
 }
 
 /// `[reload]`
@@ -445,6 +458,7 @@ fn read(root: &mut Section<'_>, environment: &Environment) -> Config {
             rest: section.value("rest", Duration::from_secs(10)),
         }),
         shutdown: root.section("shutdown", |section| ShutdownConfig {
+            drain_delay: section.value("drain_delay", Duration::ZERO),
             drain_timeout: section.value("drain_timeout", Duration::from_mins(2)),
         }),
         reload: root.section("reload", |section| ReloadConfig {

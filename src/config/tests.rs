@@ -627,3 +627,34 @@ fn settings_of_pictures_that_do_not_go_together_are_refused() {
         &["easel.toml:3: images.url_ttl: a presigned link opens for 7 days at most"],
     );
 }
+
+/// The number behind the first such word, in seconds.
+fn seconds_after(file: &str, word: &str) -> u64 {
+    let (_, rest) = file.split_once(word).unwrap();
+    let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().unwrap()
+}
+
+#[test]
+fn the_supervisors_that_come_with_it_wait_until_it_has_stopped() {
+    let kubernetes = include_str!("../../config/kubernetes/easel.yaml");
+    let (_, in_map) = kubernetes.split_once("easel.toml: |\n").unwrap();
+    let lines = in_map.lines().map_while(|line| line.strip_prefix("    "));
+    let lines: Vec<&str> = lines.collect();
+    let deployed = load(&lines.join("\n"), &[]).shutdown;
+    assert!(deployed.drain_delay >= Duration::from_secs(5));
+    let plain = load("", &[]).shutdown;
+    let compose = include_str!("../../config/compose.yaml");
+    let systemd = include_str!("../../config/easel.service");
+    for (waits, shutdown) in [
+        (
+            seconds_after(kubernetes, "terminationGracePeriodSeconds: "),
+            &deployed,
+        ),
+        (seconds_after(compose, "stop_grace_period: "), &plain),
+        (seconds_after(systemd, "TimeoutStopSec="), &plain),
+    ] {
+        let slack = Duration::from_secs(waits).checked_sub(shutdown.longest());
+        assert!(slack >= Some(Duration::from_secs(10)), "{waits} s");
+    }
+}

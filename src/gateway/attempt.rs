@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout_at};
 use tracing::{Instrument, info_span};
 
 use super::{
-    Reader, Rooms,
+    DRAINING, Reader, Rooms,
     admit::{Admission, Candidacy},
     cancel,
     collect::{Collected, Collector, Exposure},
@@ -226,6 +226,9 @@ async fn call_route(
             let span = info_span!("attempt", provider.name = candidacy.provider_name);
             let mode = admission.order.key.mode;
             async move {
+                if outlet.is_cut_short() {
+                    return (Vec::new(), ServedCall::not_made(call.n, no_time()));
+                }
                 if let Some(why) = closed.get() {
                     return (
                         Vec::new(),
@@ -246,7 +249,8 @@ async fn call_route(
                 let (attempt, mut served) = once().await;
                 let mut attempts = vec![attempt];
                 let has_shown = outlet.has_begun() && matches!(exposure, Exposure::Flowing(_));
-                if !has_shown && served.may_repeat() && Instant::now() < call.deadline {
+                let has_time = Instant::now() < call.deadline && !outlet.is_cut_short();
+                if !has_shown && served.may_repeat() && has_time {
                     let (second, again) = once().await;
                     attempts.push(second);
                     served = again;
@@ -293,6 +297,14 @@ fn closes(kind: ErrorKind) -> bool {
     }
 }
 
+/// The process ends, and cannot wait for the provider.
+fn no_time() -> ProviderError {
+    ProviderError {
+        code: Some(DRAINING.to_owned()),
+        ..ProviderError::new(ErrorKind::Cancelled, "the server stops")
+    }
+}
+
 async fn call_once(
     rooms: &Rooms,
     mode: Mode,
@@ -327,11 +339,13 @@ async fn call_once(
                 Err(ProviderError::new(ErrorKind::Cancelled, "the client left"))
             }
             () = outlet.stopped() => Err(cancel::error()),
+            // Who has seen a part of it sees the connection break, and is not charged for it.
+            () = outlet.cut_short() => Err(no_time()),
         }
     };
     let latency = clock.elapsed();
     let (drafts, drafts_shown) = (collector.drafts(), collector.drafts_shown());
-    let collected = collector.into_collected().await;
+    let collected = collector.into_collected(outlet.out_of_time()).await;
 
     let arrived = collected.len();
     let (mut report, mut failure) = match result {

@@ -100,12 +100,17 @@ impl<'a> Collector<'a> {
 
     /// What came, in the order of the answer. A picture that broke off is in it if its bytes say that it is whole
     /// all the same: the caller may have all of it (I5). Any other that did not end, or was abandoned, is not:
-    /// dropping its writer removed it.
-    pub(super) async fn into_collected(mut self) -> Vec<Collected> {
-        if let Current::Taking(taking) = std::mem::replace(&mut self.current, Current::Idle)
-            && let Some(stored) = taking.break_off(self.store, self.exposure).await
-        {
-            self.collected.push(Collected::Whole(stored));
+    /// dropping its writer removed it. Nor is what the store has not kept when we are `out_of_time`.
+    pub(super) async fn into_collected(
+        mut self,
+        out_of_time: impl Future<Output = ()>,
+    ) -> Vec<Collected> {
+        if let Current::Taking(taking) = std::mem::replace(&mut self.current, Current::Idle) {
+            let stored = tokio::select! {
+                stored = taking.break_off(self.store, self.exposure) => stored,
+                () = out_of_time => None,
+            };
+            self.collected.extend(stored.map(Collected::Whole));
         }
         self.collected
     }

@@ -249,6 +249,9 @@ impl UpstreamFailure {
     }
 }
 
+/// The code of requests that a process which stops did not take, or could not finish.
+pub const DRAINING: &str = "server_is_draining";
+
 /// The code by which callers, books and lists know a failure of a provider. Refusals keep the provider's
 /// own, because clients branch on it.
 pub fn upstream_code(error: &ProviderError) -> &str {
@@ -258,7 +261,8 @@ pub fn upstream_code(error: &ProviderError) -> &str {
         ErrorKind::RateLimited { .. } => "upstream_rate_limited",
         ErrorKind::Timeout { .. } => "upstream_timeout",
         ErrorKind::Storage => "storage_error",
-        ErrorKind::Cancelled => CANCELED,
+        // Why, where it is not that somebody wanted it.
+        ErrorKind::Cancelled => error.code.as_deref().unwrap_or(CANCELED),
         ErrorKind::Auth
         | ErrorKind::QuotaExhausted
         | ErrorKind::ModelUnavailable

@@ -49,7 +49,7 @@ use self::{
 pub use self::{
     admit::LONGEST_GENERATION,
     cancel::Cancellations,
-    error::{GatewayError, UpstreamFailure, upstream_code},
+    error::{DRAINING, GatewayError, UpstreamFailure, upstream_code},
     offers::Offer,
     order::{DeliveredPicture, FailedPicture, Generation, Order, Reader, Usage},
     relay::{Delivery, Intro, Piece, Progress},
@@ -138,6 +138,12 @@ struct Shared {
     tasks: TaskTracker,
     copies: Copies,
     repeats: Arc<Repeats>,
+    /// Whether others should be asked, though nobody is refused yet.
+    is_leaving: AtomicBool,
+    /// Whether nobody comes in any more, and nobody should wait for what happens elsewhere.
+    is_draining: AtomicBool,
+    /// There is no time left: providers are hung up on.
+    cut: CancellationToken,
     /// Providers of earlier configurations that may still have something to do.
     replaced: Mutex<Vec<Arc<dyn Provider>>>,
 }
@@ -200,6 +206,9 @@ impl Gateway {
             repeats: Repeats::new(settings.max_in_flight),
             copies: Copies::new(rooms.store.clone(), settings.replay_budget_bytes),
             tasks: TaskTracker::new(),
+            is_leaving: AtomicBool::new(false),
+            is_draining: AtomicBool::new(false),
+            cut: CancellationToken::new(),
             replaced: Mutex::default(),
         };
         Arc::new(Self {
@@ -424,12 +433,37 @@ impl Gateway {
         self.shared.tasks.len()
     }
 
+    /// Says that this process will stop, to who asks whether it is ready. Everything goes on as before.
+    pub fn announce_leaving(&self) {
+        self.shared.is_leaving.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether [`Gateway::announce_leaving`] has been called.
+    pub fn is_leaving(&self) -> bool {
+        self.shared.is_leaving.load(Ordering::Relaxed)
+    }
+
+    /// Says that no new requests come. What has come is served.
+    pub fn begin_draining(&self) {
+        self.announce_leaving();
+        self.shared.is_draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Hangs up on every provider and takes no new generations: pictures that have arrived whole by now are
+    /// charged and delivered, the rest is released.
+    pub fn cut_short(&self) {
+        self.begin_draining();
+        self.shared.slots.close();
+        self.shared.cut.cancel();
+    }
+
     /// Takes no new generations and waits until those in flight have settled, and until the providers
     /// have tidied up behind them.
     ///
     /// # Cancel safety
     /// May be dropped: the generations go on.
     pub async fn drain(&self) {
+        self.begin_draining();
         self.shared.slots.close();
         self.shared.tasks.close();
         self.shared.tasks.wait().await;
@@ -442,9 +476,9 @@ impl Gateway {
         join_all(providers.iter().map(|provider| provider.drain())).await;
     }
 
-    /// Whether [`Gateway::drain`] has been called.
+    /// Whether no new requests come any more.
     pub fn is_draining(&self) -> bool {
-        self.shared.slots.is_closed()
+        self.shared.is_draining.load(Ordering::Relaxed)
     }
 
     /// The rooms, for the readers of the surface (models, files, credits).
@@ -586,6 +620,7 @@ impl Accepted {
             client_left,
             lead,
             gateway.settings.stall_timeout,
+            gateway.shared.cut.clone(),
         );
         let span = info_span!(
             "generation",

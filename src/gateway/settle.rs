@@ -111,7 +111,8 @@ pub(super) fn close(
 }
 
 /// Makes the pictures outlive a crash of the machine when their caller has left without them: what is charged
-/// must be there to be fetched (I7).
+/// must be there to be fetched (I7). A process that is out of time leaves them on their way: they are on its disk, and
+/// the settlement must not wait for a bucket.
 pub(super) async fn secure(rooms: &Rooms, work: &Work<'_>, outlet: &Outlet) {
     let WorkEnd::Served { calls, .. } = &work.end else {
         return;
@@ -119,6 +120,15 @@ pub(super) async fn secure(rooms: &Rooms, work: &Work<'_>, outlet: &Outlet) {
     if outlet.is_listening() {
         return;
     }
+    tokio::select! {
+        () = make_durable(rooms, calls) => {}
+        () = outlet.out_of_time() => {
+            tracing::warn!("pictures whose client had left were not durable yet when the time was over");
+        }
+    }
+}
+
+async fn make_durable(rooms: &Rooms, calls: &[ServedCall]) {
     let copies = calls.iter().filter(|call| call.are_copies);
     for (stored, _) in copies.flat_map(|call| &call.pictures) {
         if !stored.is_kept {

@@ -39,7 +39,8 @@ pub enum ErrorKind {
         /// Whether the request may have reached the provider.
         sent: bool,
     },
-    /// We hung up, because the client had left and the operator wants that (`on_disconnect = "cancel"`).
+    /// We hung up: the client had left and the operator wants that (`on_disconnect = "cancel"`), or this process
+    /// had to stop.
     Cancelled,
     /// An answer that cannot be read, or bytes that are no picture.
     Malformed,

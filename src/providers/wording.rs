@@ -20,7 +20,7 @@ pub(super) fn in_our_words(kind: ErrorKind) -> &'static str {
         ErrorKind::RateLimited { .. } => "the provider has had too many requests",
         ErrorKind::Overloaded { .. } => "the provider failed",
         ErrorKind::Timeout { .. } | ErrorKind::Transport { .. } => "the provider did not answer",
-        ErrorKind::Cancelled => "the client left",
+        ErrorKind::Cancelled => "we hung up",
         ErrorKind::Malformed | ErrorKind::Storage => "the provider's answer holds an error",
     }
 }

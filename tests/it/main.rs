@@ -40,6 +40,7 @@ mod relay;
 mod reload;
 mod replicas;
 mod replicate;
+mod rolling;
 mod s3;
 mod sdk;
 mod shutdown;

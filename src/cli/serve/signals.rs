@@ -4,6 +4,15 @@
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+/// Who wants the process to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// A supervisor, which may have others to tell.
+    Terminate,
+    /// A person at a terminal.
+    Interrupt,
+}
+
 /// Signals that have arrived since [`Signals::listen`]; none is lost between two calls.
 #[derive(Debug)]
 pub(super) struct Signals {
@@ -29,10 +38,10 @@ impl Signals {
     ///
     /// # Cancel safety
     /// May be dropped: no signal is lost.
-    pub(super) async fn next(&mut self) {
+    pub(super) async fn next(&mut self) -> Ending {
         tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => Ending::Terminate,
+            _ = self.interrupt.recv() => Ending::Interrupt,
         }
     }
 }

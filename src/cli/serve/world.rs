@@ -193,7 +193,6 @@ impl World {
                 max_connections: ground.max_connections,
                 header_timeout: config.limits.header_timeout,
                 stall_timeout: config.limits.body_idle_timeout,
-                drain_timeout: config.shutdown.drain_timeout,
             },
             metrics: api::metrics_router(app.clone()),
             router: api::router(app, has_metrics, operator),

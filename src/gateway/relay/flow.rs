@@ -102,14 +102,12 @@ impl<'a> Flow<'a> {
     /// It is whole. `temporary`: its copy, if it is there for the caller alone.
     pub(in crate::gateway) fn end(mut self, stored: &StoredImage, temporary: Option<Temporary>) {
         let text = std::mem::replace(&mut self.text, Text::Base64(0)).finish();
-        if let State::Held(held) = &mut self.state {
-            let mut held = std::mem::take(held);
-            held.extend_from_slice(&text);
-            self.outlet.show_held(self.opening, held.into(), stored);
-            return;
-        }
-        match self.state {
-            State::Held(_) | State::Unheard => {}
+        match std::mem::replace(&mut self.state, State::Unheard) {
+            State::Held(mut held) => {
+                held.extend_from_slice(&text);
+                self.outlet.show_held(self.opening, held.into(), stored);
+            }
+            State::Unheard => {}
             State::Flowing { .. } => {
                 // A few characters: not worth waiting for room.
                 self.outlet.push_text(text);
@@ -126,12 +124,9 @@ impl<'a> Flow<'a> {
         }
     }
 
-    /// It will never be whole.
+    /// It will never be whole. The same as dropping it.
     pub(in crate::gateway) fn tear(self) {
-        match self.state {
-            State::Flowing { .. } | State::Behind { shown: Some(_) } => self.outlet.tear(),
-            State::Held(_) | State::Behind { shown: None } | State::Unheard => {}
-        }
+        drop(self);
     }
 
     async fn show(&mut self, text: Bytes, has_copy: bool) {
@@ -149,5 +144,15 @@ impl<'a> Flow<'a> {
             Written::Behind => State::Behind { shown: Some(shown) },
             Written::Unheard => State::Unheard,
         };
+    }
+}
+
+/// Also when the call that it belongs to is dropped halfway: an answer may not go on behind half a picture.
+impl Drop for Flow<'_> {
+    fn drop(&mut self) {
+        match self.state {
+            State::Flowing { .. } | State::Behind { shown: Some(_) } => self.outlet.tear(),
+            State::Held(_) | State::Behind { shown: None } | State::Unheard => {}
+        }
     }
 }

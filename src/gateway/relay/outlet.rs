@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use tokio::{
     sync::oneshot,
-    time::{Instant, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -27,6 +27,10 @@ use crate::{
     images::{Keep, StoredImage, Temporary},
     providers::About,
 };
+
+/// How long a store that is slow may hold up a settlement when the process has no time left; for the pictures of a
+/// call, and once more for those whose client has left.
+const LAST_MOMENTS: Duration = Duration::from_secs(2);
 
 /// What a caller wants to see before the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,6 +87,8 @@ pub(in crate::gateway) struct Outlet {
     pipe: Arc<Pipe>,
     line: Mutex<Line>,
     client_left: CancellationToken,
+    /// The process has no time left.
+    cut: CancellationToken,
     /// Who waits for the same answer.
     lead: Lead,
     is_torn: AtomicBool,
@@ -139,6 +145,7 @@ impl Outlet {
         client_left: CancellationToken,
         lead: Lead,
         last_patience: Duration,
+        cut: CancellationToken,
     ) -> Self {
         Self {
             reader,
@@ -154,6 +161,7 @@ impl Outlet {
                 last_patience,
             }),
             client_left,
+            cut,
             lead,
             is_torn: AtomicBool::new(false),
         }
@@ -206,6 +214,28 @@ impl Outlet {
         {
             log_leaving();
         }
+    }
+
+    /// When the process has no time left for what is in flight.
+    ///
+    /// # Cancel safety
+    /// May be dropped.
+    pub(in crate::gateway) async fn cut_short(&self) {
+        self.cut.cancelled().await;
+    }
+
+    /// When the store has had its last moments, too: what it has not kept by then is not waited for.
+    ///
+    /// # Cancel safety
+    /// May be dropped; the moments begin anew for who asks again.
+    pub(in crate::gateway) async fn out_of_time(&self) {
+        self.cut.cancelled().await;
+        sleep(LAST_MOMENTS).await;
+    }
+
+    /// Whether the process has none left: then no call is begun any more.
+    pub(in crate::gateway) fn is_cut_short(&self) -> bool {
+        self.cut.is_cancelled()
     }
 
     /// From now on this provider is called.

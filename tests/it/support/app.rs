@@ -146,6 +146,11 @@ impl App {
         self.cluster = Some(cluster);
     }
 
+    /// What nobody may find in a log, for a client of a test's own.
+    pub(crate) fn secrets(&self) -> Arc<Secrets> {
+        Arc::clone(&self.secrets)
+    }
+
     /// Any command, with this Easel's configuration.
     pub(crate) fn run(&self, arguments: &[&str]) -> Output {
         let file = self.config_file();

@@ -4,6 +4,8 @@
 //! For whoever opens a link that somebody else chose, from inside the operator's network; and for whoever asks
 //! where a client is.
 
+mod guard;
+
 use std::{
     borrow::Cow,
     fmt,
@@ -16,6 +18,8 @@ use ipnet::{IpNet, Ipv4Net};
 use reqwest::Url;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Serialize, Serializer};
+
+pub(crate) use self::guard::{Guard, NoAddress};
 
 /// A network, or a single address. IPv4 in IPv6 (`::ffff:10.0.0.0/104`) is the IPv4 that it stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

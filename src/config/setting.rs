@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use secrecy::SecretString;
 
 use super::{LinkStyle, LogFormat, OnDisconnect, StoreConfig};
-use crate::addresses::IpRange;
+use crate::addresses::{IpRange, ListedHost};
 
 /// A type that a setting can have.
 pub(super) trait Setting: Sized {
@@ -274,7 +274,7 @@ impl Setting for LinkStyle {
     }
 }
 
-/// Where result links may point: `host` or `host:port`, in lower case.
+/// Where a link that others chose may lead: `host` or `host:port`, in lower case.
 pub(super) struct Host(pub(super) String);
 
 impl Setting for Host {
@@ -283,6 +283,7 @@ impl Setting for Host {
     fn from_text(text: &str) -> Option<Self> {
         let authority: http::uri::Authority = text.parse().ok()?;
         let plain = !authority.host().is_empty() && !text.contains('@');
+        let plain = plain && ListedHost::parse(text).is_some();
         plain.then(|| Self(text.to_ascii_lowercase()))
     }
 }

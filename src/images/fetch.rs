@@ -2,26 +2,18 @@
 //!
 //! A link is chosen by a stranger and opened from inside the operator's network, so it may lead to public
 //! addresses only: `https`, no credentials, every redirect judged again. What the operator lists (`fetch_hosts`) may be
-//! elsewhere, and then nothing else is opened. Names are resolved once, here, and the
-//! connection goes to an address that passed, so a name that changes its answer (DNS rebinding) gains
-//! nothing. A proxy would resolve names itself, so none is used.
+//! elsewhere, and then nothing else is opened. [`Guard`] does the same for names, where they are resolved.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{net::IpAddr, time::Duration};
 
 use bytes::Bytes;
-use reqwest::{
-    StatusCode, Url,
-    dns::{Addrs, Name, Resolve, Resolving},
-    header,
-};
+use reqwest::{StatusCode, Url, header};
 use tokio::time::{Instant, timeout_at};
 
-use crate::addresses::{self, ListedHost, Lookup};
+use crate::addresses::{self, Guard, NoAddress};
 
 /// Storage services redirect once; more than this goes in circles.
 const MAX_REDIRECTS: usize = 3;
-/// Until a connection is up.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// One picture, from the first name looked up to the last byte.
 const LONGEST_FETCH: Duration = Duration::from_secs(30);
 
@@ -46,22 +38,8 @@ pub enum FetchError {
 #[derive(Debug, Clone)]
 pub struct Fetcher {
     client: reqwest::Client,
-    policy: Arc<Policy>,
-}
-
-/// What may be opened; tests look names up in their own way.
-#[derive(Debug)]
-struct Policy {
-    /// Empty: every public host.
-    hosts: Vec<ListedHost>,
-    lookup: Lookup,
-}
-
-impl Policy {
-    /// Whether the operator lists this very host: it may be inside of a network, and do without TLS.
-    fn trusts(&self, host: &str) -> bool {
-        self.hosts.iter().any(|listed| listed.is(host))
-    }
+    /// With no host that is listed: every public one.
+    guard: Guard,
 }
 
 /// The bytes behind a link.
@@ -77,29 +55,12 @@ impl Fetcher {
     /// # Errors
     /// A sentence that names what is no host; what the HTTP client says when it cannot be set up.
     pub fn new(hosts: &[String]) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
-        let hosts = hosts.iter().map(|entry| {
-            let listed = ListedHost::parse(entry);
-            listed.ok_or_else(|| format!("'{entry}' is no host or host:port"))
-        });
-        Ok(Self::with(Policy {
-            hosts: hosts.collect::<Result<_, _>>()?,
-            lookup: addresses::system_lookup,
-        })?)
+        Ok(Self::with(Guard::new(hosts)?)?)
     }
 
-    fn with(policy: Policy) -> Result<Self, reqwest::Error> {
-        let policy = Arc::new(policy);
-        // Somebody else may have installed one; any will do.
-        drop(rustls::crypto::ring::default_provider().install_default());
-        let client = reqwest::Client::builder()
-            .user_agent(concat!("easel/", env!("CARGO_PKG_VERSION")))
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .referer(false)
-            .connect_timeout(CONNECT_TIMEOUT)
-            .dns_resolver(Arc::new(PublicResolver(Arc::clone(&policy))))
-            .build()?;
-        Ok(Self { client, policy })
+    fn with(guard: Guard) -> Result<Self, reqwest::Error> {
+        let client = guard.client().build()?;
+        Ok(Self { client, guard })
     }
 
     /// Opens a link.
@@ -140,7 +101,7 @@ impl Fetcher {
     fn check(&self, url: &Url) -> Result<(), FetchError> {
         // Without a host it is nobody's, and of another scheme.
         let host = addresses::host_of(url).unwrap_or_default();
-        let is_trusted = self.policy.trusts(&host);
+        let is_trusted = self.guard.trusts(&host);
         match url.scheme() {
             "https" => {}
             "http" if is_trusted => {}
@@ -150,7 +111,7 @@ impl Fetcher {
             return Err(FetchError::Refused("it holds a user name or password"));
         }
         let port = url.port_or_known_default();
-        let hosts = &self.policy.hosts;
+        let hosts = &self.guard.listed;
         if !hosts.is_empty() && !hosts.iter().any(|listed| listed.covers(&host, port)) {
             return Err(FetchError::Refused(
                 "this server opens links to other hosts only",
@@ -179,40 +140,12 @@ impl Fetched {
     }
 }
 
-/// Resolves names to addresses that may be connected to.
-struct PublicResolver(Arc<Policy>);
-
-/// A name that leads to none.
-#[derive(Debug, thiserror::Error)]
-#[error("the name leads to a private address")]
-struct NoAddress;
-
-impl Resolve for PublicResolver {
-    fn resolve(&self, name: Name) -> Resolving {
-        let host = name.as_str().to_ascii_lowercase();
-        let is_trusted = self.0.trusts(host.strip_suffix('.').unwrap_or(&host));
-        let lookup = self.0.lookup;
-        Box::pin(async move {
-            let mut found = lookup(host).await?;
-            found.retain(|address| is_trusted || addresses::is_public(address.ip()));
-            if found.is_empty() {
-                return Err(NoAddress.into());
-            }
-            let addresses: Addrs = Box::new(found.into_iter());
-            Ok(addresses)
-        })
-    }
-}
-
 fn cause(error: &reqwest::Error) -> FetchError {
-    let mut source = std::error::Error::source(error);
-    while let Some(inner) = source {
-        if inner.is::<NoAddress>() {
-            return PRIVATE;
-        }
-        source = inner.source();
+    if NoAddress::caused(error) {
+        PRIVATE
+    } else {
+        FetchError::Unreachable
     }
-    FetchError::Unreachable
 }
 
 #[cfg(test)]
@@ -223,6 +156,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::addresses::Lookup;
 
     async fn told(fetcher: &Fetcher, link: &str) -> String {
         match fetcher.open(link).await {
@@ -319,12 +253,10 @@ mod tests {
     #[tokio::test]
     async fn listed_hosts_are_opened_and_no_others() {
         let inside: Lookup = |_| Box::pin(async { Ok(vec![([10, 0, 0, 7], 0).into()]) });
-        let hosts = ["pictures.example", "[::1]:8443"].map(|host| ListedHost::parse(host).unwrap());
-        let fetcher = Fetcher::with(Policy {
-            hosts: hosts.into(),
-            lookup: inside,
-        })
-        .unwrap();
+        let hosts = ["pictures.example", "[::1]:8443"].map(str::to_owned);
+        let mut guard = Guard::new(&hosts).unwrap();
+        guard.lookup = inside;
+        let fetcher = Fetcher::with(guard).unwrap();
         let other = "this server opens links to other hosts only";
         for (link, expected) in [
             ("https://elsewhere.example/a.png", other),

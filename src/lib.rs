@@ -10,6 +10,7 @@
 //! | [`config`] | the file and the environment, as one typed value | everything else |
 //! | [`api`] | the OpenAI surface: parse, answer, errors | SQL, provider names |
 //! | [`admin`] | the operator's API, and what it shares with the commands | SQL, provider names |
+//! | [`webhooks`] | sending and signing what is told of ended generations | our JSON, SQL, money |
 //! | [`gateway`] | the one way a request goes: admit → hold → attempt → deliver → settle | axum, SQL, provider JSON |
 //! | [`routing`] | which route next | bodies, money tables, sockets |
 //! | [`providers`] | one folder per adapter, the shared HTTP client | accounts, holds, prices, SQL |
@@ -46,3 +47,4 @@ pub mod providers;
 pub mod reload;
 pub mod routing;
 pub mod telemetry;
+pub mod webhooks;

@@ -16,7 +16,7 @@ use crate::{
     config::{
         AdminConfig, CloudConfig, Config, DatabaseConfig, EditsConfig, ImagesConfig, LimitsConfig,
         LinkStyle, LogConfig, LogFormat, MetricsConfig, OnDisconnect, ProviderConfig, ReloadConfig,
-        RoutingConfig, S3Config, S3Credentials, ShutdownConfig,
+        RoutingConfig, S3Config, S3Credentials, ShutdownConfig, WebhooksConfig,
     },
     reload::{Refused, Standing},
 };
@@ -74,6 +74,7 @@ fn describe(config: &Config) -> Value {
             fetch_urls,
             fetch_hosts,
         },
+        webhooks,
         routing,
         shutdown,
         reload: ReloadConfig { watch_interval },
@@ -99,6 +100,7 @@ fn describe(config: &Config) -> Value {
         "images": describe_images(images),
         "limits": describe_limits(limits),
         "edits": {"fetch_urls": fetch_urls, "fetch_hosts": fetch_hosts},
+        "webhooks": describe_webhooks(webhooks),
         "routing": describe_routing(routing),
         "shutdown": describe_shutdown(shutdown),
         "reload": {"watch_interval": span(*watch_interval)},
@@ -191,6 +193,23 @@ fn describe_s3(section: &S3Config) -> Value {
         "instance_credentials": matches!(credentials, Some(S3Credentials::Instance)),
         "ca_file": ca_file,
         "timeout": span(*timeout),
+    })
+}
+
+fn describe_webhooks(section: &WebhooksConfig) -> Value {
+    let WebhooksConfig {
+        hosts,
+        timeout,
+        max_in_flight,
+        first_retry,
+        retry_for,
+    } = section;
+    json!({
+        "hosts": hosts,
+        "timeout": span(*timeout),
+        "max_in_flight": max_in_flight,
+        "first_retry": span(*first_retry),
+        "retry_for": span(*retry_for),
     })
 }
 

@@ -19,7 +19,8 @@ use crate::{
     ids::{AccountId, GenerationId, KeyId, RequestId},
     keys::Mode,
     ledger::{
-        AttemptRecord, Generation, GenerationError, GenerationSearch, GenerationStatus, HoldRecord,
+        AttemptRecord, DeliveryRecord, Generation, GenerationError, GenerationSearch,
+        GenerationStatus, HoldRecord,
     },
     money::{MoneyError, NanoUsd},
 };
@@ -89,6 +90,9 @@ pub(super) struct OneGenerationJson {
     #[serde(skip_serializing_if = "Option::is_none")]
     hold: Option<HoldRecord>,
     entries: Vec<EntryJson>,
+    /// What became of its webhook, if it has ended and has one; for a week.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    webhook: Option<DeliveryRecord>,
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -159,6 +163,7 @@ pub(super) async fn show(
         images: ImageJson::of(&generation),
         hold: books.hold,
         entries: books.entries.into_iter().map(EntryJson::from).collect(),
+        webhook: desk.app.ledger.delivery(generation.id).await?,
     }))
 }
 

@@ -26,6 +26,7 @@ mod providers;
 mod router;
 mod usage;
 pub(crate) mod usage_csv;
+mod webhooks;
 pub(crate) mod words;
 
 use std::sync::Arc;

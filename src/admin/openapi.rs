@@ -3,7 +3,9 @@
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Value as Json, json};
 
-use super::{accounts, bookings, generations, images, keys, models, page::List, providers, usage};
+use super::{
+    accounts, bookings, generations, images, keys, models, page::List, providers, usage, webhooks,
+};
 use crate::api::{
     Document,
     openapi::{Operation, Schemas, json_content},
@@ -130,6 +132,7 @@ fn accounts(schemas: &mut Schemas) -> Vec<Operation> {
 fn keys(schemas: &mut Schemas) -> Vec<Operation> {
     const ID: &str = "The key's id; not its secret.";
     let key = schemas.answer::<keys::KeyJson>();
+    let webhooks = schemas.answer::<webhooks::WebhooksJson>();
     vec![
         operation(
             "get",
@@ -183,6 +186,37 @@ fn keys(schemas: &mut Schemas) -> Vec<Operation> {
         )
         .named_by(ID)
         .refuses(CHANGE),
+        operation(
+            "get",
+            "/admin/v1/keys/{id}/webhooks",
+            "adminGetWebhooks",
+            "Whether a key may have webhooks, and what they are signed with",
+            webhooks.clone(),
+        )
+        .named_by(ID)
+        .refuses(ANY),
+        operation(
+            "put",
+            "/admin/v1/keys/{id}/webhooks",
+            "adminAllowWebhooks",
+            "Allow a key webhooks, or take that back",
+            webhooks.clone(),
+        )
+        .says("The first time it gets its secret.")
+        .named_by(ID)
+        .json_body(schemas.request::<webhooks::Update>())
+        .refuses(CHANGE),
+        operation(
+            "post",
+            "/admin/v1/keys/{id}/webhooks/rotate",
+            "adminRotateWebhookSecret",
+            "Sign a key's webhooks with a new secret",
+            webhooks,
+        )
+        .says("They are signed with the old one too for a day, or for `overlap`.")
+        .named_by(ID)
+        .body(false, json_content(schemas.request::<webhooks::Rotate>()))
+        .refuses(CHANGE),
     ]
 }
 
@@ -201,7 +235,7 @@ fn books(schemas: &mut Schemas) -> Vec<Operation> {
             "get",
             "/admin/v1/generations/{id}",
             "adminGetGeneration",
-            "A generation with its attempts, pictures, hold and entries",
+            "A generation with its attempts, pictures, hold, entries and webhook",
             schemas.answer::<generations::OneGenerationJson>(),
         )
         .named_by("Its `x-generation-id`.")

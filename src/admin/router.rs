@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::{
     Admin, Desk, accounts, bookings, config, generations, images, keys, models, providers, usage,
+    webhooks,
 };
 use crate::api::{
     bearer,
@@ -48,6 +49,11 @@ pub(super) fn endpoints() -> Routes<Desk> {
         .route("/keys/{id}", get(keys::show).patch(keys::update))
         .route("/keys/{id}/rotate", post(keys::rotate))
         .route("/keys/{id}/revoke", post(keys::revoke))
+        .route(
+            "/keys/{id}/webhooks",
+            get(webhooks::show).put(webhooks::update),
+        )
+        .route("/keys/{id}/webhooks/rotate", post(webhooks::rotate))
         .route("/generations", get(generations::list))
         .route("/generations/{id}", get(generations::show))
         .route("/images", get(images::list))

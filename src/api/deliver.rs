@@ -34,6 +34,11 @@ pub(super) async fn deliver(
     dropped: Vec<String>,
 ) -> Result<Response, ApiError> {
     let (caller, gauge) = (Caller::from(&order.key), order.gauge.clone());
+    if let Some(url) = &order.webhook_url
+        && let Err(refusal) = later::check_webhook(app, &order, url).await
+    {
+        return Err(refused(app, caller, &gauge, refusal).await);
+    }
     if order.reader == Reader::ComesBack {
         let answered = later::answer(app, order, &dropped).await;
         return match answered {

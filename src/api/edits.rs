@@ -141,6 +141,7 @@ async fn perform(
         idempotency_key: asked.idempotency_key,
         reader: asked.reader,
         gauge,
+        webhook_url: body.webhook_url,
     };
     deliver::deliver(app, order, Kind::Edit, body.dropped).await
 }

@@ -89,6 +89,9 @@ pub enum ApiError {
     /// No such generation in this account.
     #[error("no such generation")]
     NoGeneration(String),
+    /// The key may have no webhooks.
+    #[error("the key may have no webhooks")]
+    WebhooksForbidden,
     /// The generation cannot be cancelled, since it has ended so.
     #[error("{0} has ended already")]
     GenerationFinished(GenerationId, GenerationStatus),
@@ -343,6 +346,14 @@ impl ApiError {
                 "generation_not_found",
                 format!("There is no generation '{id}' in this account."),
             ),
+            Self::WebhooksForbidden => Parts::new(
+                Status::FORBIDDEN,
+                INVALID,
+                "webhooks_not_allowed",
+                "This API key may not use 'webhook_url'. Ask the operator to allow it webhooks, or leave the \
+                 parameter out and ask for the generation.",
+            )
+            .param(super::params::WEBHOOK_URL),
             Self::GenerationFinished(id, status) => Parts::new(
                 Status::CONFLICT,
                 INVALID,

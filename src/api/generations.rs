@@ -45,6 +45,7 @@ pub(super) async fn create(
         idempotency_key: asked.idempotency_key,
         reader: asked.reader,
         gauge,
+        webhook_url: body.webhook_url,
     };
     deliver::deliver(&app, order, Kind::Generation, body.dropped).await
 }

@@ -1,20 +1,24 @@
 //! Answers that their clients come back for (`Prefer: respond-async`, RFC 7240, section 4.1): 202 with the
 //! generation object as soon as the hold is committed. Whatever is refused before that is refused as ever.
 
-use std::time::Duration;
+use std::{error::Error, time::Duration};
 
 use axum::{
     Json,
     response::{IntoResponse, Response},
 };
+use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
-use super::{ApiError, App, answer, object::GenerationJson, prefer::RESPOND_ASYNC};
+use super::{
+    ApiError, App, answer, object::GenerationJson, params::WEBHOOK_URL, prefer::RESPOND_ASYNC,
+};
 use crate::{
     catalog::{Parameter, Value, Violation},
-    gateway::{Begun, GatewayError, Order},
+    gateway::{Begun, GatewayError, Order, Reader},
     ids::GenerationId,
     ledger::{self, GenerationStatus},
+    webhooks::Teller,
 };
 
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
@@ -69,6 +73,43 @@ pub(super) async fn answer(
     headers.insert(PREFERENCE_APPLIED, HeaderValue::from_static(RESPOND_ASYNC));
     answer::say_dropped(headers, &intro.dropped, dropped);
     Ok(response)
+}
+
+/// Whether the end of this order may be told there.
+///
+/// # Errors
+/// [`ApiError::Parameter`]; [`ApiError::WebhooksForbidden`].
+pub(super) async fn check_webhook(app: &App, order: &Order, url: &str) -> Result<(), ApiError> {
+    let invalid = |message| {
+        let violation = Violation::named(WEBHOOK_URL, "invalid_value", message);
+        Err(ApiError::Parameter(violation))
+    };
+    if order.reader == Reader::Waits {
+        return invalid(format!(
+            "Invalid value for '{WEBHOOK_URL}': only a request with 'Prefer: respond-async' has a webhook. Send \
+             that header, or leave the parameter out."
+        ));
+    }
+    if let Err(refusal) = app.webhook_targets.check(url) {
+        return invalid(format!("Invalid value for '{WEBHOOK_URL}': {refusal}."));
+    }
+    if !app.keys.allows_webhooks(order.key.id).await? {
+        return Err(ApiError::WebhooksForbidden);
+    }
+    Ok(())
+}
+
+/// Tells webhooks what a generation looks like.
+impl Teller for App {
+    fn tell<'a>(
+        &'a self,
+        generation: &'a ledger::Generation,
+    ) -> BoxFuture<'a, Result<String, Box<dyn Error + Send + Sync>>> {
+        Box::pin(async move {
+            let object = GenerationJson::of(self, generation).await?;
+            Ok(serde_json::to_string(&object)?)
+        })
+    }
 }
 
 /// A generation: 202 while it runs, 200 when it has ended.

@@ -65,6 +65,7 @@ use crate::{
     keys::Keys,
     ledger::Ledger,
     reload::Reloads,
+    webhooks::Targets,
 };
 
 /// Everything the endpoints work with under one configuration.
@@ -86,6 +87,8 @@ pub struct App {
     pub bodies: Budget,
     /// Opens links to pictures, where the operator allows it.
     pub fetcher: Option<Fetcher>,
+    /// Where webhooks may go.
+    pub webhook_targets: Targets,
     /// How much a client may send, and how slowly.
     pub limits: Limits,
     /// What became of the configuration on disk.

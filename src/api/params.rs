@@ -16,6 +16,8 @@ pub(super) struct GenerationBody {
     pub(super) model: Option<String>,
     pub(super) params: Params,
     pub(super) preferences: Preferences,
+    /// Where the end is to be told.
+    pub(super) webhook_url: Option<String>,
     /// Fields that no image endpoint knows, left out because the key asks for that; the first few, as
     /// much of them as fits a header.
     pub(super) dropped: Vec<String>,
@@ -43,6 +45,9 @@ impl GenerationBody {
     }
 }
 
+/// Where the end of a generation is to be told.
+pub(super) const WEBHOOK_URL: &str = "webhook_url";
+
 const PROVIDER_FIELDS: &[&str] = &[
     "order",
     "only",
@@ -66,6 +71,7 @@ pub(super) fn parse(
         model: None,
         params: Params::new(),
         preferences: Preferences::default(),
+        webhook_url: None,
         dropped: Vec::new(),
     };
     for (name, value) in object {
@@ -75,6 +81,7 @@ pub(super) fn parse(
         match name.as_str() {
             "model" => body.model = Some(text(&name, value)?),
             "provider" => body.preferences = preferences(value)?,
+            WEBHOOK_URL => body.webhook_url = Some(text(&name, value)?),
             _ => match (Parameter::from_name(&name), unsupported) {
                 (Some(parameter), _) => {
                     body.params.insert(parameter, typed(parameter, value)?);
@@ -293,7 +300,7 @@ pub(super) fn wrong_type(name: &str, expected: &str, value: &Json) -> Violation 
 
 pub(super) fn unknown_field(name: &str) -> Violation {
     let names = Parameter::ALL.iter().map(|parameter| parameter.as_str());
-    let hint = nearest(name, names.chain(["model", "provider"]))
+    let hint = nearest(name, names.chain(["model", "provider", WEBHOOK_URL]))
         .map_or_else(String::new, |known| format!(" Did you mean '{known}'?"));
     Violation {
         parameter: excerpt(name),

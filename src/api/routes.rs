@@ -84,7 +84,7 @@ macro_rules! goes_on_with {
 begins_with!(get GET, post POST);
 
 impl<S: Clone + Send + Sync + 'static> Endpoint<S> {
-    goes_on_with!(get GET, post POST, patch PATCH, delete DELETE);
+    goes_on_with!(get GET, post POST, put PUT, patch PATCH, delete DELETE);
 
     /// With layers around the methods that it has so far.
     pub(crate) fn map(mut self, wrap: impl FnOnce(MethodRouter<S>) -> MethodRouter<S>) -> Self {

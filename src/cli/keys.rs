@@ -21,6 +21,7 @@ use crate::{
     ids::{AccountId, KeyId},
     keys::{ApiKey, KeyError, KeyUpdate, Keys, Mode, UnsupportedParameters},
     money::NanoUsd,
+    webhooks,
 };
 
 #[derive(Debug, clap::Args)]
@@ -53,6 +54,19 @@ enum Command {
     Update(Update),
     /// Give a key a new secret and print it, which is shown only now; the old one goes on for a while
     Rotate(Rotate),
+    /// Show the secret that a key's webhooks are signed with, or give them a new one
+    WebhookSecret(WebhookSecret),
+}
+
+#[derive(Debug, clap::Args)]
+struct WebhookSecret {
+    id: KeyId,
+    /// Give them a new secret; they are signed with the old one too for a while
+    #[arg(long)]
+    rotate: bool,
+    /// How long the old secret goes on; 0s ends it at once
+    #[arg(long, value_name = "SPAN", default_value = "24h", requires = "rotate")]
+    overlap: Span,
 }
 
 #[derive(Debug, clap::Args)]
@@ -83,6 +97,9 @@ struct Create {
     /// What happens to parameters that a model does not take: reject or drop
     #[arg(long, value_name = "CHOICE", default_value = "reject")]
     unsupported_parameters: UnsupportedParameters,
+    /// Allow webhooks, and print the secret that they are signed with
+    #[arg(long)]
+    webhooks: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -105,6 +122,15 @@ struct Update {
     /// What happens to parameters that a model does not take: reject or drop
     #[arg(long, value_name = "CHOICE")]
     unsupported_parameters: Option<UnsupportedParameters>,
+    /// Whether it may have webhooks
+    #[arg(
+        long,
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true"
+    )]
+    webhooks: Option<bool>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -123,6 +149,8 @@ struct Created<'a> {
     account: AccountId,
     name: &'a str,
     mode: Mode,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    webhook_secret: Option<&'a str>,
 }
 
 pub(super) async fn run(context: &Context, arguments: Arguments) -> anyhow::Result<ExitCode> {
@@ -152,11 +180,15 @@ pub(super) async fn run(context: &Context, arguments: Arguments) -> anyhow::Resu
             show(&key, json, context.clock.now())?;
         }
         Command::Update(update) => {
-            let id = update.id;
+            let (id, webhooks) = (update.id, update.webhooks);
             let key = keys.update(id, &changes(context, update)?).await?;
+            if let Some(is_allowed) = webhooks {
+                keys.allow_webhooks(id, is_allowed).await?;
+            }
             show(&key, json, context.clock.now())?;
         }
         Command::Rotate(rotate) => self::rotate(context, &keys, &rotate, json).await?,
+        Command::WebhookSecret(asked) => webhook_secret(context, &keys, &asked, json).await?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -185,12 +217,21 @@ async fn create(context: &Context, keys: &Keys, create: Create, json: bool) -> a
         expires_at,
     };
     let (key, secret) = new_key::create(&ledger, keys, order).await?;
+    let webhook_secret = if create.webhooks {
+        keys.allow_webhooks(key.id, true).await?;
+        let found = keys.webhook_key(key.id).await?;
+        found.map(|found| webhooks::shown(&found.secret))
+    } else {
+        None
+    };
+    let webhook_secret = webhook_secret.as_ref().map(ExposeSecret::expose_secret);
     let created = Created {
         id: key.id,
         key: secret.expose_secret(),
         account: key.account,
         name: &key.name,
         mode,
+        webhook_secret,
     };
     if json {
         return output::json(&created);
@@ -200,6 +241,50 @@ async fn create(context: &Context, keys: &Keys, create: Create, json: bool) -> a
         "{}\n\nThe secret of {}, shown only now. It pays from the {mode} balance of account {}, {balance} USD.",
         created.key, key.id, key.account
     ));
+    if let Some(secret) = webhook_secret {
+        output::line(format!(
+            "\n{secret}\n\nThe secret that its webhooks are signed with."
+        ));
+    }
+    Ok(())
+}
+
+async fn webhook_secret(
+    context: &Context,
+    keys: &Keys,
+    asked: &WebhookSecret,
+    json: bool,
+) -> anyhow::Result<()> {
+    let found = if asked.rotate {
+        let end = words::after(context.clock.now(), asked.overlap.0).context("--overlap")?;
+        keys.rotate_webhook_secret(asked.id, end).await?
+    } else {
+        let found = keys.webhook_key(asked.id).await?;
+        found.with_context(|| {
+            format!(
+                "{0} has no webhooks: allow them with easel keys update {0} --webhooks",
+                asked.id
+            )
+        })?
+    };
+    let secret = webhooks::shown(&found.secret);
+    let secret = secret.expose_secret();
+    let previous_ends_at = found.previous.map(|(_, end)| end);
+    if json {
+        return output::json(&json!({
+            "key": asked.id,
+            "allowed": found.is_allowed,
+            "secret": secret,
+            "previous_secret_ends_at": previous_ends_at,
+        }));
+    }
+    output::line(secret);
+    if let Some(end) = previous_ends_at {
+        output::line(format!(
+            "\nThe old one goes on until {} UTC.",
+            end.format("%F %R")
+        ));
+    }
     Ok(())
 }
 
@@ -234,6 +319,7 @@ fn changes(context: &Context, update: Update) -> anyhow::Result<KeyUpdate> {
         ips,
         expires,
         unsupported_parameters,
+        webhooks,
     } = update;
     let changes = KeyUpdate {
         name: name.map(|Name(name)| name),
@@ -249,7 +335,7 @@ fn changes(context: &Context, update: Update) -> anyhow::Result<KeyUpdate> {
             .transpose()
             .context("--expires")?,
     };
-    if changes == KeyUpdate::default() {
+    if changes == KeyUpdate::default() && webhooks.is_none() {
         bail!("nothing to change: name at least one of the options that --help lists");
     }
     Ok(changes)

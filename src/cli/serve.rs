@@ -17,6 +17,7 @@ use tokio::{
     task::JoinSet,
     time::{sleep, timeout},
 };
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use self::{
@@ -35,6 +36,7 @@ use crate::{
     postgres::private::ServeLock,
     reload::Reloads,
     telemetry::metrics::metrics,
+    webhooks::Webhooks,
 };
 
 /// Serves `config`, which was read from `source` when its files were as `seen`.
@@ -130,6 +132,13 @@ async fn serve(
         }),
     };
     let worlds = Arc::new(ArcSwap::from_pointee(world));
+    let stop_webhooks = CancellationToken::new();
+    let telling = Arc::clone(&worlds);
+    let mut sending = JoinSet::new();
+    sending.spawn(Webhooks::run(
+        move || Arc::clone(&telling.load().webhooks),
+        stop_webhooks.clone(),
+    ));
     let reloader = Reloader {
         source: origin.source,
         applied: origin.seen.clone(),
@@ -143,11 +152,16 @@ async fn serve(
     };
     tasks.spawn(reloader.run());
     until_drained(listeners, &worlds, signals).await;
+    stop_webhooks.cancel();
     tasks.stop().await;
+    let uploading = timeout(LAST_UPLOADS_WITHIN, ground.store.drain());
+    // Webhooks do not take as long, and what is not sent another replica sends.
+    let last = async { tokio::join!(uploading, sending.join_next()).0 };
     let uploaded = tokio::select! {
-        uploaded = timeout(LAST_UPLOADS_WITHIN, ground.store.drain()) => uploaded.is_ok(),
+        uploaded = last => uploaded.is_ok(),
         _ = signals.next() => false,
     };
+    sending.abort_all();
     if !uploaded {
         warn!("some pictures were still on their way into the bucket");
     }

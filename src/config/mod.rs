@@ -67,6 +67,8 @@ pub struct Config {
     pub limits: LimitsConfig,
     /// `[edits]`
     pub edits: EditsConfig,
+    /// `[webhooks]`
+    pub webhooks: WebhooksConfig,
     /// `[routing]`
     pub routing: RoutingConfig,
     /// `[shutdown]`
@@ -188,6 +190,21 @@ pub struct EditsConfig {
     pub fetch_urls: bool,
     /// The hosts that they may lead to; none: every public one.
     pub fetch_hosts: Vec<String>,
+}
+
+/// `[webhooks]`
+#[derive(Debug, Clone)]
+pub struct WebhooksConfig {
+    /// `host` or `host:port` that may be called although they are private, by `http` too.
+    pub hosts: Vec<String>,
+    /// How long one message may take.
+    pub timeout: Duration,
+    /// Messages at the same time.
+    pub max_in_flight: usize,
+    /// The pause after the first attempt that failed.
+    pub first_retry: Duration,
+    /// How long to try.
+    pub retry_for: Duration,
 }
 
 /// `[routing]`
@@ -449,9 +466,14 @@ fn read(root: &mut Section<'_>, environment: &Environment) -> Config {
         limits: root.section("limits", limits),
         edits: root.section("edits", |section| EditsConfig {
             fetch_urls: section.value("fetch_urls", false),
-            fetch_hosts: (section.list("fetch_hosts").unwrap_or_default().into_iter())
-                .map(|Host(host)| host)
-                .collect(),
+            fetch_hosts: hosts(section, "fetch_hosts"),
+        }),
+        webhooks: root.section("webhooks", |section| WebhooksConfig {
+            hosts: hosts(section, "hosts"),
+            timeout: section.duration("timeout", Duration::from_secs(15)),
+            max_in_flight: section.count("max_in_flight", 32),
+            first_retry: section.duration("first_retry", Duration::from_secs(5)),
+            retry_for: section.duration("retry_for", Duration::from_hours(24)),
         }),
         routing: root.section("routing", |section| RoutingConfig {
             failures: section.value("failures", AtLeastOne(3)).0,
@@ -530,6 +552,11 @@ fn limits(section: &mut Section<'_>) -> LimitsConfig {
         max_in_flight: section.count("max_in_flight", 8_192),
         keepalive: section.duration("keepalive", Duration::from_secs(15)),
     }
+}
+
+fn hosts(section: &mut Section<'_>, key: &'static str) -> Vec<String> {
+    let hosts = section.list(key).unwrap_or_default().into_iter();
+    hosts.map(|Host(host)| host).collect()
 }
 
 fn log(section: &mut Section<'_>, environment: &Environment) -> LogConfig {

@@ -377,6 +377,30 @@ fn bad_values_are_refused_with_what_a_good_one_is() {
             "providers.openai.result_hosts: 'https://a/b' is not a host or host:port without scheme or path",
         ),
         (
+            "edits.fetch_hosts = ['pictures:https']",
+            "edits.fetch_hosts: 'pictures:https' is not a host or host:port without scheme or path",
+        ),
+        (
+            "webhooks.hosts = ['hooks.internal', 'http://hooks']",
+            "webhooks.hosts: 'http://hooks' is not a host or host:port without scheme or path",
+        ),
+        (
+            "webhooks.timeout = '0s'",
+            "webhooks.timeout: '0s' is not a duration above zero with its unit such as \"300s\" or \"15 min\"",
+        ),
+        (
+            "webhooks.max_in_flight = 0",
+            "webhooks.max_in_flight: 0 is not a whole number from 1 on",
+        ),
+        (
+            "webhooks.first_retry = 5",
+            "webhooks.first_retry: 5 is not a duration above zero with its unit such as \"300s\" or \"15 min\"",
+        ),
+        (
+            "webhooks.retry_for = 'for ever'",
+            "webhooks.retry_for: 'for ever' is not a duration above zero with its unit such as \"300s\" or \"15 min\"",
+        ),
+        (
             "providers.openai.result_hosts = 1",
             "providers.openai.result_hosts: 1 is not a list",
         ),

@@ -391,6 +391,7 @@ impl Gateway {
             idempotency_key: admission.order.idempotency_key.clone(),
             request_hash: admission.order.request_hash,
             retry_count: admission.order.retry_count,
+            webhook_url: admission.order.webhook_url.clone(),
         };
         let began_at = Instant::now();
         let placed = self.rooms.ledger.hold_one(&new).await;

@@ -38,6 +38,8 @@ pub struct Order {
     pub reader: Reader,
     /// Where to leave how its limits per minute stand.
     pub gauge: Gauge,
+    /// Where its end is to be told too.
+    pub webhook_url: Option<String>,
 }
 
 /// Who gets the answer of an order.

@@ -14,6 +14,7 @@ mod rotation;
 mod secret;
 #[cfg(test)]
 mod tests;
+mod webhooks;
 
 use std::{fmt, net::IpAddr, str::FromStr, sync::Arc};
 
@@ -29,6 +30,7 @@ pub use self::{
     limits::{Limits, LimitsUpdate},
     listing::KeyFilter,
     rotation::Rotated,
+    webhooks::WebhookKey,
 };
 use self::{
     memory::{Memory, Recall},

@@ -2,6 +2,7 @@
 
 pub(super) mod listing;
 pub(super) mod rotation;
+pub(super) mod webhooks;
 
 use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, PgPool};

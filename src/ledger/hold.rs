@@ -66,6 +66,8 @@ pub struct NewHold {
     pub request_hash: Option<RequestHash>,
     /// How often the client says that it has asked before, where it gives the effect no name.
     pub retry_count: u16,
+    /// Where the end of the generation is to be told.
+    pub webhook_url: Option<String>,
 }
 
 /// Money that is reserved. Must be settled; a crash leaves it to the sweeper.

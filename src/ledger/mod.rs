@@ -24,6 +24,7 @@ mod batch;
 mod cancel;
 mod claim;
 mod days;
+mod deliveries;
 mod error;
 mod history;
 mod hold;
@@ -54,6 +55,7 @@ pub use self::{
     attempts::{AttemptFilter, ListedAttempt},
     cancel::CANCELED,
     claim::{JOINED_WITHIN, KEY_KEPT_FOR, Replay, RequestHash, Standing},
+    deliveries::{Delivery, DeliveryAttempt, DeliveryAttemptRecord, DeliveryEnd, DeliveryRecord},
     error::LedgerError,
     history::{
         AttemptRecord, Generation, GenerationError, GenerationFilter, GenerationStatus, ImageRecord,

@@ -16,6 +16,7 @@ mod accounts;
 mod attempts;
 mod batching;
 mod claims;
+mod delivering;
 mod history;
 mod holding;
 mod interleaving;
@@ -107,6 +108,7 @@ impl Books {
             idempotency_key: None,
             request_hash: None,
             retry_count: 0,
+            webhook_url: None,
         }
     }
 

@@ -37,6 +37,8 @@ pub struct Metrics {
     store_requests: Family<StoreLabels, Counter>,
     store_request_seconds: Family<StoreActionLabels, Histogram>,
     store_bytes: Family<StoreBytesLabels, Counter>,
+    webhooks: Family<WebhookLabels, Counter>,
+    webhook_seconds: Histogram,
     in_flight: Gauge,
     open_holds: Gauge,
     oldest_open_hold_seconds: Gauge,
@@ -104,6 +106,11 @@ struct ReloadLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WebhookLabels {
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct StoreLabels {
     action: &'static str,
     outcome: &'static str,
@@ -158,6 +165,8 @@ impl Metrics {
             store_requests: Family::default(),
             store_request_seconds: Family::new_with_constructor(statement_times),
             store_bytes: Family::default(),
+            webhooks: Family::default(),
+            webhook_seconds: painting_times(),
             in_flight: Gauge::default(),
             open_holds: Gauge::default(),
             oldest_open_hold_seconds: Gauge::default(),
@@ -263,6 +272,16 @@ impl Metrics {
             "store_bytes",
             "Bytes of pictures written to the bucket and read from it",
             self.store_bytes.clone(),
+        );
+        registry.register(
+            "webhooks",
+            "Attempts to deliver a webhook, by what came of them",
+            self.webhooks.clone(),
+        );
+        registry.register(
+            "webhook_seconds",
+            "How long attempts to deliver a webhook took",
+            self.webhook_seconds.clone(),
         );
         registry.register(
             "in_flight",
@@ -382,6 +401,14 @@ impl Metrics {
         self.attempt_seconds
             .get_or_create(&labels)
             .observe(latency.as_secs_f64());
+    }
+
+    /// A webhook was sent: `delivered`, `retried`, `gone` or `given_up`.
+    pub fn webhook_sent(&self, outcome: &'static str, latency: Duration) {
+        self.webhooks
+            .get_or_create(&WebhookLabels { outcome })
+            .inc();
+        self.webhook_seconds.observe(latency.as_secs_f64());
     }
 
     /// A hold was placed or refused.

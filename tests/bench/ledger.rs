@@ -328,6 +328,7 @@ fn new_hold(account: AccountId, key: KeyId) -> NewHold {
         idempotency_key: None,
         request_hash: Some(RequestHash::new(hash)),
         retry_count: 0,
+        webhook_url: None,
     }
 }
 

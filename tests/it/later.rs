@@ -5,10 +5,11 @@ use std::time::Duration;
 use reqwest::Method;
 use rustix::process::Signal;
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use crate::{
     edits::{BOUNDARY, EDITS, form, png, square, text},
-    support::{Answer, App, Behaviour, Client, Key, Reply, pictures},
+    support::{Answer, App, Behaviour, Client, Key, Reply, pictures, raw::Raw},
 };
 
 pub(crate) const GENERATIONS: &str = "/v1/images/generations";
@@ -312,6 +313,71 @@ async fn who_waits_and_who_does_not_share_one_generation() {
         assert_eq!(app.openai.calls().len(), round + 1);
     }
     assert_eq!(app.balance(&key).await, json!(0.9));
+    app.finish().await;
+}
+
+/// A request that is stuck before the database was promised nothing. Its client leaves and asks elsewhere: if it were
+/// worked for when it gets through, both would be charged.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_leaves_before_the_hold_is_not_worked_for() {
+    let app = App::builder().await.with_proxy().start().await;
+    let direct = [("EASEL__DATABASE__URL", app.database.url())];
+    let second = app.start_replica_with(&direct).await;
+    let key = app.live_key("1");
+    // From now on, for a moment, the key is known without the database.
+    app.get(&key, "/v1/models").await.expect(200);
+    app.proxy().stand_still();
+    let (body, first) = (card(), [("x-stainless-retry-count", "0")]);
+    let stuck = later_with(&app.client, &key, &first, &body);
+    let left = timeout(Duration::from_millis(500), stuck).await;
+    assert!(left.is_err(), "there was no answer");
+    let again = [("x-stainless-retry-count", "1")];
+    let again = later_with(&second.client, &key, &again, &body).await;
+    let id = again.expect(202).header("x-generation-id").to_owned();
+    ended(&second.client, &key, &id, "").await;
+    app.proxy().open();
+    // What got stuck is over when what comes behind it is.
+    let other = later(&app.client, &key, &body).await;
+    ended(&app.client, &key, &other, "").await;
+    let open = "select count(*) from generations where status = 'in_progress'";
+    while app.database.number(open).await > 0 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(app.openai.calls().len(), 2);
+    assert_eq!(app.balance(&key).await, json!(0.92));
+    second.stop().await;
+    app.finish().await;
+}
+
+/// From the hold on it goes on, even if nobody has read the 202 and leaving cancels others: the list has it, and so has
+/// the repeat.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_leaves_without_reading_the_202_finds_it() {
+    let app = App::builder()
+        .await
+        .set("providers.openai.on_disconnect", "cancel")
+        .start()
+        .await;
+    let key = app.live_key("1");
+    app.openai
+        .next(Behaviour::AnswerAfter(Duration::from_millis(700)));
+    let body = card();
+    let mut raw = Raw::connect(app.easel.port()).await;
+    let request = Raw::post(GENERATIONS, &key.secret, &body.to_string());
+    let request = request.replacen("\r\n", "\r\nprefer: respond-async\r\n", 1);
+    raw.send(&request).await;
+    app.openai.wait_for_call().await;
+    drop(raw);
+    let list = app.get(&key, GENERATIONS).await.expect(200).json();
+    let id = list["data"][0]["id"].as_str().unwrap();
+    let repeat = [("x-stainless-retry-count", "1")];
+    let repeat = later_with(&app.client, &key, &repeat, &body).await;
+    assert_eq!(repeat.header("x-generation-id"), id);
+    assert_eq!(repeat.header("idempotent-replayed"), "true");
+    let state = ended(&app.client, &key, id, "").await;
+    assert_eq!(state["status"], "completed", "{state}");
+    assert_eq!(app.openai.calls().len(), 1);
+    assert_eq!(app.balance(&key).await, json!(0.96));
     app.finish().await;
 }
 

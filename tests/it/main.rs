@@ -53,3 +53,4 @@ mod unpaid;
 mod uploads;
 mod upstream_failures;
 mod usage;
+mod webhooks;

@@ -19,7 +19,7 @@ fn request() -> Value {
 }
 
 /// Holds the fake's calls until there is a permit for each.
-fn gate(openai: &FakeOpenAi) -> Arc<Semaphore> {
+pub(crate) fn gate(openai: &FakeOpenAi) -> Arc<Semaphore> {
     let gate = Arc::new(Semaphore::new(0));
     let held = Arc::clone(&gate);
     openai.on_call(move |_| {

@@ -12,6 +12,7 @@ mod operations;
 mod refusals;
 mod requests;
 mod schemas;
+mod webhooks;
 
 use std::sync::Arc;
 
@@ -54,7 +55,8 @@ impl Document {
         let mut schemas = Schemas::new();
         let mut operations = operations::operations(&mut schemas);
         operations.extend(operator(&mut schemas));
-        let document = assemble(public_url, operations, schemas);
+        let webhooks = webhooks::webhooks(&mut schemas);
+        let document = assemble(public_url, operations, &webhooks, schemas);
         let text = document.to_string();
         let etag = etag([text.as_bytes()]);
         Self(Arc::new(Written {
@@ -118,7 +120,12 @@ const DESCRIPTION: &str = "Point an OpenAI SDK at `/v1` with a key of this serve
     Refusals have OpenAI's envelope: `{\"error\":{\"message\",\"type\",\"param\",\"code\"}}`. Every answer has an \
     `x-request-id`. Answers may get further fields at any time; clients should pass over what they do not know.";
 
-fn assemble(public_url: &str, operations: Vec<Operation>, schemas: Schemas) -> Json {
+fn assemble(
+    public_url: &str,
+    operations: Vec<Operation>,
+    webhooks: &Json,
+    schemas: Schemas,
+) -> Json {
     let mut paths: Map<String, Json> = Map::new();
     for operation in operations {
         let (path, method, described) = operation.into_parts();
@@ -151,6 +158,7 @@ fn assemble(public_url: &str, operations: Vec<Operation>, schemas: Schemas) -> J
             {"name": "Admin", "description": "The operator's API. Off, and 404, where `[admin] token` is not set."},
         ],
         "paths": paths,
+        "webhooks": webhooks,
         "components": components,
     })
 }

@@ -280,6 +280,6 @@ pub(crate) fn json_content(schema: Json) -> Json {
 }
 
 /// An object of one field.
-fn field(name: &str, value: Json) -> Json {
+pub(super) fn field(name: &str, value: Json) -> Json {
     Json::Object(Map::from_iter([(name.to_owned(), value)]))
 }

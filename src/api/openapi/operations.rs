@@ -99,7 +99,12 @@ fn images(schemas: &mut Schemas) -> Vec<Operation> {
             "How the pictures are shown; `url` unless said otherwise.",
             requests::response_format(),
         )])
-        .answers_json("Its state, cost and pictures.", schemas.answer::<GenerationJson>())
+        .answers(
+            200,
+            "Its state, cost and pictures; while it runs, when to ask again.",
+            &["retry-after"],
+            begun.clone(),
+        )
         .refuses(READING),
         Operation::new(
             "delete",

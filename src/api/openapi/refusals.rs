@@ -59,8 +59,14 @@ const REFUSALS: &[Refusal] = &[
     },
     Refusal {
         status: 403,
-        means: "The key may not use the model, or may not be used from there, or the signature does not fit the link.",
-        codes: &["model_not_allowed", "ip_not_allowed", "invalid_signature"],
+        means: "The key may not use the model or webhooks, or may not be used from there, or the signature does not fit \
+                the link.",
+        codes: &[
+            "model_not_allowed",
+            "webhooks_not_allowed",
+            "ip_not_allowed",
+            "invalid_signature",
+        ],
         headers: &[],
         example: "This API key may not use the model 'openai/dall-e-3'. It may use: openai/gpt-image-1.",
     },

@@ -4,13 +4,14 @@
 use schemars::JsonSchema as _;
 use serde_json::{Map, Value as Json, json};
 
-use super::{Schemas, schemas::reference};
+use super::{super::params::WEBHOOK_URL, Schemas, schemas::reference};
 use crate::{
     catalog::{
         Background, Complexity, InputFidelity, Moderation, OutputFormat, Parameter, Quality,
         ResponseFormat, Style, StylePreset,
     },
     routing::Sort,
+    webhooks::LONGEST_URL,
 };
 
 /// Parameters that several operations take, as components.
@@ -56,6 +57,7 @@ pub(super) fn generation(schemas: &mut Schemas) -> Json {
         }
     }
     fields.insert("provider".to_owned(), provider);
+    fields.insert(WEBHOOK_URL.to_owned(), webhook_url());
     // Nobody means to paint nothing.
     fields["prompt"] = field(Parameter::Prompt);
     let schema = schemas.written(
@@ -109,6 +111,7 @@ pub(super) fn edit(schemas: &mut Schemas, name: &str, has_mask: bool) -> Json {
         }
     }
     fields.insert("provider".to_owned(), reference("ProviderPreferences"));
+    fields.insert(WEBHOOK_URL.to_owned(), webhook_url());
     let mut form = fields.clone();
     let file = json!({"type": "string", "contentMediaType": "application/octet-stream"});
     let pictures = if has_mask {
@@ -182,6 +185,16 @@ fn model() -> Json {
         "description": "The id, an alias or a dated snapshot of a model of `GET /v1/models`. Absent: the server's \
                         default, if it has one.",
         "examples": ["gpt-image-1", "openai/dall-e-3"],
+    })
+}
+
+fn webhook_url() -> Json {
+    json!({
+        "type": ["string", "null"],
+        "maxLength": LONGEST_URL,
+        "description": "Where the end of the generation is to be told (see `webhooks` of this document): `https`, and a \
+                        public address. For keys that may have webhooks, with `Prefer: respond-async`.",
+        "examples": ["https://app.example/pictures"],
     })
 }
 

@@ -42,6 +42,7 @@ use crate::{
     reload::Reloads,
     routing::{BreakerSettings, Health},
     telemetry,
+    webhooks::{Targets, WebhookSettings, Webhooks},
 };
 
 /// What outlives a configuration.
@@ -71,6 +72,8 @@ pub(super) struct World {
     /// What is in force.
     pub(super) config: Arc<Config>,
     pub(super) gateway: Arc<Gateway>,
+    /// What ended generations are told by.
+    pub(super) webhooks: Arc<Webhooks>,
     /// The endpoints on the main listener.
     router: Router,
     /// `/metrics` alone, for a listener of its own.
@@ -182,6 +185,9 @@ impl World {
             } else {
                 None
             },
+            webhook_targets: Targets::new(&config.webhooks.hosts)
+                .map_err(anyhow::Error::msg)
+                .context("[webhooks] hosts")?,
             limits: limits(&config),
             reloads: ground.reloads.clone(),
             document: admin::document(&config.public_url),
@@ -194,6 +200,7 @@ impl World {
                 header_timeout: config.limits.header_timeout,
                 stall_timeout: config.limits.body_idle_timeout,
             },
+            webhooks: Arc::new(webhooks(&config, &app)),
             metrics: api::metrics_router(app.clone()),
             router: api::router(app, has_metrics, operator),
             config,
@@ -300,6 +307,23 @@ fn gateway_settings(config: &Config) -> GatewaySettings {
         relay_copies: config.images.relay_copies,
         replay_budget_bytes: config.images.replay_budget_bytes,
     }
+}
+
+fn webhooks(config: &Config, app: &App) -> Webhooks {
+    let settings = WebhookSettings {
+        timeout: config.webhooks.timeout,
+        max_in_flight: config.webhooks.max_in_flight,
+        first_retry: config.webhooks.first_retry,
+        retry_for: config.webhooks.retry_for,
+    };
+    Webhooks::new(
+        app.ledger.clone(),
+        app.keys.clone(),
+        app.clock.clone(),
+        app.webhook_targets.clone(),
+        Box::new(app.clone()),
+        settings,
+    )
 }
 
 fn limits(config: &Config) -> Limits {

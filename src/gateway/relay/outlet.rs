@@ -178,16 +178,20 @@ impl Outlet {
     }
 
     /// When nobody does any more, and nobody who asked for the same waits for what comes of it; never, once
-    /// something was shown, or when whoever asked comes back.
+    /// something was shown, or when whoever asked was told to come back.
     ///
     /// # Cancel safety
     /// May be dropped.
     pub(in crate::gateway) async fn everybody_left(&self) {
         self.client_left.cancelled().await;
         self.lead.nobody_waits().await;
-        if self.has_begun() || self.reader == Reader::ComesBack {
+        if self.has_begun() || self.is_told_later() {
             std::future::pending::<()>().await;
         }
+    }
+
+    fn is_told_later(&self) -> bool {
+        self.reader == Reader::ComesBack && self.line().waiting.is_none()
     }
 
     /// When its account wants it stopped; never, once something was shown.

@@ -2,7 +2,7 @@
 
 use sqlx::PgConnection;
 
-use super::{claims::window, name};
+use super::{claims::window, clean, name};
 use crate::{
     ids::ReplicaId,
     ledger::{
@@ -45,6 +45,10 @@ pub(in crate::ledger) async fn insert(
             hash.map(|hash| hash.as_bytes().to_vec())
         })
         .collect();
+    let webhooks: Vec<Option<String>> = granted
+        .iter()
+        .map(|(new, _)| new.webhook_url.as_deref().map(clean))
+        .collect();
     // The replica is registered here if it has not said so itself: an open hold without a living replica
     // is swept.
     sqlx::query!(
@@ -54,14 +58,14 @@ pub(in crate::ledger) async fn insert(
              select coalesce($13, clock_timestamp()) as now
          ), new as (
              select * from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
-                 $8::smallint[], $9::bigint[], $10::text[], $11::text[], $14::bytea[])
+                 $8::smallint[], $9::bigint[], $10::text[], $11::text[], $14::bytea[], $16::text[])
              as new (generation_id, hold_id, request_id, account_id, mode, key_id, model, images, amount, end_user,
-                 idempotency_key, request_hash)
+                 idempotency_key, request_hash, webhook_url)
          ), generation as (
              insert into generations (id, request_id, account_id, mode, key_id, model, images_asked, end_user,
-                 idempotency_key, created_at, request_hash, request_window)
+                 idempotency_key, created_at, request_hash, request_window, webhook_url)
              select generation_id, request_id, account_id, mode, key_id, model, images, end_user, idempotency_key,
-                 moment.now, request_hash, case when request_hash is not null then $15::integer end
+                 moment.now, request_hash, case when request_hash is not null then $15::integer end, webhook_url
              from new cross join moment
          ), hold as (
              insert into holds (generation_id, id, account_id, mode, key_id, replica_id, amount_nano_usd, created_at)
@@ -100,6 +104,7 @@ pub(in crate::ledger) async fn insert(
         moment.placed_at,
         &hashes as &[Option<Vec<u8>>],
         window(moment.now),
+        &webhooks as &[Option<String>],
     )
     .execute(connection)
     .await

@@ -20,6 +20,7 @@ pub(super) mod attempts;
 pub(super) mod cancellations;
 pub(super) mod claims;
 pub(super) mod days;
+pub(super) mod deliveries;
 pub(super) mod history;
 pub(super) mod holds;
 pub(super) mod limits;

@@ -173,7 +173,7 @@ pub(in crate::ledger) async fn expire(
     Ok(expired.rows_affected())
 }
 
-fn interval(age: Duration) -> PgInterval {
+pub(super) fn interval(age: Duration) -> PgInterval {
     PgInterval {
         months: 0,
         days: 0,

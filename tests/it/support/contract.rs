@@ -112,6 +112,12 @@ impl Contract {
         faults
     }
 
+    /// What the schema of this name does not say of what was sent.
+    pub(crate) fn body_faults(&self, name: &str, body: &Value) -> Vec<String> {
+        let schema = json!({"$ref": format!("#/components/schemas/{name}")});
+        self.check(&schema, body.to_string().as_bytes())
+    }
+
     fn check(&self, schema: &Value, body: &[u8]) -> Vec<String> {
         let Ok(body) = serde_json::from_slice(body) else {
             return vec!["the body is no JSON".to_owned()];

@@ -17,12 +17,13 @@ pub(crate) mod pictures;
 mod process;
 mod proxy;
 pub(crate) mod raw;
+pub(crate) mod receiver;
 pub(crate) mod s3;
 mod secrets;
 mod settings;
 
 pub(crate) use self::{
-    app::{App, Key, Replica, usd},
+    app::{App, Builder, Key, Replica, usd},
     client::{Answer, Client},
     cluster::Cluster,
     contract::{Contract, Seen},

@@ -53,6 +53,7 @@ pub(super) async fn answer(
 ) -> Result<Response, GatewayError> {
     let accepted = app.gateway.accept(order)?;
     let intro = accepted.intro().clone();
+    let answering = accepted.answering();
     let mut delivery: BoxFuture<'static, _> = Box::pin(accepted.deliver());
     let mut events = Events {
         phase: Phase::Over,
@@ -69,6 +70,10 @@ pub(super) async fn answer(
     match timeout(app.limits.keepalive, &mut delivery).await {
         Ok(delivery) => events.attempts = Some(events.begin(delivery?)),
         Err(_elapsed) => {
+            // By now a repeat knows whom it joins.
+            let id = answering.id();
+            events.is_replayed = id != events.intro.id;
+            (events.intro.id, events.intro.created) = (id, id.created_at().timestamp());
             events.ready.push_back(KEEPALIVE);
             events.phase = Phase::Waiting(delivery);
         }

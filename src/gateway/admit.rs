@@ -47,6 +47,8 @@ pub(super) struct Admission {
     /// In the order in which they are tried; never empty.
     pub(super) routes: Vec<Candidacy>,
     pub(super) deadline: Instant,
+    /// Whether it may turn out to repeat another one's request.
+    pub(super) joins: bool,
 }
 
 /// One way to serve the request, ready to be tried.
@@ -164,6 +166,7 @@ pub(super) fn admit(
         shows,
         routes,
         deadline: Instant::now() + LONGEST_GENERATION,
+        joins: true,
     })
 }
 

@@ -44,7 +44,7 @@ use self::{
     admit::Admission,
     attempt::Work,
     relay::{Outlet, Pipe, Word},
-    replay::{Before, Lead, Place, Repeats},
+    replay::{Before, Lead, Place, Repeats, Told},
 };
 pub use self::{
     admit::LONGEST_GENERATION,
@@ -53,6 +53,7 @@ pub use self::{
     offers::Offer,
     order::{DeliveredPicture, FailedPicture, Generation, Order, Reader, Usage},
     relay::{Delivery, Intro, Piece, Progress},
+    replay::Answering,
 };
 use crate::{
     catalog::{Catalog, ResponseFormat},
@@ -154,6 +155,7 @@ pub struct Accepted {
     gateway: Arc<Gateway>,
     admission: Admission,
     intro: Arc<Intro>,
+    answering: Answering,
     slot: OwnedSemaphorePermit,
     /// Counts it among the tasks until it is one.
     counted: TaskTrackerToken,
@@ -275,6 +277,7 @@ impl Gateway {
         );
         Ok(Accepted {
             gateway: Arc::clone(self),
+            answering: Answering::new(admission.generation),
             admission,
             intro: Arc::new(intro),
             slot,
@@ -392,6 +395,7 @@ impl Gateway {
             request_hash: admission.order.request_hash,
             retry_count: admission.order.retry_count,
             webhook_url: admission.order.webhook_url.clone(),
+            joins: admission.joins,
         };
         let began_at = Instant::now();
         let placed = self.rooms.ledger.hold_one(&new).await;
@@ -511,6 +515,11 @@ impl Accepted {
         &self.intro
     }
 
+    /// Which generation answers; to be asked while [`Accepted::deliver`] is at work.
+    pub fn answering(&self) -> Answering {
+        self.answering.clone()
+    }
+
     /// The second half of [`Gateway::generate`].
     ///
     /// # Errors
@@ -523,9 +532,11 @@ impl Accepted {
     pub async fn deliver(mut self) -> Result<Delivery, GatewayError> {
         let gateway = Arc::clone(&self.gateway);
         let intro = Arc::clone(&self.intro);
+        let answering = self.answering.clone();
         for _ in 0..MOST_TURNS {
-            let (admission, before) = match gateway.shared.repeats.enter(&self.admission)? {
-                Place::Behind(heard) => {
+            let (mut admission, before) = match gateway.shared.repeats.enter(&self.admission)? {
+                Place::Behind(other, heard) => {
+                    answering.set(other);
                     // Who waits for another is not in flight.
                     drop(self.slot);
                     (Box::new(self.admission), Before::Here(heard))
@@ -549,16 +560,19 @@ impl Accepted {
                 }
             };
             // Rare, so that the others need not have room for it.
-            if let Some(generation) = Box::pin(gateway.repeat(&admission, before)).await? {
-                return Ok(Delivery::Whole(generation));
+            match Box::pin(gateway.repeat(&admission, before, &answering)).await? {
+                Told::Answer(generation) => return Ok(Delivery::Whole(generation)),
+                Told::Nothing => {}
+                Told::Gone => admission.joins = false,
             }
-            // What it would have repeated came to nothing.
+            answering.set(admission.generation);
             self = Self {
                 counted: gateway.shared.tasks.token(),
                 slot: gateway.slot()?,
                 gateway: Arc::clone(&gateway),
                 admission: *admission,
                 intro: Arc::clone(&intro),
+                answering: answering.clone(),
             };
         }
         Err(GatewayError::Saturated)
@@ -593,6 +607,7 @@ impl Accepted {
             gateway,
             mut admission,
             intro: _,
+            answering: _,
             slot,
             counted,
         } = self;

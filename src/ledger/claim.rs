@@ -40,6 +40,8 @@ pub struct Replay {
     /// What the answer said besides its pictures and attempts, as JSON. Of a release: the refusal; without
     /// one, the request may be done again.
     pub answer: Option<String>,
+    /// What the provider said of pictures that never came, as JSON: kept for a day.
+    pub words: Option<String>,
     /// The name that the client gave the request.
     pub claim: Option<(KeyId, String)>,
 }
@@ -115,7 +117,7 @@ impl Ledger {
         }
     }
 
-    /// Forgets names and repeats whose time is over. Returns how many.
+    /// Forgets names, repeats and providers' words whose time is over. Returns how many.
     ///
     /// # Errors
     /// [`LedgerError::Database`]; safe to call again.
@@ -175,7 +177,8 @@ struct Recent {
 impl Claims {
     /// Whether earlier requests matter to this one at all.
     pub(super) fn matter_to(new: &NewHold) -> bool {
-        new.request_hash.is_some() && (new.idempotency_key.is_some() || new.retry_count > 0)
+        let asks_again = new.retry_count > 0 && new.joins;
+        new.request_hash.is_some() && (new.idempotency_key.is_some() || asks_again)
     }
 
     pub(super) fn remember_name(&mut self, key: KeyId, name: String, named: Named) {
@@ -210,7 +213,7 @@ impl Claims {
                 Some(named) => Err(LedgerError::Repeated(named.generation)),
             };
         }
-        if new.retry_count == 0 {
+        if new.retry_count == 0 || !new.joins {
             return Ok(());
         }
         let recent = self.recent.get_mut(&(new.key, hash));

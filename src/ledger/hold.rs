@@ -68,6 +68,9 @@ pub struct NewHold {
     pub retry_count: u16,
     /// Where the end of the generation is to be told.
     pub webhook_url: Option<String>,
+    /// Whether a repeat without a name joins an equal request; not so when the one that it joined has nothing to
+    /// tell any more.
+    pub joins: bool,
 }
 
 /// Money that is reserved. Must be settled; a crash leaves it to the sweeper.

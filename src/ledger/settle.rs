@@ -15,7 +15,7 @@ use super::{
     error::LedgerError,
     hold::Hold,
     repo::{
-        accounts,
+        accounts, claims,
         settlements::{self, EndedHold},
     },
 };
@@ -227,6 +227,13 @@ impl Ledger {
             .copied()
             .collect();
         let ended = settlements::end(connection, &first, now).await?;
+        let words: Vec<_> = first
+            .iter()
+            .filter_map(|(s, _)| Some((&s.hold, s.replay.words.as_deref()?)))
+            .collect();
+        if !words.is_empty() {
+            claims::keep_words(connection, &words, now).await?;
+        }
         if ended == sound.len() {
             return Ok(sound.iter().map(|_| Ok(())).collect());
         }

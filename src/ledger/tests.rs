@@ -109,6 +109,7 @@ impl Books {
             request_hash: None,
             retry_count: 0,
             webhook_url: None,
+            joins: true,
         }
     }
 

@@ -3,6 +3,12 @@
 //! Any number of replicas may start at once; one migrates and the others wait for it. An older Easel
 //! starts on a newer database (migrations only add, then remove a release later), so that a rolling
 //! upgrade can be rolled back.
+//!
+//! A migration is a transaction, so an index that it creates keeps writers of its table waiting while it is built.
+//! That was no matter for the first ones: no release had filled a table yet. From the first release on an index on a
+//! table that grows with traffic is built beforehand by the operator (`create index concurrently if not exists`, in
+//! the changelog), and the migration only makes sure of it. It cannot be built concurrently here: replicas that wait
+//! for the migrations' lock are in the middle of a statement, and a concurrent build waits for those.
 
 use sqlx::{Connection, PgPool, migrate::Migrator};
 

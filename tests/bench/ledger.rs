@@ -185,7 +185,7 @@ async fn grow(
     };
     // Ids sort by age, as ever. Entries are numbered for each account.
     let columns = format!(
-        "'gen_' || lpad(to_hex(n), 32, '0') as generation,
+        "lpad(to_hex(n), 32, '0') as name, 'gen_' || lpad(to_hex(n), 32, '0') as generation,
          case when n % 10 = 0 then '{small}' else '{large}' end as account,
          case when n % 10 = 0 then '{small_key}' else '{large_key}' end as key,
          case when n % 10 = 0 then n / 10 else n - n / 10 end as line,
@@ -195,16 +195,16 @@ async fn grow(
     let tables = [
         "generations (id, request_id, account_id, mode, key_id, model, images_asked, status, created_at, finished_at,
              provider, upstream_model, images_delivered)
-         select generation, 'req_', account, 'live', key, 'openai/dall-e-3', 1, 'completed', at, at, 'openai',
+         select generation, 'req_' || name, account, 'live', key, 'openai/dall-e-3', 1, 'completed', at, at, 'openai',
              'dall-e-3', 1",
         "holds (generation_id, id, account_id, mode, key_id, replica_id, amount_nano_usd, status, created_at, ended_at)
-         select generation, 'hold_', account, 'live', key, 'rep_', 0, 'captured', at, at",
+         select generation, 'hold_' || name, account, 'live', key, 'rep_' || name, 0, 'captured', at, at",
         "ledger_entries (account_id, mode, sequence, id, kind, amount_nano_usd, balance_after_nano_usd, generation_id,
              created_at)
-         select account, 'live', line + 1, 'ent_', 'charge', 0, 1000000000000000, generation, at",
+         select account, 'live', line + 1, 'ent_' || name, 'charge', 0, 1000000000000000, generation, at",
         "images (generation_id, position, id, format, width, height, size_bytes, cost_nano_usd,
              upstream_cost_nano_usd, created_at, expires_at)
-         select generation, 0, 'img_', 'png', 1024, 1024, 1, 0, 0, at, at",
+         select generation, 0, 'img_' || name, 'png', 1024, 1024, 1, 0, 0, at, at",
         "attempts (generation_id, number, provider, upstream_model, started_at, latency_ms, images, maybe_charged)
          select generation, 1, 'openai', 'dall-e-3', at, 1, 1, false",
     ];
@@ -329,6 +329,7 @@ fn new_hold(account: AccountId, key: KeyId) -> NewHold {
         request_hash: Some(RequestHash::new(hash)),
         retry_count: 0,
         webhook_url: None,
+        joins: true,
     }
 }
 
@@ -368,7 +369,7 @@ fn settlement(hold: Hold) -> Settlement {
         }],
         replay: Replay {
             answer: Some(r#"{"size":"1024x1024","quality":"standard"}"#.to_owned()),
-            claim: None,
+            ..Replay::default()
         },
     }
 }

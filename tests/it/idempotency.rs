@@ -410,23 +410,114 @@ async fn what_is_not_kept_any_more_is_not_painted_again() {
     let body = small("b64_json");
     named(&app.client, &key, "gone", &body).await.expect(200);
     let balance = app.balance(&key).await;
-    let images = app.directory().join("data/images");
-    let mut removed = 0;
-    for hour in std::fs::read_dir(images).unwrap().flatten() {
-        for picture in std::fs::read_dir(hour.path())
-            .into_iter()
-            .flatten()
-            .flatten()
-        {
-            std::fs::remove_file(picture.path()).unwrap();
-            removed += 1;
-        }
-    }
+    let removed = remove_pictures(&app);
     assert_eq!(removed, 1, "the picture was kept for its name");
     let answer = named(&app.client, &key, "gone", &body).await.expect(410);
     assert_eq!(answer.problem().code(), "replay_expired");
     assert_eq!(app.openai.calls().len(), 1);
     assert_eq!(app.balance(&key).await, balance);
+    app.finish().await;
+}
+
+/// Returns how many.
+fn remove_pictures(app: &App) -> usize {
+    let images = app.directory().join("data/images");
+    let hours = std::fs::read_dir(images).unwrap().flatten();
+    let pictures = hours.flat_map(|hour| std::fs::read_dir(hour.path()).unwrap().flatten());
+    let removed = pictures.map(|picture| std::fs::remove_file(picture.path()).unwrap());
+    removed.count()
+}
+
+/// An SDK that asks again says that it has no picture. Where there is none to give it, one is painted, however many
+/// there were before.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_sdk_gets_its_picture_though_no_copy_is_kept() {
+    for has_copies in [false, true] {
+        let app = App::builder()
+            .await
+            .set("images.relay_copies", has_copies)
+            .start()
+            .await;
+        let key = app.live_key("1");
+        let body = small("b64_json");
+        for _ in 0..10 {
+            again(&app.client, &key, 0, &body).await.expect(200);
+        }
+        assert_eq!(remove_pictures(&app), if has_copies { 10 } else { 0 });
+        let painted = again(&app.client, &key, 1, &body).await.expect(200);
+        assert!(!is_replayed(&painted));
+        assert!(!painted.picture(0).is_empty());
+        assert_eq!(charges(&app).await, 11);
+        if has_copies {
+            let next = again(&app.client, &key, 2, &body).await.expect(200);
+            assert!(is_replayed(&next), "that one is there");
+            assert_eq!(
+                next.header("x-generation-id"),
+                painted.header("x-generation-id")
+            );
+        }
+        app.finish().await;
+    }
+}
+
+/// Also a stream that has to begin before there is anything to tell.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_joins_says_whose_it_is() {
+    let app = App::builder()
+        .await
+        .set("limits.keepalive", "100ms")
+        .start()
+        .await;
+    let second = app.start_replica().await;
+    let key = app.live_key("1");
+    let body = json!({"model": "gpt-image-1", "prompt": PROMPT, "size": "1024x1024", "quality": "low", "stream": true});
+    app.openai
+        .always(Behaviour::AnswerAfter(Duration::from_secs(3)));
+    let joins = async {
+        app.openai.wait_for_call().await;
+        tokio::join!(
+            named(&app.client, &key, "stream", &body),
+            named(&second.client, &key, "stream", &body)
+        )
+    };
+    let (first, (here, there)) = tokio::join!(named(&app.client, &key, "stream", &body), joins);
+    let first = first.expect(200);
+    assert!(!is_replayed(&first));
+    for joined in [here.expect(200), there.expect(200)] {
+        assert!(joined.bytes.starts_with(b": keepalive"));
+        assert!(is_replayed(&joined));
+        assert_eq!(
+            joined.header("x-generation-id"),
+            first.header("x-generation-id")
+        );
+    }
+    assert_eq!(app.openai.calls().len(), 1);
+    assert_eq!(charges(&app).await, 1);
+    second.stop().await;
+    app.finish().await;
+}
+
+/// What a provider said of the pictures that are missing is said again, and is not kept with the generation.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_missing_is_told_again() {
+    let app = App::start().await;
+    let key = app.live_key("1");
+    app.openai.next(Behaviour::Fewer(1));
+    let mut body = small("b64_json");
+    body["n"] = json!(2);
+    let first = named(&app.client, &key, "some", &body).await.expect(200);
+    assert_eq!(first.json()["failed"].as_array().unwrap().len(), 1);
+    let again = named(&app.client, &key, "some", &body).await.expect(200);
+    assert!(is_replayed(&again));
+    assert_eq!(again.json(), first.json());
+    let kept = "select count(*) from generations where answer::text like '%failed%'";
+    assert_eq!(app.database.number(kept).await, 0);
+    assert_eq!(
+        app.database
+            .number("select count(*) from answer_words")
+            .await,
+        1
+    );
     app.finish().await;
 }
 

@@ -19,7 +19,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-pub(super) use self::record::{answer, refusal};
+pub(super) use self::record::{answer, refusal, words};
 use super::{Gateway, GatewayError, Generation, admit::Admission, cancel, settle::Outcome};
 use crate::{
     ids::{GenerationId, KeyId},
@@ -63,6 +63,7 @@ pub(super) struct Repeats {
 
 #[derive(Debug)]
 struct Running {
+    generation: GenerationId,
     hash: Option<RequestHash>,
     tell: watch::Sender<Option<Echo>>,
     stop: CancellationToken,
@@ -80,7 +81,38 @@ pub(super) struct Lead {
 /// Whether a request is the first of its name.
 pub(super) enum Place {
     First(Lead),
-    Behind(watch::Receiver<Option<Echo>>),
+    /// Behind the one that is known by this name.
+    Behind(GenerationId, watch::Receiver<Option<Echo>>),
+}
+
+/// Which generation answers an order, as far as is known by now: its own, or the one whose request it repeats.
+#[derive(Debug, Clone)]
+pub struct Answering(Arc<Mutex<GenerationId>>);
+
+impl Answering {
+    pub(super) fn new(own: GenerationId) -> Self {
+        Self(Arc::new(Mutex::new(own)))
+    }
+
+    /// Its name.
+    pub fn id(&self) -> GenerationId {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn set(&self, generation: GenerationId) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = generation;
+    }
+}
+
+/// What a repeat is told.
+#[derive(Debug)]
+pub(super) enum Told {
+    Answer(Box<Generation>),
+    /// Nothing came of what it repeats, and it may be done again.
+    Nothing,
+    /// It was served and charged, but nobody has its pictures: neither the client, who says so by asking again, nor
+    /// the store. Painted again, as a request of its own.
+    Gone,
 }
 
 impl Repeats {
@@ -97,7 +129,11 @@ impl Repeats {
     /// # Errors
     /// [`GatewayError::IdempotencyConflict`].
     pub(super) fn enter(self: &Arc<Self>, admission: &Admission) -> Result<Place, GatewayError> {
-        self.take(names(admission), admission.order.request_hash)
+        self.take(
+            names(admission),
+            admission.generation,
+            admission.order.request_hash,
+        )
     }
 
     /// Takes the place of an admitted request that waits for nobody: beside the one that is worked on here
@@ -117,12 +153,12 @@ impl Repeats {
             return Err(GatewayError::IdempotencyConflict);
         }
         names.retain(|name| !running.contains_key(name));
-        Ok(self.lead(&mut running, names, hash))
+        Ok(self.lead(&mut running, names, admission.generation, hash))
     }
 
     /// Takes a place behind, or else before, all others that wait for this generation.
     fn follow(self: &Arc<Self>, generation: GenerationId) -> Result<Place, GatewayError> {
-        self.take(vec![Name::Ours(generation)], None)
+        self.take(vec![Name::Ours(generation)], generation, None)
     }
 
     /// Has the work on a generation stopped, if it is in this process.
@@ -135,6 +171,7 @@ impl Repeats {
     fn take(
         self: &Arc<Self>,
         names: Vec<Name>,
+        generation: GenerationId,
         hash: Option<RequestHash>,
     ) -> Result<Place, GatewayError> {
         let mut running = self.lock();
@@ -142,21 +179,29 @@ impl Repeats {
             if hash.is_some() && before.hash != hash {
                 return Err(GatewayError::IdempotencyConflict);
             }
-            return Ok(Place::Behind(before.tell.subscribe()));
+            let heard = before.tell.subscribe();
+            return Ok(Place::Behind(before.generation, heard));
         }
-        Ok(Place::First(self.lead(&mut running, names, hash)))
+        Ok(Place::First(self.lead(
+            &mut running,
+            names,
+            generation,
+            hash,
+        )))
     }
 
     fn lead(
         self: &Arc<Self>,
         running: &mut HashMap<Name, Running>,
         names: Vec<Name>,
+        generation: GenerationId,
         hash: Option<RequestHash>,
     ) -> Lead {
         let tell = watch::Sender::new(None);
         let stop = CancellationToken::new();
         for name in &names {
             let running_here = Running {
+                generation,
                 hash,
                 tell: tell.clone(),
                 stop: stop.clone(),
@@ -235,10 +280,10 @@ impl Drop for Lead {
 }
 
 impl Gateway {
-    /// Waits for the answer of the request that this one repeats. `None`: it may be done again.
+    /// Waits for the answer of the request that this one repeats.
     ///
     /// # Errors
-    /// The same as that one's; [`GatewayError::ReplayExpired`] when its pictures are gone.
+    /// The same as that one's; [`GatewayError::ReplayExpired`] when the pictures of one that has a name are gone.
     ///
     /// # Cancel safety
     /// May be dropped.
@@ -246,7 +291,8 @@ impl Gateway {
         &self,
         admission: &Admission,
         before: Before,
-    ) -> Result<Option<Box<Generation>>, GatewayError> {
+        answering: &Answering,
+    ) -> Result<Told, GatewayError> {
         let place = self.shared.repeats.waiting.try_acquire();
         let _place = place.map_err(|_| GatewayError::Saturated)?;
         let mut echo = match before {
@@ -258,8 +304,9 @@ impl Gateway {
             Before::Booked(generation) => Echo::RepeatOf(generation),
         };
         if let Echo::RepeatOf(generation) = echo {
+            answering.set(generation);
             echo = match self.shared.repeats.follow(generation)? {
-                Place::Behind(heard) => listen(heard).await,
+                Place::Behind(_, heard) => listen(heard).await,
                 Place::First(lead) => {
                     let echo = match self.look_up(admission, generation).await {
                         Ok(echo) => echo,
@@ -270,13 +317,19 @@ impl Gateway {
                 }
             };
         }
-        match echo {
-            Echo::Answered(generation) => {
-                self.check_kept(&generation).await?;
-                Ok(Some(Box::new(told_again(&generation))))
-            }
+        let told = match echo {
+            Echo::Answered(generation) => self
+                .check_kept(&generation)
+                .await
+                .map(|()| Told::Answer(Box::new(told_again(&generation)))),
             Echo::Failed(error) => Err(error.told_again()),
-            Echo::RepeatOf(_) | Echo::Nothing => Ok(None),
+            Echo::RepeatOf(_) | Echo::Nothing => Ok(Told::Nothing),
+        };
+        let has_name = admission.order.idempotency_key.is_some();
+        match told {
+            // Under a name the client may have had the answer before. A count says that it had not.
+            Err(GatewayError::ReplayExpired { .. }) if !has_name => Ok(Told::Gone),
+            told => told,
         }
     }
 
@@ -405,9 +458,11 @@ pub(super) fn of(admission: &Admission, outcome: &Outcome) -> crate::ledger::Rep
         Ok(generation) => Some(answer(admission, generation)),
         Err(error) => refusal(error),
     };
+    let words = outcome.as_ref().ok().and_then(words);
     let name = order.idempotency_key.clone();
     crate::ledger::Replay {
         answer,
+        words,
         claim: name.map(|name| (order.key.id, name)),
     }
 }

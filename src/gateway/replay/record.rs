@@ -130,9 +130,18 @@ pub(in crate::gateway) fn answer(admission: &Admission, generation: &Generation)
         background: generation.background.map(|word| word.to_string()),
         output_format: generation.output_format.map(|word| word.to_string()),
         tokens: (tokens != [0; 4]).then_some(tokens),
-        failed: generation.failed.clone(),
+        // Kept apart, and not for good.
+        failed: Vec::new(),
     };
     serde_json::to_string(&answer).expect("plain fields always serialise")
+}
+
+/// What is kept for a day: the provider's words about pictures that never came. They come back as part of the answer.
+pub(in crate::gateway) fn words(generation: &Generation) -> Option<String> {
+    if generation.failed.is_empty() {
+        return None;
+    }
+    Some(serde_json::to_string(&generation.failed).expect("plain fields always serialise"))
 }
 
 /// What is kept of an error; `None` where the request may be done again, because nothing was charged of it.

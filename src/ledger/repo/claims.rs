@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use sqlx::{PgConnection, PgPool};
 
-use super::{decode, name};
+use super::{decode, name, settlements::json};
 use crate::{
     ids::{GenerationId, KeyId},
     ledger::{
@@ -84,7 +84,7 @@ pub(in crate::ledger) async fn read(
     }
     if !hashes.is_empty() {
         // For each no more than the batch could need. The newest first: that is whose answer most likely
-        // broke off just now.
+        // broke off just now. None whose pictures are not kept: there would be nothing to tell.
         let found = sqlx::query!(
             r#"select wanted.key_id as "key_id!", wanted.request_hash as "request_hash!", g.id,
                    array(select r.retry_count from generation_repeats r where r.generation_id = g.id)
@@ -95,6 +95,7 @@ pub(in crate::ledger) async fn read(
                    select g.id from generations g
                    where g.request_window = any($4) and g.request_hash = wanted.request_hash
                        and g.key_id = wanted.key_id and g.created_at > $5 and g.status in ('in_progress', 'completed')
+                       and not exists (select from images i where i.generation_id = g.id and i.expires_at <= $7)
                        and not exists (
                            select from generation_repeats r
                            where r.generation_id = g.id and r.retry_count = wanted.retry_count
@@ -108,6 +109,7 @@ pub(in crate::ledger) async fn read(
             &[window(now), window(before(now, JOINED_WITHIN))],
             before(now, JOINED_WITHIN),
             i64::try_from(hashes.len()).unwrap_or(i64::MAX),
+            now,
         )
         .fetch_all(connection)
         .await
@@ -198,6 +200,31 @@ pub(in crate::ledger) async fn write(
     Ok(())
 }
 
+/// Keeps what providers said of pictures that never came, for those of the holds that were captured.
+pub(in crate::ledger) async fn keep_words(
+    connection: &mut PgConnection,
+    words: &[(&Hold, &str)],
+    now: Instant,
+) -> Result<(), LedgerError> {
+    let texts =
+        |of: fn(&(&Hold, &str)) -> String| -> Vec<String> { words.iter().map(of).collect() };
+    sqlx::query!(
+        "insert into answer_words (generation_id, failed, created_at)
+         select h.generation_id, said.words::jsonb, $4
+         from unnest($1::text[], $2::text[], $3::text[]) as said (generation_id, hold_id, words)
+         join holds h on h.generation_id = said.generation_id and h.id = said.hold_id and h.status = 'captured'
+         on conflict do nothing",
+        &texts(|(hold, _)| hold.generation.to_string()),
+        &texts(|(hold, _)| hold.id.to_string()),
+        &texts(|(_, words)| json(words)),
+        now,
+    )
+    .execute(connection)
+    .await
+    .map_err(LedgerError::during("keep what providers said"))?;
+    Ok(())
+}
+
 /// How a generation stands, and the refusal under this name, if it is that generation's.
 pub(in crate::ledger) async fn standing(
     pool: &PgPool,
@@ -207,9 +234,12 @@ pub(in crate::ledger) async fn standing(
     let (key, text) = claim.unzip();
     let found = sqlx::query_as!(
         Found,
-        "select g.status, g.error_code, g.answer::text as answer, k.refusal::text as refusal
-         from generations g left join idempotency_keys k
-             on k.key_id = $2 and k.idempotency_key = $3 and k.generation_id = g.id
+        "select g.status, g.error_code, k.refusal::text as refusal,
+             case when w.failed is null then g.answer
+                 else coalesce(g.answer, '{}') || jsonb_build_object('failed', w.failed) end::text as answer
+         from generations g
+         left join idempotency_keys k on k.key_id = $2 and k.idempotency_key = $3 and k.generation_id = g.id
+         left join answer_words w on w.generation_id = g.id
          where g.id = $1",
         id.to_string(),
         key.map(|key| key.to_string()),
@@ -220,7 +250,7 @@ pub(in crate::ledger) async fn standing(
     found.map_err(LedgerError::during("read how a generation stands"))
 }
 
-/// Forgets some of the names and repeats that are older than this. Returns how many.
+/// Forgets some of the names, repeats and words that are older than this. Returns how many.
 pub(in crate::ledger) async fn forget(
     pool: &PgPool,
     keys_before: Instant,
@@ -248,7 +278,19 @@ pub(in crate::ledger) async fn forget(
     .execute(pool)
     .await
     .map_err(LedgerError::during("forget repeats"))?;
-    Ok(keys.rows_affected().saturating_add(repeats.rows_affected()))
+    let words = sqlx::query!(
+        "delete from answer_words where generation_id in (
+             select generation_id from answer_words where created_at <= $1
+             order by created_at limit $2 for update skip locked
+         )",
+        keys_before,
+        BATCH,
+    )
+    .execute(pool)
+    .await
+    .map_err(LedgerError::during("forget what providers said"))?;
+    let forgotten = [keys, repeats, words].map(|deleted| deleted.rows_affected());
+    Ok(forgotten.into_iter().fold(0, u64::saturating_add))
 }
 
 fn count(retry_count: u16) -> i16 {

@@ -423,7 +423,7 @@ impl<'a> Attempts<'a> {
 }
 
 /// JSON whose texts have no NUL, which `jsonb` cannot keep even when it is escaped.
-fn json(text: &str) -> String {
+pub(super) fn json(text: &str) -> String {
     if text.contains("\\u0000") || text.contains('\0') {
         // Told by the parser, because the backslash may be an escaped one.
         let parsed = serde_json::from_str::<serde_json::Value>(text).map(without_nul);

@@ -117,6 +117,83 @@ async fn a_name_is_kept_for_a_day_and_then_forgotten() {
     );
 }
 
+/// What a provider said of pictures that never came is part of the answer for a day, and nowhere after it.
+#[tokio::test]
+async fn words_are_kept_for_a_day() {
+    let books = Books::with("100").await;
+    let new = books.named("once", 1);
+    let hold = hold(&books.ledger, new.clone()).await.unwrap();
+    let generation = hold.generation;
+    let mut partial = capture(hold, &["0.1"]);
+    partial.replay = Replay {
+        answer: Some(r#"{"size":"1x1"}"#.to_owned()),
+        words: Some(r#"[{"message":"no \u0000 \\u0000"}]"#.to_owned()),
+        claim: Some((new.key, "once".to_owned())),
+    };
+    settle(&books.ledger, &partial).await.unwrap();
+    // Told again as settled before, it says nothing twice.
+    settle(&books.ledger, &partial).await.unwrap();
+    let said = async || match books.standing(&new, generation).await {
+        Standing::Completed(_, answer) => answer.unwrap(),
+        other => panic!("{other:?}"),
+    };
+    let answer: serde_json::Value = serde_json::from_str(&said().await).unwrap();
+    let whole = serde_json::json!({"size": "1x1", "failed": [{"message": "no  \\u0000"}]});
+    assert_eq!(answer, whole);
+    books.wait(KEY_KEPT_FOR.checked_sub(Duration::from_secs(1)).unwrap());
+    assert_eq!(books.ledger.forget_claims().await.unwrap(), 0);
+    books.wait(Duration::from_secs(1));
+    assert_eq!(books.ledger.forget_claims().await.unwrap(), 2);
+    assert_eq!(said().await, r#"{"size": "1x1"}"#);
+    assert_eq!(books.count("select count(*) from answer_words").await, 0);
+}
+
+/// Nor does a settlement that was too late leave any.
+#[tokio::test]
+async fn words_of_a_hold_that_was_swept_are_not_kept() {
+    let books = Books::with("100").await;
+    let dead = books.replica();
+    let hold = hold(&dead, books.named("once", 1)).await.unwrap();
+    books.ledger.sweep_replica(dead.replica).await.unwrap();
+    let mut late = capture(hold, &["0.1"]);
+    late.replay.words = Some("[]".to_owned());
+    let settled = settle(&dead, &late).await;
+    assert!(
+        matches!(settled, Err(LedgerError::HoldEnded(_))),
+        "{settled:?}"
+    );
+    assert_eq!(books.count("select count(*) from answer_words").await, 0);
+}
+
+/// A repeat without a name joins nothing that could not be told.
+#[tokio::test]
+async fn what_is_not_kept_is_not_joined() {
+    let books = Books::with("100").await;
+    let unkept = hold(&books.ledger, books.repeat(0, 1)).await.unwrap();
+    let mut settlement = capture(unkept, &["0.1"]);
+    if let Ending::Captured { pictures, .. } = &mut settlement.ending {
+        pictures[0].kept_for = Duration::ZERO;
+    }
+    settle(&books.ledger, &settlement).await.unwrap();
+    assert!(books.ask(books.repeat(1, 1)).await.0, "it was not kept");
+
+    let kept = hold(&books.ledger, books.repeat(0, 2)).await.unwrap();
+    let generation = kept.generation;
+    settle(&books.ledger, &capture(kept, &["0.1"]))
+        .await
+        .unwrap();
+    assert_eq!(books.ask(books.repeat(1, 2)).await, (false, generation));
+    // Its pictures turn out to be gone all the same.
+    let mut again = books.repeat(1, 2);
+    again.joins = false;
+    let (is_new, painted) = books.ask(again).await;
+    assert!(is_new);
+    // It is the first repeat; the second one finds what was painted for it.
+    assert!(books.ask(books.repeat(1, 2)).await.0, "another's");
+    assert!(!books.ask(books.repeat(2, 2)).await.0);
+    assert_ne!(painted, generation);
+}
+
 /// What came to nothing may be done again; a refusal that is kept may not.
 #[tokio::test]
 async fn how_a_generation_ended_decides() {
@@ -137,6 +214,7 @@ async fn how_a_generation_ended_decides() {
     refused.replay = Replay {
         answer: Some(r#"{"message":"no \u0000 \\u0000"}"#.to_owned()),
         claim: Some((new.key, "once".to_owned())),
+        ..Replay::default()
     };
     settle(&books.ledger, &refused).await.unwrap();
     assert_eq!(books.ask(books.named("once", 1)).await, (false, generation));
@@ -407,6 +485,7 @@ mod any_interleaving {
             settlement.replay = Replay {
                 answer: (state != State::Failed).then(|| "{}".to_owned()),
                 claim: name.map(|name| (self.books.key.id, name)),
+                ..Replay::default()
             };
             settle(&self.books.ledger, &settlement).await.unwrap();
         }

@@ -14,9 +14,10 @@ use super::{Desk, error::AdminError};
 use crate::{
     api::ApiError,
     config::{
-        AdminConfig, CloudConfig, Config, DatabaseConfig, EditsConfig, ImagesConfig, LimitsConfig,
-        LinkStyle, LogConfig, LogFormat, MetricsConfig, OnDisconnect, ProviderConfig, ReloadConfig,
-        RoutingConfig, S3Config, S3Credentials, ShutdownConfig, WebhooksConfig,
+        AdminConfig, CloudConfig, CollectorConfig, Config, DatabaseConfig, EditsConfig,
+        ImagesConfig, LimitsConfig, LinkStyle, LogConfig, LogFormat, MetricsConfig, OnDisconnect,
+        ProviderConfig, ReloadConfig, RoutingConfig, S3Config, S3Credentials, Sampler,
+        ShutdownConfig, TracesConfig, WebhooksConfig,
     },
     reload::{Refused, Standing},
 };
@@ -79,6 +80,7 @@ fn describe(config: &Config) -> Value {
         shutdown,
         reload: ReloadConfig { watch_interval },
         log,
+        traces,
         admin,
         metrics,
         providers,
@@ -105,9 +107,42 @@ fn describe(config: &Config) -> Value {
         "shutdown": describe_shutdown(shutdown),
         "reload": {"watch_interval": span(*watch_interval)},
         "log": describe_log(log),
+        "traces": describe_traces(traces),
         "admin": describe_admin(admin),
         "metrics": describe_metrics(metrics),
         "providers": providers,
+    })
+}
+
+fn describe_traces(section: &TracesConfig) -> Value {
+    let TracesConfig {
+        collector,
+        from_clients,
+        to_providers,
+    } = section;
+    json!({
+        "from_clients": from_clients,
+        "to_providers": to_providers,
+        "collector": collector.as_ref().map(describe_collector),
+    })
+}
+
+/// Of the environment; what it says of headers is not shown.
+fn describe_collector(collector: &CollectorConfig) -> Value {
+    let CollectorConfig {
+        endpoint,
+        timeout,
+        sampler: Sampler {
+            follows_parent,
+            ratio,
+        },
+        is_named: _,
+    } = collector;
+    json!({
+        "endpoint": endpoint,
+        "timeout": span(*timeout),
+        "follows_parent": follows_parent,
+        "sample_ratio": ratio,
     })
 }
 

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     catalog::{Background, ImageSize, OutputFormat, Parameter, Quality, ResponseFormat},
-    gateway::{FailedPicture, Generation, Intro, Usage},
+    gateway::{FailedPicture, Generation, Intro, Times, Usage},
     money::NanoUsd,
 };
 
@@ -286,6 +286,27 @@ pub(super) fn record(generation: &Generation) {
     span.record("model.id", generation.model.as_str());
     span.record("provider.name", generation.provider.as_str());
     span.record("cost_usd", tracing::field::display(generation.usage.cost));
+    record_times(generation.times);
+}
+
+/// How long the steps of a generation took, for the exchange's line in the log.
+pub(super) fn record_times(times: Option<Times>) {
+    let Some(Times {
+        hold,
+        upstream,
+        settlement,
+    }) = times
+    else {
+        return;
+    };
+    let span = tracing::Span::current();
+    for (name, time) in [
+        ("hold_ms", hold),
+        ("upstream_ms", upstream),
+        ("settlement_ms", settlement),
+    ] {
+        span.record(name, u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+    }
 }
 
 fn insert_text(headers: &mut http::HeaderMap, name: HeaderName, text: &str) {

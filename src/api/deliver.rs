@@ -5,7 +5,7 @@ use axum::response::Response;
 use super::{
     ApiError, App,
     answer::{self, Frame},
-    later, relayed, stream,
+    later, middleware, relayed, stream,
 };
 use crate::{
     catalog::{Parameter, Value},
@@ -33,6 +33,7 @@ pub(super) async fn deliver(
     kind: Kind,
     dropped: Vec<String>,
 ) -> Result<Response, ApiError> {
+    middleware::note_model(app.gateway.model_of(&order).as_deref());
     let (caller, gauge) = (Caller::from(&order.key), order.gauge.clone());
     if let Some(url) = &order.webhook_url
         && let Err(refusal) = later::check_webhook(app, &order, url).await

@@ -753,10 +753,17 @@ pub(super) struct EventBody<'a> {
     attempts: Option<&'a str>,
 }
 
+/// No code of ours is as long.
+const LONGEST_LOGGED_CODE: usize = 64;
+
 impl Parts {
-    /// For the exchange's line in the log.
+    /// For the exchange's line in the log. A refusal has its provider's own code, and who knows what it writes there.
     fn record(&self) {
+        let is_plain =
+            |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
         if let Some(code) = &self.code {
+            let is_code = code.len() <= LONGEST_LOGGED_CODE && code.bytes().all(is_plain);
+            let code = if is_code { code } else { "other" };
             tracing::Span::current().record("error.code", code);
         }
     }
@@ -815,7 +822,15 @@ impl ApiError {
         let span = tracing::Span::current();
         if let Self::Gateway(GatewayError::Upstream(failure)) = self {
             span.record("generation.id", tracing::field::display(failure.generation));
+            // Of a refusal that is told again nobody knows it any more.
+            if !failure.model.is_empty() {
+                span.record("model.id", &failure.model);
+            }
             span.record("provider.name", &failure.provider);
+            if let Some(drafts) = &failure.drafts {
+                span.record("cost_usd", tracing::field::display(drafts.cost));
+            }
+            super::answer::record_times(failure.times);
         }
     }
 }
@@ -972,6 +987,7 @@ mod tests {
                 ),
                 drafts: None,
                 is_replayed: false,
+                times: None,
             })))
         };
         let day = chrono::NaiveDate::from_ymd_opt(2026, 5, 12);

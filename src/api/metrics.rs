@@ -9,6 +9,7 @@ use tokio::time::{Duration, Instant, timeout};
 
 use super::App;
 use crate::{
+    providers::registry::Switch,
     routing::Standing,
     telemetry::metrics::{self, Sample, metrics},
 };
@@ -16,6 +17,17 @@ use crate::{
 /// How long the database may take to say what is held. Without it the other figures are told all the same:
 /// an outage is when they are looked at.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The providers that are on, and the calls that are being made to each.
+fn calls(app: &App) -> Vec<(String, usize)> {
+    let slots = app.gateway.rooms().providers.iter();
+    slots
+        .filter_map(|(name, slot)| match &slot.switch {
+            Switch::On(provider) => Some((name.clone(), provider.in_flight())),
+            Switch::Off(_) => None,
+        })
+        .collect()
+}
 
 /// `GET /metrics`
 pub(super) async fn get(State(app): State<App>) -> Response {
@@ -29,6 +41,11 @@ pub(super) async fn get(State(app): State<App>) -> Response {
             .into_iter()
             .map(|(provider, model, standing)| (provider, model, standing == Standing::Resting))
             .collect(),
+        ledger_queue: app.ledger.queue().to_vec(),
+        providers: calls(&app),
+        store_is_well: app.gateway.rooms().store.is_well(),
+        spool_bytes: app.spool.used_bytes(),
+        request_body_bytes: app.bodies.used_bytes(),
     };
     (
         [(header::CONTENT_TYPE, metrics::CONTENT_TYPE)],

@@ -17,6 +17,7 @@ mod edits;
 mod error;
 mod extract;
 mod files;
+mod followed;
 mod form;
 mod generations;
 mod health;

@@ -19,7 +19,10 @@ use super::{
     answer::{self, Frame},
     source::Source,
 };
-use crate::gateway::{Generation, Piece, Progress};
+use crate::{
+    gateway::{Generation, Piece, Progress},
+    telemetry::metrics::{Broken, metrics},
+};
 
 /// The answer of a generation that has begun.
 pub(super) fn answer(app: &App, progress: Progress, frame: Frame) -> Response {
@@ -109,10 +112,7 @@ impl Relay {
                 self.close(last.and_then(|picture| picture.revised_prompt.clone()));
                 let tail = answer::tail(&generation, self.frame.safety_identifier.as_deref());
                 self.ready.push_back(tail.into());
-                self.span.in_scope(|| {
-                    answer::record(&generation);
-                    tracing::info!("relayed");
-                });
+                self.span.in_scope(|| answer::record(&generation));
                 self.settled = Some(generation);
             }
             Piece::Failed(error) => return Err(self.broken(io::Error::other(error))),
@@ -133,6 +133,7 @@ impl Relay {
     }
 
     fn broken(&self, error: io::Error) -> io::Error {
+        metrics().answer_broke(Broken::Json);
         self.span.in_scope(|| {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,

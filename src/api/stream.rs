@@ -32,6 +32,7 @@ use crate::{
     ids::ImageId,
     images::PictureInfo,
     providers::About,
+    telemetry::metrics::{Broken, metrics},
 };
 
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
@@ -303,10 +304,7 @@ impl Events {
                     // A draft came after the last picture, and the picture of it never did.
                     self.settle_apart(&generation);
                 }
-                self.span.in_scope(|| {
-                    answer::record(&generation);
-                    tracing::info!("streamed");
-                });
+                self.span.in_scope(|| answer::record(&generation));
                 self.settled = Some(generation);
                 self.phase = Phase::Over;
             }
@@ -424,10 +422,7 @@ impl Events {
         }
         let error = ApiError::from(error);
         let is_late = self.attempts.is_none();
-        let event = self.span.in_scope(|| {
-            tracing::info!("an error is told within a stream");
-            error.event(is_late)
-        });
+        let event = self.span.in_scope(|| error.event(is_late));
         self.ready.push_back(event.into());
         self.phase = Phase::Over;
         Ok(())
@@ -474,6 +469,7 @@ impl Events {
     }
 
     fn broken(&self, error: io::Error) -> io::Error {
+        metrics().answer_broke(Broken::Stream);
         self.span.in_scope(|| {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,

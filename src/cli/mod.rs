@@ -100,12 +100,15 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let source = Source::new(cli.config.as_deref(), environment);
     let (config, seen) = source.read();
     let config = config?;
-    telemetry::init(&config.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("could not start the runtime")?;
-    runtime.block_on(async {
+    // Every other command is over in a moment, and nobody's request.
+    let is_traced = matches!(cli.command, Command::Serve);
+    let traces = Some(&config.traces).filter(|_| is_traced);
+    let telemetry = telemetry::init(&config.log, traces, runtime.handle())?;
+    let ended = runtime.block_on(async {
         match cli.command {
             // Boxed: by far the largest, and every command would carry its size.
             Command::Serve => Box::pin(serve::run(config, source, seen)).await,
@@ -138,7 +141,9 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::Openapi => openapi::run(&config),
             Command::Migrate => migrate::run(config).await,
         }
-    })
+    });
+    telemetry.stop();
+    ended
 }
 
 /// What commands work with: the configuration, and the database that a running `serve` uses.

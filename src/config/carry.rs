@@ -66,6 +66,7 @@ impl Config {
             &then_limits.max_in_flight,
         );
         kept.keep("log.format", &mut now.log.format, &then.log.format);
+        kept.keep("traces", &mut now.traces, &then.traces);
         kept.keep(
             "metrics.listen",
             &mut now.metrics.listen,

@@ -17,6 +17,7 @@ mod setting;
 mod source;
 #[cfg(test)]
 mod tests;
+mod traces;
 
 use std::{
     collections::BTreeMap,
@@ -33,6 +34,7 @@ pub use self::{
     error::{ConfigError, Problem},
     s3::{S3Config, S3Credentials},
     source::{Seen, Source},
+    traces::{CollectorConfig, Sampler, TracesConfig},
 };
 use self::{
     layers::{Origin, read_file},
@@ -77,6 +79,8 @@ pub struct Config {
     pub reload: ReloadConfig,
     /// `[log]`
     pub log: LogConfig,
+    /// `[traces]` and `OTEL_…`
+    pub traces: TracesConfig,
     /// `[admin]`
     pub admin: AdminConfig,
     /// `[metrics]`
@@ -487,6 +491,7 @@ fn read(root: &mut Section<'_>, environment: &Environment) -> Config {
             watch_interval: section.value("watch_interval", Duration::from_secs(2)),
         }),
         log: root.section("log", |section| log(section, environment)),
+        traces: root.section("traces", |section| traces::read(section, environment)),
         admin: root.section("admin", |section| {
             let (token, token_missing) = section.secret("token", Some("${EASEL_ADMIN_TOKEN}"));
             AdminConfig {

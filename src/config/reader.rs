@@ -339,6 +339,8 @@ fn variable_for(path: &str) -> String {
 fn join(section: &str, key: &str) -> String {
     if section.is_empty() {
         key.to_owned()
+    } else if key.is_empty() {
+        section.to_owned()
     } else {
         format!("{section}.{key}")
     }

@@ -170,7 +170,8 @@ pub(super) fn admit(
     })
 }
 
-fn find_model(
+/// The model that an order names, or that it means by naming none.
+pub(super) fn find_model(
     catalog: &Catalog,
     settings: &GatewaySettings,
     order: &Order,

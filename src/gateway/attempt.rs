@@ -16,7 +16,7 @@ use std::{
 
 use futures_util::{StreamExt, stream};
 use tokio::time::{Instant, timeout_at};
-use tracing::{Instrument, info_span};
+use tracing::{Instrument, field::Empty, info_span};
 
 use super::{
     DRAINING, Reader, Rooms,
@@ -31,6 +31,7 @@ use crate::{
     ledger,
     providers::{Call, ErrorKind, ProviderError, Report},
     routing::{self, Health, Next, Outcome, Standing, Ticket},
+    telemetry::traces,
 };
 
 /// Upstream calls of one request at the same time.
@@ -223,7 +224,12 @@ async fn call_route(
     stream::iter(calls)
         .map(|call| {
             let closed = &closed;
-            let span = info_span!("attempt", provider.name = candidacy.provider_name);
+            let span = info_span!(
+                "attempt",
+                provider.name = candidacy.provider_name,
+                otel.kind = Empty,
+            );
+            traces::calling(&span);
             let mode = admission.order.key.mode;
             async move {
                 if outlet.is_cut_short() {

@@ -73,5 +73,6 @@ pub(super) fn told(generation: GenerationId, model: &str) -> GatewayError {
         error: error(),
         drafts: None,
         is_replayed: true,
+        times: None,
     }))
 }

@@ -5,7 +5,7 @@ use std::{error::Error, time::Duration};
 
 use chrono::NaiveDate;
 
-use super::Usage;
+use super::{Times, Usage};
 use crate::{
     catalog::Violation,
     ids::GenerationId,
@@ -197,6 +197,7 @@ impl GatewayError {
             Self::SpendLimited(limit) => Self::SpendLimited(limit.clone()),
             Self::Upstream(failure) => Self::Upstream(Box::new(UpstreamFailure {
                 is_replayed: true,
+                times: None,
                 ..(**failure).clone()
             })),
             Self::Saturated => Self::Saturated,
@@ -237,6 +238,8 @@ pub struct UpstreamFailure {
     pub drafts: Option<Usage>,
     /// Whether it is told again, to a repeat of its request.
     pub is_replayed: bool,
+    /// How long the steps took; `None` where it is told again.
+    pub times: Option<Times>,
 }
 
 impl UpstreamFailure {

@@ -9,7 +9,7 @@ use crate::{
     keys::Mode,
     ledger::{Ending, Settlement},
     money::NanoUsd,
-    telemetry::metrics::metrics,
+    telemetry::metrics::{Charge, metrics},
 };
 
 /// Counts a settlement that took this long and had to be repeated so often. `model` is the catalog's id.
@@ -39,9 +39,15 @@ pub(super) fn settled(
                 model,
                 provider,
                 mode.as_str(),
-                pictures.len() as u64,
-                sum(&mut pictures.iter().map(|picture| picture.cost)),
-                sum(&mut pictures.iter().map(|picture| picture.upstream_cost)),
+                Charge {
+                    images: pictures.len() as u64,
+                    image_bytes: pictures
+                        .iter()
+                        .map(|picture| picture.size_bytes)
+                        .fold(0, u64::saturating_add),
+                    cost: sum(&mut pictures.iter().map(|picture| picture.cost)),
+                    upstream_cost: sum(&mut pictures.iter().map(|picture| picture.upstream_cost)),
+                },
             );
         }
         Ending::OnlyDrafts { drafts, .. } => {
@@ -50,9 +56,13 @@ pub(super) fn settled(
                 model,
                 &drafts.provider,
                 mode.as_str(),
-                0,
-                drafts.cost,
-                drafts.upstream_cost,
+                Charge {
+                    images: 0,
+                    // Drafts are not kept.
+                    image_bytes: 0,
+                    cost: drafts.cost,
+                    upstream_cost: drafts.upstream_cost,
+                },
             );
         }
         Ending::Released { .. } => metrics.generation_ended(model, "failed"),

@@ -51,7 +51,7 @@ pub use self::{
     cancel::Cancellations,
     error::{DRAINING, GatewayError, UpstreamFailure, upstream_code},
     offers::Offer,
-    order::{DeliveredPicture, FailedPicture, Generation, Order, Reader, Usage},
+    order::{DeliveredPicture, FailedPicture, Generation, Order, Reader, Times, Usage},
     relay::{Delivery, Intro, Piece, Progress},
     replay::Answering,
 };
@@ -65,7 +65,7 @@ use crate::{
     money::NanoUsd,
     providers::{Provider, registry::Switch},
     routing::Health,
-    telemetry::metrics::metrics,
+    telemetry::{metrics::metrics, traces},
 };
 
 /// What the gateway needs to know about a configured provider besides how to call it.
@@ -268,7 +268,8 @@ impl Gateway {
         // Before the slot: a drain that still gave us one must find us among the tasks.
         let counted = self.shared.tasks.token();
         let slot = self.slot()?;
-        let admission = admit::admit(&self.rooms, &self.settings, order)?;
+        let admission = traces::step(|| info_span!("admission"))
+            .in_scope(|| admit::admit(&self.rooms, &self.settings, order))?;
         let intro = Intro::new(
             admission.generation,
             &admission.model.id,
@@ -296,9 +297,12 @@ impl Gateway {
 
     async fn run(&self, mut admission: Admission, outlet: &Outlet) {
         faults::reach(Point::BeforeHold);
+        let began_at = Instant::now();
+        let step = traces::step(|| info_span!("hold"));
+        let hold = self.hold(&mut admission).instrument(step);
         let held = tokio::select! {
             biased;
-            held = self.hold(&mut admission) => held,
+            held = hold => held,
             // A database that is slow lets a client's repeat overtake the request: whoever has given up is not
             // worked for, or both would be (I8). A hold that is under way is released again.
             () = outlet.everybody_left() => {
@@ -322,8 +326,10 @@ impl Gateway {
                 return;
             }
         };
+        let hold_time = began_at.elapsed();
         faults::reach(Point::AfterHold);
         outlet.held();
+        let called_at = Instant::now();
         // A panic in an adapter must not leave the caller's money held.
         let work = AssertUnwindSafe(attempt::attempt(&self.rooms, &admission, outlet))
             .catch_unwind()
@@ -331,13 +337,28 @@ impl Gateway {
             .unwrap_or_else(|_| Work::panicked());
         faults::reach(Point::AfterPictures);
         settle::secure(&self.rooms, &work, outlet).await;
+        let times = Times {
+            hold: hold_time,
+            upstream: called_at.elapsed(),
+            settlement: Duration::ZERO,
+        };
         let (settlement, outcome) =
             settle::close(&self.rooms, &self.settings, &admission, hold, work);
         let key = &admission.order.key;
         let count = |settlement: &Settlement, latency, repeats| {
             figures::settled(&admission.model.id, key.mode, settlement, latency, repeats);
+            metrics().generated(&admission.model.id, began_at.elapsed());
         };
-        settle::settle(&self.rooms.ledger, settlement, outcome, outlet, count).await;
+        settle::settle(
+            &self.rooms.ledger,
+            settlement,
+            outcome,
+            times,
+            outlet,
+            count,
+        )
+        .instrument(traces::step(|| info_span!("settlement")))
+        .await;
     }
 
     /// Whether answers that are shown while they arrive are kept as well.
@@ -431,6 +452,13 @@ impl Gateway {
                 Err(GatewayError::from(refused).into())
             }
         }
+    }
+
+    /// The catalog's id of the model that an order is for, whether or not it may have it; `None` when there is no such
+    /// model.
+    pub fn model_of(&self, order: &Order) -> Option<String> {
+        let model = admit::find_model(&self.rooms.catalog, &self.settings, order).ok()?;
+        Some(model.id.clone())
     }
 
     /// How many generations are being worked on.

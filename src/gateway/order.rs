@@ -1,5 +1,7 @@
 //! What goes in and what comes out: an [`Order`] from the surface, a settled [`Generation`] back to it.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use crate::{
@@ -86,6 +88,19 @@ pub struct Generation {
     pub is_replayed: bool,
     /// What becomes of its copies when it does not reach its client.
     pub undelivered: Option<Undelivered>,
+    /// How long its steps took; `None` where it is told again.
+    pub times: Option<Times>,
+}
+
+/// How long the steps of a generation took, for the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Times {
+    /// Until its price was held.
+    pub hold: Duration,
+    /// All upstream calls, and keeping what they brought.
+    pub upstream: Duration,
+    /// Until the settlement was committed.
+    pub settlement: Duration,
 }
 
 /// One picture of the answer.

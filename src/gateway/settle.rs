@@ -9,7 +9,7 @@ use super::{
     GatewayError, GatewaySettings, Rooms, UpstreamFailure,
     admit::{Admission, Candidacy},
     attempt::{self, ServedCall, ShownDrafts, Work, WorkEnd},
-    order::{DeliveredPicture, FailedPicture, Generation, Usage},
+    order::{DeliveredPicture, FailedPicture, Generation, Times, Usage},
     relay::Outlet,
     replay, upstream_code,
 };
@@ -25,6 +25,7 @@ use crate::{
     },
     money::NanoUsd,
     providers::{ErrorKind, ProviderError, Report},
+    telemetry::metrics::metrics,
 };
 
 /// How long a caller waits for a settlement that does not get through before being told so.
@@ -93,6 +94,7 @@ pub(super) fn close(
                     ..Usage::default()
                 }),
                 is_replayed: false,
+                times: None,
             };
             Err((GatewayError::Upstream(Box::new(failure)), drafts))
         }
@@ -144,11 +146,13 @@ async fn make_durable(rooms: &Rooms, calls: &[ServedCall]) {
     }
 }
 
-/// Writes the settlement, however long it takes, and answers once it is committed.
+/// Writes the settlement, however long it takes, and answers once it is committed. `times` are those of the steps
+/// before it.
 pub(super) async fn settle(
     ledger: &Ledger,
     settlement: Settlement,
     outcome: Outcome,
+    times: Times,
     outlet: &Outlet,
     count: impl FnOnce(&Settlement, Duration, u32),
 ) {
@@ -166,20 +170,27 @@ pub(super) async fn settle(
                 if tries > 1 {
                     tracing::info!(hold.id = %settlement.hold.id, tries, "a repeated settlement got through");
                 }
-                count(&settlement, started.elapsed(), tries - 1);
+                let settlement_time = started.elapsed();
+                count(&settlement, settlement_time, tries - 1);
                 if let Some(outcome) = outcome.take() {
-                    outlet.conclude(outcome);
+                    let times = Times {
+                        settlement: settlement_time,
+                        ..times
+                    };
+                    outlet.conclude(timed(outcome, times));
                 }
                 return;
             }
             // Another replica took this one for dead and released the hold: the pictures are the
             // client's luck, but without a charge there is no answer (I6).
             Err(error @ LedgerError::HoldEnded(_)) => {
+                metrics().settlement_lost();
                 tracing::error!(hold.id = %settlement.hold.id, "the hold was swept before its settlement");
                 return outlet.conclude(Err(error.into()));
             }
             Err(error @ (LedgerError::Database { .. } | LedgerError::Unconfirmed { .. })) => error,
             Err(error) => {
+                metrics().settlement_lost();
                 tracing::error!(
                     error = &error as &dyn std::error::Error,
                     hold.id = %settlement.hold.id,
@@ -208,6 +219,21 @@ pub(super) async fn settle(
         }
         sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// The outcome, with how long it took.
+fn timed(outcome: Outcome, times: Times) -> Outcome {
+    match outcome {
+        Ok(generation) => Ok(Generation {
+            times: Some(times),
+            ..generation
+        }),
+        Err(GatewayError::Upstream(mut failure)) => {
+            failure.times = Some(times);
+            Err(GatewayError::Upstream(failure))
+        }
+        Err(other) => Err(other),
     }
 }
 
@@ -350,6 +376,7 @@ fn capture(
         attempts: String::new(),
         is_replayed: false,
         undelivered: rooms.store.until_delivered(copies),
+        times: None,
     };
     let ending = Ending::Captured {
         provider: by.provider_name.clone(),

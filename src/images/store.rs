@@ -37,7 +37,10 @@ use super::{
     sniff::{NotAPicture, PictureFormat, PictureInfo},
     writer::{ImageWriter, Keep},
 };
-use crate::ids::ImageId;
+use crate::{
+    ids::ImageId,
+    telemetry::metrics::{Shelf, metrics},
+};
 
 /// Why a picture could not be kept or found.
 #[derive(Debug, thiserror::Error)]
@@ -665,7 +668,10 @@ fn chunks(file: fs::File, size_bytes: u64, first: Bytes) -> PictureStream {
         let remaining = remaining - chunk.len() as u64;
         Ok(Some((chunk, (file, remaining))))
     });
-    stream::once(async { Ok(first) }).chain(rest).boxed()
+    stream::once(async { Ok(first) })
+        .chain(rest)
+        .inspect_ok(|chunk| metrics().store_read(Shelf::Disk, chunk.len()))
+        .boxed()
 }
 
 #[cfg(test)]

@@ -19,7 +19,10 @@ use super::{
     sniff::{NotAPicture, Sniffer},
     store::{ImageStore, StoreError, StoredImage, blocking, part_name},
 };
-use crate::ids::ImageId;
+use crate::{
+    ids::ImageId,
+    telemetry::metrics::{Shelf, metrics},
+};
 
 /// A picture being written; nothing of it is visible until [`ImageWriter::finish`]. Dropping it leaves
 /// at most a temporary file, which is removed.
@@ -222,11 +225,15 @@ impl ImageWriter {
             Ok(part)
         })
         .await?;
+        let is_kept = self.is_kept();
+        if is_kept {
+            metrics().store_wrote(Shelf::Disk, self.size_bytes);
+        }
         Ok(StoredImage {
             id: self.id,
             info,
             size_bytes: self.size_bytes,
-            is_kept: self.is_kept(),
+            is_kept,
         })
     }
 

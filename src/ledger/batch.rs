@@ -92,6 +92,15 @@ impl Batches {
         }
     }
 
+    /// How much of each kind waits for its batch.
+    pub(super) fn waiting(&self) -> [(&'static str, usize); 3] {
+        [
+            ("holds", self.holds.lock().waiting),
+            ("settlements", self.settlements.lock().waiting),
+            ("refused", self.refused.lock().waiting),
+        ]
+    }
+
     /// Waits, though not for ever, until nothing waits or is under way any more.
     pub(super) async fn stop(&self) {
         self.tasks.close();

@@ -55,6 +55,11 @@ impl Ledger {
         open::count(&self.pool).await
     }
 
+    /// How much of each kind of work waits to be written.
+    pub fn queue(&self) -> [(&'static str, usize); 3] {
+        self.batches.waiting()
+    }
+
     /// How many connections to the database there are, and how many of them are idle.
     pub fn pool_size(&self) -> (u32, usize) {
         (self.pool.size(), self.pool.num_idle())

@@ -21,7 +21,9 @@ pub struct Metrics {
     registry: Registry,
     requests: Family<RequestLabels, Counter>,
     request_seconds: Family<RouteLabels, Histogram>,
+    exchange_seconds: Family<RouteLabels, Histogram>,
     generations: Family<GenerationLabels, Counter>,
+    generation_seconds: Family<ModelLabels, Histogram>,
     images: Family<ServedLabels, Counter>,
     charged_nano_usd: Family<ServedLabels, Counter>,
     upstream_cost_nano_usd: Family<ServedLabels, Counter>,
@@ -30,6 +32,7 @@ pub struct Metrics {
     hold_seconds: Histogram,
     settlement_seconds: Histogram,
     settlements_repeated: Counter,
+    settlements_lost: Counter,
     balance_refusals: Counter,
     rate_limit_refusals: Counter,
     swept_holds: Counter,
@@ -39,6 +42,14 @@ pub struct Metrics {
     store_bytes: Family<StoreBytesLabels, Counter>,
     webhooks: Family<WebhookLabels, Counter>,
     webhook_seconds: Histogram,
+    sweeps: Family<SweepLabels, Counter>,
+    broken_answers: Family<BrokenLabels, Counter>,
+    image_bytes: Family<ServedLabels, Counter>,
+    ledger_queue: Family<QueueLabels, Gauge>,
+    provider_in_flight: Family<ProviderLabels, Gauge>,
+    store_well: Gauge,
+    spool_bytes: Family<PlaceLabels, Gauge>,
+    request_body_bytes: Gauge,
     in_flight: Gauge,
     open_holds: Gauge,
     oldest_open_hold_seconds: Gauge,
@@ -48,6 +59,7 @@ pub struct Metrics {
     config_needs_restart: Gauge,
     pool_connections: Family<PoolLabels, Gauge>,
     routes: Family<RouteStateLabels, Gauge>,
+    trace_batches: Family<BatchLabels, Counter>,
 }
 
 /// What is asked when somebody scrapes.
@@ -61,6 +73,56 @@ pub struct Sample {
     pub pool: (u32, usize),
     /// Each route that has been called, and whether it rests.
     pub routes: Vec<(String, String, bool)>,
+    /// What waits to be written into the books, by kind.
+    pub ledger_queue: Vec<(&'static str, usize)>,
+    /// Each provider that is on, and the calls that are being made to it.
+    pub providers: Vec<(String, usize)>,
+    /// Whether the last write of a picture did what it should.
+    pub store_is_well: bool,
+    /// Bytes of uploads that are being worked on: on the disk, and in memory.
+    pub spool_bytes: (u64, u64),
+    /// Bytes of JSON bodies that are being read.
+    pub request_body_bytes: u64,
+}
+
+/// What one settlement charged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Charge {
+    /// Pictures that were delivered.
+    pub images: u64,
+    /// Bytes of them.
+    pub image_bytes: u64,
+    /// What the account pays.
+    pub cost: NanoUsd,
+    /// What the provider charges by its published prices.
+    pub upstream_cost: NanoUsd,
+}
+
+/// What is looked for and tidied up from time to time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sweep {
+    /// Holds of dead replicas.
+    Holds,
+    /// Pictures whose time is over.
+    Pictures,
+}
+
+/// Where pictures lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shelf {
+    /// In a directory of this machine.
+    Disk,
+    /// In the bucket.
+    Bucket,
+}
+
+/// How an answer was being written when it broke off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Broken {
+    /// As JSON.
+    Json,
+    /// As events.
+    Stream,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -79,6 +141,16 @@ struct RouteLabels {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct GenerationLabels {
     model: String,
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ModelLabels {
+    model: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BatchLabels {
     outcome: &'static str,
 }
 
@@ -117,13 +189,35 @@ struct StoreLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SweepLabels {
+    what: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct StoreActionLabels {
     action: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct StoreBytesLabels {
+    shelf: &'static str,
     direction: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BrokenLabels {
+    kind: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct QueueLabels {
+    kind: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PlaceLabels {
+    place: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -149,7 +243,9 @@ impl Metrics {
             registry: Registry::with_prefix("easel"),
             requests: Family::default(),
             request_seconds: Family::new_with_constructor(painting_times),
+            exchange_seconds: Family::new_with_constructor(painting_times),
             generations: Family::default(),
+            generation_seconds: Family::new_with_constructor(painting_times),
             images: Family::default(),
             charged_nano_usd: Family::default(),
             upstream_cost_nano_usd: Family::default(),
@@ -158,6 +254,7 @@ impl Metrics {
             hold_seconds: statement_times(),
             settlement_seconds: statement_times(),
             settlements_repeated: Counter::default(),
+            settlements_lost: Counter::default(),
             balance_refusals: Counter::default(),
             rate_limit_refusals: Counter::default(),
             swept_holds: Counter::default(),
@@ -167,6 +264,14 @@ impl Metrics {
             store_bytes: Family::default(),
             webhooks: Family::default(),
             webhook_seconds: painting_times(),
+            sweeps: Family::default(),
+            broken_answers: Family::default(),
+            image_bytes: Family::default(),
+            ledger_queue: Family::default(),
+            provider_in_flight: Family::default(),
+            store_well: Gauge::default(),
+            spool_bytes: Family::default(),
+            request_body_bytes: Gauge::default(),
             in_flight: Gauge::default(),
             open_holds: Gauge::default(),
             oldest_open_hold_seconds: Gauge::default(),
@@ -176,9 +281,37 @@ impl Metrics {
             config_needs_restart: Gauge::default(),
             pool_connections: Family::default(),
             routes: Family::default(),
+            trace_batches: Family::default(),
         };
         metrics.register();
+        metrics.begin_at_zero();
         metrics
+    }
+
+    /// What has not happened yet is 0 and not absent, so that its first time is seen as an increase.
+    fn begin_at_zero(&self) {
+        for kind in [Broken::Json, Broken::Stream] {
+            drop(self.broken_answers.get_or_create(&kind.labels()));
+        }
+        for what in [Sweep::Holds, Sweep::Pictures] {
+            for is_ok in [true, false] {
+                drop(self.sweeps.get_or_create(&what.labels(is_ok)));
+            }
+        }
+        for shelf in [Shelf::Disk, Shelf::Bucket] {
+            for direction in [WRITTEN, READ] {
+                drop(self.store_bytes.get_or_create(&shelf.labels(direction)));
+            }
+        }
+        for is_taken in [true, false] {
+            drop(self.trace_batches.get_or_create(&batch_labels(is_taken)));
+        }
+        for outcome in ["delivered", "retried", "gone", "given_up"] {
+            drop(self.webhooks.get_or_create(&WebhookLabels { outcome }));
+        }
+        for outcome in ["applied", "refused"] {
+            drop(self.config_reloads.get_or_create(&ReloadLabels { outcome }));
+        }
     }
 
     fn register(&mut self) {
@@ -194,9 +327,19 @@ impl Metrics {
             self.request_seconds.clone(),
         );
         registry.register(
+            "exchange_seconds",
+            "From a request's head to the last byte of its answer, or to its client's leaving, by route",
+            self.exchange_seconds.clone(),
+        );
+        registry.register(
             "generations",
             "Generations that were held for, by their end",
             self.generations.clone(),
+        );
+        registry.register(
+            "generation_seconds",
+            "From the beginning of the hold to the commit of the settlement, by model",
+            self.generation_seconds.clone(),
         );
         registry.register(
             "images",
@@ -239,6 +382,11 @@ impl Metrics {
             self.settlements_repeated.clone(),
         );
         registry.register(
+            "settlements_lost",
+            "Settlements that will not get through: refused by the books, or of a hold that was swept before",
+            self.settlements_lost.clone(),
+        );
+        registry.register(
             "balance_refusals",
             "Requests that the balance did not cover",
             self.balance_refusals.clone(),
@@ -270,7 +418,7 @@ impl Metrics {
         );
         registry.register(
             "store_bytes",
-            "Bytes of pictures written to the bucket and read from it",
+            "Bytes of pictures written and read: on the disk, where all that is kept is made, and in the bucket",
             self.store_bytes.clone(),
         );
         registry.register(
@@ -282,6 +430,46 @@ impl Metrics {
             "webhook_seconds",
             "How long attempts to deliver a webhook took",
             self.webhook_seconds.clone(),
+        );
+        registry.register(
+            "sweeps",
+            "Times that holds and pictures were looked for that nobody will end",
+            self.sweeps.clone(),
+        );
+        registry.register(
+            "broken_answers",
+            "Answers that broke off after their head",
+            self.broken_answers.clone(),
+        );
+        registry.register(
+            "image_bytes",
+            "Bytes of the pictures that were delivered and charged",
+            self.image_bytes.clone(),
+        );
+        registry.register(
+            "ledger_queue",
+            "What waits to be written into the books",
+            self.ledger_queue.clone(),
+        );
+        registry.register(
+            "provider_in_flight",
+            "Calls to providers that are being made",
+            self.provider_in_flight.clone(),
+        );
+        registry.register(
+            "store_well",
+            "1 when the last write of a picture did what it should",
+            self.store_well.clone(),
+        );
+        registry.register(
+            "spool_bytes",
+            "Uploads that are being worked on",
+            self.spool_bytes.clone(),
+        );
+        registry.register(
+            "request_body_bytes",
+            "JSON bodies that are being read",
+            self.request_body_bytes.clone(),
         );
         registry.register(
             "in_flight",
@@ -328,6 +516,11 @@ impl Metrics {
             "1 for a route that is tried after all others because it failed",
             self.routes.clone(),
         );
+        registry.register(
+            "trace_batches",
+            "Batches of spans that were posted to the collector, by whether it took them",
+            self.trace_batches.clone(),
+        );
     }
 
     /// An answer has begun. `route` is the router's pattern, `model` a model of the catalog.
@@ -354,6 +547,32 @@ impl Metrics {
             .observe(latency.as_secs_f64());
     }
 
+    /// An answer has ended, so long after its request's head.
+    pub fn exchanged(&self, route: &str, duration: Duration) {
+        let labels = RouteLabels {
+            route: route.to_owned(),
+        };
+        self.exchange_seconds
+            .get_or_create(&labels)
+            .observe(duration.as_secs_f64());
+    }
+
+    /// A generation took so long, from its hold to its settlement.
+    pub fn generated(&self, model: &str, duration: Duration) {
+        let labels = ModelLabels {
+            model: model.to_owned(),
+        };
+        self.generation_seconds
+            .get_or_create(&labels)
+            .observe(duration.as_secs_f64());
+    }
+
+    /// A batch of spans was taken by the collector, or not.
+    pub fn traced(&self, is_taken: bool) {
+        let labels = batch_labels(is_taken);
+        self.trace_batches.get_or_create(&labels).inc();
+    }
+
     /// A generation has been settled: `completed` or `failed`.
     pub fn generation_ended(&self, model: &str, outcome: &'static str) {
         let labels = GenerationLabels {
@@ -364,28 +583,23 @@ impl Metrics {
     }
 
     /// Pictures were charged.
-    pub fn charged(
-        &self,
-        model: &str,
-        provider: &str,
-        mode: &'static str,
-        images: u64,
-        cost: NanoUsd,
-        upstream_cost: NanoUsd,
-    ) {
+    pub fn charged(&self, model: &str, provider: &str, mode: &'static str, charge: Charge) {
         let labels = ServedLabels {
             model: model.to_owned(),
             provider: provider.to_owned(),
             mode,
         };
         let count = |amount: NanoUsd| u64::try_from(amount.nano()).unwrap_or(0);
-        self.images.get_or_create(&labels).inc_by(images);
+        self.images.get_or_create(&labels).inc_by(charge.images);
+        self.image_bytes
+            .get_or_create(&labels)
+            .inc_by(charge.image_bytes);
         self.charged_nano_usd
             .get_or_create(&labels)
-            .inc_by(count(cost));
+            .inc_by(count(charge.cost));
         self.upstream_cost_nano_usd
             .get_or_create(&labels)
-            .inc_by(count(upstream_cost));
+            .inc_by(count(charge.upstream_cost));
     }
 
     /// A call to a provider has ended: `ok`, or the kind of its error.
@@ -422,6 +636,11 @@ impl Metrics {
         self.settlements_repeated.inc_by(u64::from(repeats));
     }
 
+    /// A settlement is given up.
+    pub fn settlement_lost(&self) {
+        self.settlements_lost.inc();
+    }
+
     /// A balance was too short.
     pub fn balance_refused(&self) {
         self.balance_refusals.inc();
@@ -432,14 +651,21 @@ impl Metrics {
         self.rate_limit_refusals.inc();
     }
 
-    /// Holds were released that nobody would have settled.
-    pub fn holds_swept(&self, holds: u64) {
-        self.swept_holds.inc_by(holds);
+    /// Things were looked for, and so many tidied up; `None` when that did not work.
+    pub fn swept(&self, what: Sweep, swept: Option<u64>) {
+        self.sweeps
+            .get_or_create(&what.labels(swept.is_some()))
+            .inc();
+        match what {
+            Sweep::Holds => &self.swept_holds,
+            Sweep::Pictures => &self.swept_pictures,
+        }
+        .inc_by(swept.unwrap_or(0));
     }
 
-    /// Pictures were deleted because their time was over.
-    pub fn pictures_swept(&self, pictures: u64) {
-        self.swept_pictures.inc_by(pictures);
+    /// An answer broke off on its way.
+    pub fn answer_broke(&self, kind: Broken) {
+        self.broken_answers.get_or_create(&kind.labels()).inc();
     }
 
     /// A configuration came into force at this Unix second; so many of its settings wait for a restart.
@@ -480,17 +706,15 @@ impl Metrics {
         }
     }
 
-    /// A picture of so many bytes is in the bucket.
-    pub fn store_wrote(&self, bytes: u64) {
-        let labels = StoreBytesLabels {
-            direction: "written",
-        };
+    /// A picture of so many bytes lies there now.
+    pub fn store_wrote(&self, shelf: Shelf, bytes: u64) {
+        let labels = shelf.labels(WRITTEN);
         self.store_bytes.get_or_create(&labels).inc_by(bytes);
     }
 
-    /// So many bytes of a picture came from the bucket.
-    pub fn store_read(&self, bytes: usize) {
-        let labels = StoreBytesLabels { direction: "read" };
+    /// So many bytes of a picture came from there.
+    pub fn store_read(&self, shelf: Shelf, bytes: usize) {
+        let labels = shelf.labels(READ);
         self.store_bytes.get_or_create(&labels).inc_by(bytes as u64);
     }
 
@@ -512,6 +736,29 @@ impl Metrics {
                 .get_or_create(&PoolLabels { state })
                 .set(gauge(count));
         }
+        for (kind, waiting) in &sample.ledger_queue {
+            self.ledger_queue
+                .get_or_create(&QueueLabels { kind })
+                .set(gauge(*waiting as u64));
+        }
+        self.provider_in_flight.clear();
+        for (provider, calls) in &sample.providers {
+            let labels = ProviderLabels {
+                provider: provider.clone(),
+            };
+            self.provider_in_flight
+                .get_or_create(&labels)
+                .set(gauge(*calls as u64));
+        }
+        self.store_well.set(i64::from(sample.store_is_well));
+        let (on_disk, in_memory) = sample.spool_bytes;
+        for (place, bytes) in [("disk", on_disk), ("memory", in_memory)] {
+            self.spool_bytes
+                .get_or_create(&PlaceLabels { place })
+                .set(gauge(bytes));
+        }
+        self.request_body_bytes
+            .set(gauge(sample.request_body_bytes));
         // Routes that are gone with a reload shall not stand here for ever.
         self.routes.clear();
         for (provider, upstream_model, rests) in &sample.routes {
@@ -525,6 +772,50 @@ impl Metrics {
         match text::encode(&mut exposition, &self.registry) {
             // A `String` takes everything.
             Ok(()) | Err(_) => exposition,
+        }
+    }
+}
+
+impl Sweep {
+    fn labels(self, is_ok: bool) -> SweepLabels {
+        SweepLabels {
+            what: match self {
+                Self::Holds => "holds",
+                Self::Pictures => "pictures",
+            },
+            outcome: if is_ok { "ok" } else { "error" },
+        }
+    }
+}
+
+const WRITTEN: &str = "written";
+const READ: &str = "read";
+
+impl Shelf {
+    fn labels(self, direction: &'static str) -> StoreBytesLabels {
+        StoreBytesLabels {
+            shelf: match self {
+                Self::Disk => "disk",
+                Self::Bucket => "bucket",
+            },
+            direction,
+        }
+    }
+}
+
+fn batch_labels(is_taken: bool) -> BatchLabels {
+    BatchLabels {
+        outcome: if is_taken { "taken" } else { "lost" },
+    }
+}
+
+impl Broken {
+    fn labels(self) -> BrokenLabels {
+        BrokenLabels {
+            kind: match self {
+                Self::Json => "json",
+                Self::Stream => "stream",
+            },
         }
     }
 }
@@ -586,17 +877,28 @@ mod tests {
             "a/b",
             "somebody",
             "live",
-            2,
-            NanoUsd::parse("0.08").unwrap(),
-            NanoUsd::parse("0.07").unwrap(),
+            Charge {
+                images: 2,
+                image_bytes: 4096,
+                cost: NanoUsd::parse("0.08").unwrap(),
+                upstream_cost: NanoUsd::parse("0.07").unwrap(),
+            },
         );
         metrics.attempt_ended("somebody", "ok", second);
         metrics.held(Duration::from_millis(3));
+        metrics.swept(Sweep::Holds, Some(7));
+        metrics.swept(Sweep::Pictures, None);
+        metrics.answer_broke(Broken::Stream);
         let exposition = metrics.exposition(&Sample {
             in_flight: 3,
             open_holds: Some((4, 9 * second)),
             pool: (5, 2),
             routes: vec![("somebody".to_owned(), "b-1".to_owned(), true)],
+            ledger_queue: vec![("holds", 5)],
+            providers: vec![("somebody".to_owned(), 6)],
+            store_is_well: true,
+            spool_bytes: (70, 80),
+            request_body_bytes: 90,
         });
         for line in [
             "easel_requests_total{method=\"POST\",route=\"/v1/images/generations\",model=\"a/b\",status=\"200\"} 1",
@@ -608,6 +910,18 @@ mod tests {
             "easel_attempts_total{provider=\"somebody\",outcome=\"ok\"} 1",
             "easel_hold_seconds_bucket{le=\"0.005\"} 1",
             "easel_in_flight 3",
+            "easel_image_bytes_total{model=\"a/b\",provider=\"somebody\",mode=\"live\"} 4096",
+            "easel_swept_holds_total 7",
+            "easel_sweeps_total{what=\"holds\",outcome=\"ok\"} 1",
+            "easel_sweeps_total{what=\"pictures\",outcome=\"error\"} 1",
+            "easel_broken_answers_total{kind=\"stream\"} 1",
+            "easel_broken_answers_total{kind=\"json\"} 0",
+            "easel_ledger_queue{kind=\"holds\"} 5",
+            "easel_provider_in_flight{provider=\"somebody\"} 6",
+            "easel_store_well 1",
+            "easel_spool_bytes{place=\"disk\"} 70",
+            "easel_spool_bytes{place=\"memory\"} 80",
+            "easel_request_body_bytes 90",
             "easel_open_holds 4",
             "easel_oldest_open_hold_seconds 9",
             "easel_pool_connections{state=\"busy\"} 3",

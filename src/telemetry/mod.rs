@@ -1,4 +1,4 @@
-//! Logs, set up once: to stderr, for people or for machines.
+//! Logs, set up once: to stderr, for people or for machines; and [`traces`], where there is a collector.
 //!
 //! The one idea is I10: whatever filter an operator sets, the lines of other people's crates stop at
 //! `info`, because below it some of them print headers, bodies or keys. Only our own lines, which name
@@ -9,15 +9,22 @@ use std::{
     sync::OnceLock,
 };
 
+use tokio::runtime::Handle;
 use tracing::{Level, Metadata};
 use tracing_subscriber::{
-    EnvFilter, Layer, Registry, filter::filter_fn, fmt, layer::SubscriberExt, reload,
+    EnvFilter, Layer, Registry,
+    filter::{FilterExt as _, filter_fn},
+    fmt,
+    layer::SubscriberExt,
+    reload,
     util::SubscriberInitExt,
 };
 
 pub mod metrics;
+pub mod traces;
 
-use crate::config::{LogConfig, LogFormat};
+use self::traces::Traces;
+use crate::config::{LogConfig, LogFormat, TracesConfig};
 
 /// Why there are no logs.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +38,9 @@ pub enum TelemetryError {
         #[source]
         source: tracing_subscriber::filter::ParseError,
     },
+    /// Spans cannot be sent.
+    #[error("could not set up traces")]
+    Traces(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// Somebody set up logging before.
     #[error("could not set up logging")]
     Taken(#[source] tracing_subscriber::util::TryInitError),
@@ -39,11 +49,29 @@ pub enum TelemetryError {
 /// Exchanges the filter of this process.
 static EXCHANGE: OnceLock<Box<dyn Fn(EnvFilter) + Send + Sync>> = OnceLock::new();
 
-/// Sets up logging for this process.
+/// What was set up, to be stopped at the end.
+#[derive(Debug)]
+#[must_use = "spans that nobody stopped are not sent"]
+pub struct Telemetry(Option<Traces>);
+
+impl Telemetry {
+    /// Sends what is left, within seconds. Blocks.
+    pub fn stop(self) {
+        if let Some(traces) = self.0 {
+            traces.stop();
+        }
+    }
+}
+
+/// Sets up logging for this process, and traces if there are to be any, whose sending is done on `runtime`.
 ///
 /// # Errors
 /// [`TelemetryError`].
-pub fn init(config: &LogConfig) -> Result<(), TelemetryError> {
+pub fn init(
+    config: &LogConfig,
+    traces: Option<&TracesConfig>,
+    runtime: &Handle,
+) -> Result<Telemetry, TelemetryError> {
     let writer = io::stderr;
     let lines: Box<dyn Layer<Registry> + Send + Sync> = match config.format {
         LogFormat::Pretty => {
@@ -65,17 +93,36 @@ pub fn init(config: &LogConfig) -> Result<(), TelemetryError> {
             .log_internal_errors(false)
             .boxed(),
     };
-    let (filter, handle) = reload::Layer::new(filter(config)?);
-    tracing_subscriber::registry()
-        .with(lines)
-        .with(filter)
-        .with(filter_fn(is_harmless))
-        .try_init()
-        .map_err(TelemetryError::Taken)?;
-    // Fails only when the process has no log any more.
-    let exchange = move |filter| drop(handle.reload(filter));
+    let collector = traces.and_then(|traces| Some((traces, traces.collector.as_ref()?)));
+    let telemetry = if let Some((traces, collector)) = collector {
+        let traces = Traces::start(traces, collector, runtime.clone())?;
+        let (filter, handle) = reload::Layer::new(filter(config)?);
+        // What is written and what is sent is decided apart, so that a quiet log is no reason for empty traces.
+        let lines = lines.with_filter(filter.and(filter_fn(is_harmless)));
+        tracing_subscriber::registry()
+            .with(lines)
+            .with(traces.layer())
+            .try_init()
+            .map_err(TelemetryError::Taken)?;
+        exchange_by(move |filter| drop(handle.reload(filter)));
+        Some(traces)
+    } else {
+        let (filter, handle) = reload::Layer::new(filter(config)?);
+        tracing_subscriber::registry()
+            .with(lines)
+            .with(filter)
+            .with(filter_fn(is_harmless))
+            .try_init()
+            .map_err(TelemetryError::Taken)?;
+        exchange_by(move |filter| drop(handle.reload(filter)));
+        None
+    };
+    Ok(Telemetry(telemetry))
+}
+
+/// Has the filter exchanged so. That fails only when the process has no log any more.
+fn exchange_by(exchange: impl Fn(EnvFilter) + Send + Sync + 'static) {
     drop(EXCHANGE.set(Box::new(exchange)));
-    Ok(())
 }
 
 /// Logs by another filter from now on.
@@ -101,8 +148,7 @@ pub fn filter(config: &LogConfig) -> Result<EnvFilter, TelemetryError> {
 /// Whether a line may be written at all.
 fn is_harmless(metadata: &Metadata<'_>) -> bool {
     let target = metadata.target();
-    let is_ours = target == "easel" || target.starts_with("easel::");
-    let limit = if is_ours {
+    let limit = if is_ours(target) {
         Level::TRACE
     } else if target.starts_with("sqlx::postgres::notice") {
         // "relation already exists, skipping", at every start.
@@ -111,6 +157,10 @@ fn is_harmless(metadata: &Metadata<'_>) -> bool {
         Level::INFO
     };
     *metadata.level() <= limit
+}
+
+fn is_ours(target: &str) -> bool {
+    target == "easel" || target.starts_with("easel::")
 }
 
 #[cfg(test)]

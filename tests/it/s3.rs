@@ -149,8 +149,8 @@ async fn pictures_of_any_size_are_in_the_bucket_and_links_open_at_any_replica() 
     let written = small.len() + large.len();
     for line in [
         r#"easel_store_requests_total{action="put",outcome="ok"} 2"#.to_owned(),
-        format!(r#"easel_store_bytes_total{{direction="written"}} {written}"#),
-        format!(r#"easel_store_bytes_total{{direction="read"}} {written}"#),
+        format!(r#"easel_store_bytes_total{{shelf="bucket",direction="written"}} {written}"#),
+        format!(r#"easel_store_bytes_total{{shelf="bucket",direction="read"}} {written}"#),
     ] {
         assert!(figures.contains(&line), "{line} in\n{figures}");
     }

@@ -20,7 +20,7 @@ use crate::{
     images::ImageStore,
     ledger::{Heartbeat, Ledger},
     postgres::private::PrivateServer,
-    telemetry::metrics::metrics,
+    telemetry::metrics::{Sweep, metrics},
 };
 
 const BEAT_EVERY: Duration = Duration::from_secs(4);
@@ -168,12 +168,15 @@ async fn sweep_holds(ledger: Ledger) {
     loop {
         ticks.tick().await;
         match ledger.sweep(DEAD_AFTER, OVERDUE_AFTER).await {
-            Ok(0) => {}
             Ok(holds) => {
-                metrics().holds_swept(holds);
+                metrics().swept(Sweep::Holds, Some(holds));
+                if holds == 0 {
+                    continue;
+                }
                 info!(holds, "released what nobody would have settled");
             }
             Err(error) => {
+                metrics().swept(Sweep::Holds, None);
                 warn!(
                     error = &error as &dyn std::error::Error,
                     "could not look for holds that nobody will settle"
@@ -205,15 +208,20 @@ async fn sweep_pictures(store: ImageStore, clock: Clock, lifetime: PictureLifeti
     loop {
         ticks.tick().await;
         match store.sweep(lifetime.now(), clock.now()).await {
-            Ok(0) => {}
             Ok(pictures) => {
-                metrics().pictures_swept(pictures);
+                metrics().swept(Sweep::Pictures, Some(pictures));
+                if pictures == 0 {
+                    continue;
+                }
                 info!(pictures, "deleted pictures whose time is over");
             }
-            Err(error) => warn!(
-                error = &error as &dyn std::error::Error,
-                "could not delete old pictures"
-            ),
+            Err(error) => {
+                metrics().swept(Sweep::Pictures, None);
+                warn!(
+                    error = &error as &dyn std::error::Error,
+                    "could not delete old pictures"
+                );
+            }
         }
     }
 }

@@ -445,6 +445,7 @@ fn told_again(generation: &Generation) -> Generation {
     generation.is_replayed = true;
     // Its copies are looked after by the first answer.
     generation.undelivered = None;
+    generation.times = None;
     for picture in &mut generation.pictures {
         picture.is_copy = false;
     }

@@ -248,6 +248,7 @@ pub(super) fn replay(
         attempts: attempts.join(", "),
         is_replayed: true,
         undelivered: None,
+        times: None,
     })
 }
 
@@ -283,6 +284,7 @@ pub(super) fn replay_refusal(
             ..Usage::default()
         }),
         is_replayed: true,
+        times: None,
     })))
 }
 

@@ -48,7 +48,7 @@ use super::{
 use crate::{
     config::{S3Config, S3Credentials},
     ids::ImageId,
-    telemetry::metrics::metrics,
+    telemetry::metrics::{Shelf, metrics},
 };
 
 /// What is sent at once: a picture up to this size is one request, a larger one is sent in parts of it. S3 takes
@@ -315,7 +315,7 @@ impl Bucket {
             let sent = bucket.measure(Action::Put, sent).await;
             bucket.note(sent.is_ok());
             sent?;
-            metrics().store_wrote(size);
+            metrics().store_wrote(Shelf::Bucket, size);
             if let Some(presigner) = &bucket.0.presigner {
                 presigner.refresh().await;
             }
@@ -422,7 +422,7 @@ impl Bucket {
         let left = got.range.end.saturating_sub(got.range.start);
         let chunks = got
             .into_stream()
-            .inspect_ok(|chunk| metrics().store_read(chunk.len()));
+            .inspect_ok(|chunk| metrics().store_read(Shelf::Bucket, chunk.len()));
         let chunks = chunks.map_err(|error| {
             metrics().store_answered(Action::Get.word(), "cut", None);
             io::Error::other(Fault::from(error))

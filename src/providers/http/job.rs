@@ -7,7 +7,10 @@ use http::{Method, header};
 use tokio::time::Instant;
 
 use super::{Answer, Attempt, JSON, Payload, Witness, send_error};
-use crate::providers::{ErrorKind, ProviderError};
+use crate::{
+    providers::{ErrorKind, ProviderError},
+    telemetry::traces,
+};
 
 impl Attempt<'_> {
     /// Gets `base_url/path`, waiting at most `patience` for the head of the answer. Redirects are not
@@ -24,6 +27,7 @@ impl Attempt<'_> {
         let client = self.client;
         let mut headers = client.headers.clone();
         headers.insert(header::ACCEPT, JSON);
+        headers.extend(traces::outgoing());
         let (url, nothing) = (
             client.endpoint(path),
             Witness::default().watch(Payload::default()),

@@ -47,7 +47,7 @@ use self::{
     witness::{BodyError, Witness},
 };
 use super::{ErrorKind, PictureEvent, PictureSink, ProviderError, Report};
-use crate::config::ProviderConfig;
+use crate::{config::ProviderConfig, telemetry::traces};
 
 /// Room in a successful answer for all that is no picture: usage, revised prompts, fields nobody knows.
 const ANSWER_SLACK_BYTES: u64 = 1024 * 1024;
@@ -250,6 +250,7 @@ impl Attempt<'_> {
         all.insert(header::ACCEPT, JSON);
         // Replaces those of the same name.
         all.extend(headers);
+        all.extend(traces::outgoing());
         let (url, body) = (client.endpoint(path), witness.watch(body));
         let request = client.connections.send(Method::POST, &url, all, body);
         let outcome = tokio::time::timeout_at(self.deadline.at(), request).await;

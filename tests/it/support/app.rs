@@ -151,6 +151,11 @@ impl App {
         Arc::clone(&self.secrets)
     }
 
+    /// Fails when any word that must not be logged stands in this text.
+    pub(crate) fn assert_nothing_private_in(&self, text: &str) {
+        self.secrets.assert_absent_from(text);
+    }
+
     /// Any command, with this Easel's configuration.
     pub(crate) fn run(&self, arguments: &[&str]) -> Output {
         let file = self.config_file();

@@ -173,6 +173,16 @@ async fn node_streams() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn python_later() {
+    run(python(), "python/later.py").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn node_later() {
+    run(node(), "node/later.mjs").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn node_edits() {
     run(node(), "node/edits.mjs").await;
 }

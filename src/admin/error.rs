@@ -223,6 +223,7 @@ fn ledger(error: LedgerError) -> Response {
         | LedgerError::RetentionTooShort(_)
         | LedgerError::Money(_)
         | LedgerError::Repeated(_)
+        | LedgerError::NotRepeated
         | LedgerError::NameTaken
         | LedgerError::Database { .. } => return ApiError::from(error).into_response(),
     }

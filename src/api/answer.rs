@@ -47,6 +47,7 @@ pub(super) fn trace(headers: &mut http::HeaderMap, generation: &str, attempts: &
 }
 
 /// What an answer says besides what the gateway knows.
+#[derive(Clone)]
 pub(super) struct Frame {
     /// Which endpoint was asked.
     pub(super) kind: Kind,

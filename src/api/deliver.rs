@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     catalog::{Parameter, Value},
-    gateway::{Delivery, Order, Reader},
+    gateway::{Delivery, Order, Reader, Recall},
     ledger::{Caller, Gauge, LedgerError},
 };
 
@@ -23,7 +23,7 @@ pub(super) enum Kind {
 }
 
 /// Has the order carried out and answers it. `dropped` are fields that no endpoint knows and that were left
-/// out of it.
+/// out of it. What would be refused and was answered before is told again.
 ///
 /// # Errors
 /// [`ApiError`]; a request that came to no hold has been counted.
@@ -34,21 +34,8 @@ pub(super) async fn deliver(
     dropped: Vec<String>,
 ) -> Result<Response, ApiError> {
     middleware::note_model(app.gateway.model_of(&order).as_deref());
-    let (caller, gauge) = (Caller::from(&order.key), order.gauge.clone());
-    if let Some(url) = &order.webhook_url
-        && let Err(refusal) = later::check_webhook(app, &order, url).await
-    {
-        return Err(refused(app, caller, &gauge, refusal).await);
-    }
-    if order.reader == Reader::ComesBack {
-        let answered = later::answer(app, order, &dropped).await;
-        return match answered {
-            Err(ApiError::Gateway(error)) if error.is_refused_request() => {
-                Err(refused(app, caller, &gauge, error.into()).await)
-            }
-            answered => answered,
-        };
-    }
+    let (caller, gauge, reader) = (Caller::from(&order.key), order.gauge.clone(), order.reader);
+    let streams = order.params.get(&Parameter::Stream) == Some(&Value::Flag(true));
     let safety_identifier = match order.params.get(&Parameter::SafetyIdentifier) {
         Some(Value::Text(identifier)) if !identifier.is_empty() => Some(identifier.clone()),
         _ => None,
@@ -58,24 +45,55 @@ pub(super) async fn deliver(
         safety_identifier,
         dropped,
     };
-    // By the body and not by what it accepts: both SDKs say that they accept JSON.
-    let answered = if order.params.get(&Parameter::Stream) == Some(&Value::Flag(true)) {
-        stream::answer(app, order, frame).await
-    } else {
-        app.gateway
-            .generate(order)
-            .await
-            .map(|delivery| match delivery {
-                Delivery::Whole(generation) => answer::generation(app, &generation, &frame),
-                Delivery::Begun(progress) => relayed::answer(app, progress, frame),
-            })
+    let recall = Recall::of(&order);
+    let refusal = match carry_out(app, order, frame.clone(), streams).await {
+        Err(refusal) if is_refused_request(&refusal) => refusal,
+        answered => return answered,
     };
-    match answered {
-        Ok(response) => Ok(response),
-        Err(error) if error.is_refused_request() => {
-            Err(refused(app, caller, &gauge, error.into()).await)
+    if let Some(recall) = recall
+        && let Some(before) = app.gateway.find_repeated(&recall).await?
+    {
+        if reader == Reader::ComesBack {
+            return later::repeated(app, caller.account, before).await;
         }
-        Err(error) => Err(error.into()),
+        match app.gateway.recall(recall, before).await? {
+            Some(generation) if streams => return Ok(stream::generation(app, generation, frame)),
+            Some(generation) => return Ok(answer::generation(app, &generation, &frame)),
+            // It has been counted.
+            None => return Err(refusal),
+        }
+    }
+    Err(refused(app, caller, &gauge, refusal).await)
+}
+
+async fn carry_out(
+    app: &App,
+    order: Order,
+    frame: Frame,
+    streams: bool,
+) -> Result<Response, ApiError> {
+    if let Some(url) = &order.webhook_url {
+        later::check_webhook(app, &order, url).await?;
+    }
+    if order.reader == Reader::ComesBack {
+        return later::answer(app, order, &frame.dropped).await;
+    }
+    // By the body and not by what it accepts: both SDKs say that they accept JSON.
+    if streams {
+        return Ok(stream::answer(app, order, frame).await?);
+    }
+    Ok(match app.gateway.generate(order).await? {
+        Delivery::Whole(generation) => answer::generation(app, &generation, &frame),
+        Delivery::Begun(progress) => relayed::answer(app, progress, frame),
+    })
+}
+
+/// Whether the request itself was refused, before it came to a hold.
+fn is_refused_request(refusal: &ApiError) -> bool {
+    match refusal {
+        ApiError::Gateway(error) => error.is_refused_request(),
+        ApiError::Parameter(_) | ApiError::WebhooksForbidden => true,
+        _ => false,
     }
 }
 

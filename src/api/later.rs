@@ -16,7 +16,7 @@ use super::{
 use crate::{
     catalog::{Parameter, Value, Violation},
     gateway::{Begun, GatewayError, Order, Reader},
-    ids::GenerationId,
+    ids::{AccountId, GenerationId},
     ledger::{self, GenerationStatus},
     webhooks::Teller,
 };
@@ -59,19 +59,28 @@ pub(super) async fn answer(
             say_come_back(app, response.headers_mut(), intro.id.created_at());
             response
         }
-        Begun::Repeat(before) => {
-            let found = app.ledger.generation(account, before).await?;
-            let found = found.ok_or_else(|| {
-                ApiError::Internal(format!("{before} is of another account than its key").into())
-            })?;
-            let mut response = shown(app, &found).await?;
-            answer::say_replayed(response.headers_mut(), true);
-            response
-        }
+        Begun::Repeat(before) => repeated(app, account, before).await?,
     };
     let headers = response.headers_mut();
     headers.insert(PREFERENCE_APPLIED, HeaderValue::from_static(RESPOND_ASYNC));
     answer::say_dropped(headers, &intro.dropped, dropped);
+    Ok(response)
+}
+
+/// How the generation stands that the request repeats.
+pub(super) async fn repeated(
+    app: &App,
+    account: AccountId,
+    before: GenerationId,
+) -> Result<Response, ApiError> {
+    let found = app.ledger.generation(account, before).await?;
+    let found = found.ok_or_else(|| {
+        ApiError::Internal(format!("{before} is of another account than its key").into())
+    })?;
+    let mut response = shown(app, &found).await?;
+    let headers = response.headers_mut();
+    headers.insert(PREFERENCE_APPLIED, HeaderValue::from_static(RESPOND_ASYNC));
+    answer::say_replayed(headers, true);
     Ok(response)
 }
 

@@ -53,21 +53,9 @@ pub(super) async fn answer(
     frame: Frame,
 ) -> Result<Response, GatewayError> {
     let accepted = app.gateway.accept(order)?;
-    let intro = accepted.intro().clone();
     let answering = accepted.answering();
+    let mut events = Events::new(app, accepted.intro().clone(), frame);
     let mut delivery: BoxFuture<'static, _> = Box::pin(accepted.deliver());
-    let mut events = Events {
-        phase: Phase::Over,
-        ready: VecDeque::new(),
-        open: Open::Nothing,
-        settled: None,
-        attempts: None,
-        span: Span::current(),
-        app: app.clone(),
-        frame,
-        intro,
-        is_replayed: false,
-    };
     match timeout(app.limits.keepalive, &mut delivery).await {
         Ok(delivery) => events.attempts = Some(events.begin(delivery?)),
         Err(_elapsed) => {
@@ -81,6 +69,13 @@ pub(super) async fn answer(
     }
     answer::announce(&events.intro);
     Ok(events.into_response())
+}
+
+/// A generation that is over, as events.
+pub(super) fn generation(app: &App, generation: Box<Generation>, frame: Frame) -> Response {
+    let mut events = Events::new(app, Intro::of(&generation), frame);
+    events.attempts = Some(events.begin(Delivery::Whole(generation)));
+    events.into_response()
 }
 
 /// The body on its way.
@@ -202,6 +197,21 @@ struct End<'a> {
 }
 
 impl Events {
+    fn new(app: &App, intro: Intro, frame: Frame) -> Self {
+        Self {
+            phase: Phase::Over,
+            ready: VecDeque::new(),
+            open: Open::Nothing,
+            settled: None,
+            attempts: None,
+            span: Span::current(),
+            app: app.clone(),
+            frame,
+            intro,
+            is_replayed: false,
+        }
+    }
+
     fn into_response(self) -> Response {
         let id = self.intro.id.to_string();
         let is_replayed = self.is_replayed;

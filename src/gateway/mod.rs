@@ -44,7 +44,7 @@ use self::{
     admit::Admission,
     attempt::Work,
     relay::{Outlet, Pipe, Word},
-    replay::{Before, Lead, Place, Repeats, Told},
+    replay::{Before, Lead, Place, Repeater, Repeats, Told},
 };
 pub use self::{
     admit::LONGEST_GENERATION,
@@ -53,7 +53,7 @@ pub use self::{
     offers::Offer,
     order::{DeliveredPicture, FailedPicture, Generation, Order, Reader, Times, Usage},
     relay::{Delivery, Intro, Piece, Progress},
-    replay::Answering,
+    replay::{Answering, Recall},
 };
 use crate::{
     catalog::{Catalog, ResponseFormat},
@@ -417,6 +417,7 @@ impl Gateway {
             retry_count: admission.order.retry_count,
             webhook_url: admission.order.webhook_url.clone(),
             joins: admission.joins,
+            only_repeats: false,
         };
         let began_at = Instant::now();
         let placed = self.rooms.ledger.hold_one(&new).await;
@@ -562,7 +563,8 @@ impl Accepted {
         let intro = Arc::clone(&self.intro);
         let answering = self.answering.clone();
         for _ in 0..MOST_TURNS {
-            let (mut admission, before) = match gateway.shared.repeats.enter(&self.admission)? {
+            let place = gateway.shared.repeats.enter(&self.admission);
+            let (mut admission, before) = match gateway.counted(place, &self.admission).await? {
                 Place::Behind(other, heard) => {
                     answering.set(other);
                     // Who waits for another is not in flight.
@@ -588,7 +590,8 @@ impl Accepted {
                 }
             };
             // Rare, so that the others need not have room for it.
-            match Box::pin(gateway.repeat(&admission, before, &answering)).await? {
+            let repeater = Repeater::of(&admission);
+            match Box::pin(gateway.repeat(&repeater, before, &answering)).await? {
                 Told::Answer(generation) => return Ok(Delivery::Whole(generation)),
                 Told::Nothing => {}
                 Told::Gone => admission.joins = false,
@@ -615,7 +618,8 @@ impl Accepted {
     /// # Cancel safety
     /// As [`Accepted::deliver`].
     pub async fn begin(self) -> Result<Begun, GatewayError> {
-        let lead = self.gateway.shared.repeats.enter_beside(&self.admission)?;
+        let lead = self.gateway.shared.repeats.enter_beside(&self.admission);
+        let lead = self.gateway.counted(lead, &self.admission).await?;
         match self.work(lead).await?.word {
             Word::Repeat(_, before) => Ok(Begun::Repeat(before)),
             Word::Last(Err(refused)) => Err(refused),

@@ -44,6 +44,9 @@ pub enum LedgerError {
     /// It repeats the request of this generation, which runs or is finished.
     #[error("{0} is the same request")]
     Repeated(GenerationId),
+    /// No generation is the same request.
+    #[error("the request repeats no other")]
+    NotRepeated,
     /// The idempotency key names another request of the same API key.
     #[error("the idempotency key names another request")]
     NameTaken,
@@ -167,6 +170,7 @@ impl TxError for LedgerError {
             | Self::RateLimited { .. }
             | Self::SpendLimited(_)
             | Self::Repeated(_)
+            | Self::NotRepeated
             | Self::NameTaken
             | Self::NoAccount(_)
             | Self::AmbiguousAccount { .. }

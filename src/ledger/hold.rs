@@ -71,6 +71,8 @@ pub struct NewHold {
     /// Whether a repeat without a name joins an equal request; not so when the one that it joined has nothing to
     /// tell any more.
     pub joins: bool,
+    /// Never granted: to know whether it is a repeat is all that is wanted.
+    pub only_repeats: bool,
 }
 
 /// Money that is reserved. Must be settled; a crash leaves it to the sweeper.
@@ -125,7 +127,7 @@ impl Ledger {
     /// [`LedgerError::Unconfirmed`], when nobody knows: then [`Ledger::take_back`] ends what may be there.
     /// The inner one when a hold was refused: [`LedgerError::InsufficientBalance`],
     /// [`LedgerError::RateLimited`], [`LedgerError::SpendLimited`], [`LedgerError::NameTaken`]; [`LedgerError::Repeated`] when another
-    /// generation is the same request.
+    /// generation is the same request, and [`LedgerError::NotRepeated`] when none is and nothing else was wanted.
     ///
     /// # Cancel safety
     /// Dropped before it returns, holds may have been committed, and nobody ends them before they are overdue.
@@ -440,6 +442,10 @@ fn decide_one(
         // Paints nothing, so all that is counted of it is that it was made.
         counts.admit(caller, None)?;
         return Err(repeated);
+    }
+    if new.only_repeats {
+        // Who wanted to know counts it as the refused request that it is.
+        return Err(LedgerError::NotRepeated);
     }
     counts.admit(caller, Some(images))?;
     let balance = books

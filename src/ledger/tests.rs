@@ -110,6 +110,7 @@ impl Books {
             retry_count: 0,
             webhook_url: None,
             joins: true,
+            only_repeats: false,
         }
     }
 

@@ -330,6 +330,7 @@ fn new_hold(account: AccountId, key: KeyId) -> NewHold {
         retry_count: 0,
         webhook_url: None,
         joins: true,
+        only_repeats: false,
     }
 }
 

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::{
     edits::{EDITS, form, png, square, text},
+    reload::{gate, model as pilot},
     support::{Answer, App, Behaviour, Client, Key, Reply, raw::Raw, usd},
 };
 
@@ -679,5 +680,176 @@ async fn a_repeat_that_waits_keeps_the_provider_at_work() {
     assert!(!is_replayed(
         &again(&app.client, &key, 1, &other).await.expect(200)
     ));
+    app.finish().await;
+}
+
+/// Admission is for what is new. What was served and charged is told again though its provider is switched off by now,
+/// its model is not in the catalog or not the key's any longer, and no money is left; but never to a key that has ended.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_served_is_told_again_whatever_has_changed_since() {
+    let builder = App::builder().await;
+    let models = builder.directory().join("models");
+    std::fs::create_dir(&models).unwrap();
+    std::fs::write(models.join("heron.toml"), pilot("0.02")).unwrap();
+    let mut app = builder
+        .set("models_dir", models.to_str().unwrap())
+        .start()
+        .await;
+    app.keep_secret(PROMPT, "a prompt");
+    let key = app.live_key("1");
+    let client = app.client.held_to_the_document();
+    let tokens =
+        json!({"model": "gpt-image-1", "prompt": PROMPT, "size": "1024x1024", "quality": "low"});
+    let streamed = {
+        let mut body = tokens.clone();
+        body["stream"] = json!(true);
+        body
+    };
+    let pilot = json!({"model": "pilot", "prompt": PROMPT});
+    let requests = [
+        ("links", small("url")),
+        ("base64", small("b64_json")),
+        ("as the model likes", tokens),
+        ("events", streamed),
+        ("a model that goes", pilot.clone()),
+    ];
+    let mut first = Vec::new();
+    for (name, body) in &requests {
+        first.push(named(&client, &key, name, body).await.expect(200));
+    }
+    let by_count = again(&client, &key, 0, &pilot).await.expect(200);
+    let later = [("prefer", "respond-async"), ("idempotency-key", "links")];
+    let calls = app.openai.calls().len();
+
+    let mut retries = 0;
+    let mut told_again = async |app: &App, change: &str, refusals: &[(&Value, &str)]| {
+        for (body, code) in refusals {
+            let refused = named(&client, &key, change, body).await;
+            assert_eq!(refused.problem().code(), *code, "{change}");
+        }
+        for ((name, body), first) in requests.iter().zip(&first) {
+            let answer = named(&client, &key, name, body).await.expect(200);
+            assert!(is_replayed(&answer), "{change}: {name}");
+            for header in ["x-generation-id", "x-attempts", "content-type"] {
+                let same = (answer.find_header(header), first.find_header(header));
+                assert!(
+                    same.1.is_none() || same.0 == same.1,
+                    "{change}: {name}: {same:?}"
+                );
+            }
+            if *name == "events" {
+                let text = String::from_utf8_lossy(&answer.bytes).into_owned();
+                assert!(
+                    text.contains("event: image_generation.completed"),
+                    "{change}"
+                );
+                continue;
+            }
+            let (mut told, mut before) = (answer.json(), first.json());
+            for picture in [&mut told, &mut before] {
+                if let Some(link) = picture["data"][0].get_mut("url") {
+                    let path = link.as_str().unwrap().replace(&app.easel.origin(), "");
+                    client.get(&path, None).await.expect(200);
+                    link.take();
+                }
+            }
+            assert_eq!(told, before, "{change}: {name}");
+        }
+        retries += 1;
+        let joined = again(&client, &key, retries, &pilot).await.expect(200);
+        assert!(is_replayed(&joined), "{change}");
+        let ids = [
+            by_count.header("x-generation-id"),
+            first[4].header("x-generation-id"),
+        ];
+        assert!(ids.contains(&joined.header("x-generation-id")), "{change}");
+        let shown = post(&client, &key, &later, &requests[0].1)
+            .await
+            .expect(200);
+        assert_eq!(shown.json()["id"], first[0].header("x-generation-id"));
+        assert_eq!(shown.header("preference-applied"), "respond-async");
+        // Whoever means something else by the name is told so, whatever the model.
+        let other = json!({"model": "pilot", "prompt": "another"});
+        let conflict = named(&client, &key, "links", &other).await.expect(409);
+        assert_eq!(conflict.problem().code(), "idempotency_conflict");
+    };
+
+    app.configure(|settings| {
+        settings.set("providers.openai.enabled", false);
+    });
+    app.reload().await;
+    let off = [
+        (&pilot, "model_unavailable"),
+        (&requests[2].1, "model_unavailable"),
+    ];
+    told_again(&app, "switched off", &off).await;
+
+    std::fs::remove_file(models.join("heron.toml")).unwrap();
+    app.configure(|settings| {
+        settings.set("providers.openai.enabled", true);
+    });
+    app.reload().await;
+    told_again(&app, "removed", &[(&pilot, "model_not_found")]).await;
+
+    app.run(&["keys", "update", &key.id, "--models", "dall-e-3"])
+        .expect_success();
+    let models = async || client.get("/v1/models", Some(&key.secret)).await.json();
+    while models().await.to_string().contains("dall-e-2") {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let forbidden = small("url");
+    let forbidden = [(&forbidden, "model_not_allowed")];
+    told_again(&app, "not the key's", &forbidden).await;
+
+    let rest = app.balance(&key).await.to_string();
+    let debit = ["accounts", "debit", &key.account, &rest, "--note", "spent"];
+    app.run(&debit).expect_success();
+    let dear = json!({"model": "dall-e-3", "prompt": PROMPT});
+    told_again(&app, "poor", &[(&dear, "insufficient_balance")]).await;
+    assert_eq!(app.openai.calls().len(), calls);
+    assert_eq!(app.balance(&key).await, json!(0));
+
+    app.run(&["keys", "revoke", &key.id]).expect_success();
+    while client.get("/v1/credits", Some(&key.secret)).await.status != 401 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    for (name, body) in &requests {
+        let refused = named(&client, &key, name, body).await.expect(401);
+        assert_eq!(refused.problem().code(), "invalid_api_key");
+    }
+    app.finish().await;
+}
+
+/// What is still being painted is waited for, though nobody could order it any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_in_flight_is_waited_for_after_its_provider_was_switched_off() {
+    let mut app = App::start().await;
+    let key = app.live_key("1");
+    let gate = gate(&app.openai);
+    let client = app.client.clone();
+    let body = small("url");
+    let first = named(&client, &key, "slow", &body);
+    let rest = async {
+        app.openai.wait_for_call().await;
+        app.configure(|settings| {
+            settings.set("providers.openai.enabled", false);
+        });
+        app.reload().await;
+        let again = named(&client, &key, "slow", &body);
+        let open = async {
+            let waits = "select count(*) from generations where status = 'in_progress'";
+            assert_eq!(app.database.number(waits).await, 1);
+            gate.add_permits(1);
+        };
+        tokio::join!(again, open).0
+    };
+    let (first, again) = tokio::join!(first, rest);
+    let (first, again) = (first.expect(200), again.expect(200));
+    assert!(is_replayed(&again));
+    assert_eq!(
+        first.header("x-generation-id"),
+        again.header("x-generation-id")
+    );
+    assert_eq!(app.openai.calls().len(), 1);
     app.finish().await;
 }

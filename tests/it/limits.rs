@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::{
     edits::{EDITS, form, png, post, square, text},
+    reload::gate,
     support::{Answer, App, Behaviour, Key, Reply},
 };
 
@@ -222,6 +224,169 @@ async fn every_answer_says_how_the_limits_stand() {
         .generate(&only_images, &json!({"model": "dall-e-2"}))
         .await;
     check(&refused.expect(400), "none", "3 3");
+    app.finish().await;
+}
+
+/// Whatever the request of a key is refused for, it is counted, and told how its limits stand then. A stranger, and
+/// who holds a key in a place where it is not good, are told nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn refusals_say_how_the_limits_stand() {
+    let app = App::builder()
+        .await
+        .set("limits.json_body", "4 KiB")
+        .start()
+        .await;
+    let limits = [
+        "--rpm",
+        "100",
+        "--ipm",
+        "50",
+        "--models",
+        "dall-e-2,dall-e-3",
+    ];
+    let key = app.create_key(&[&["--credit", "0.02"], &limits[..]].concat());
+    let client = app.client.held_to_the_document();
+    let post = async |headers: &[(&str, &str)], body: String| {
+        let request = client
+            .request(Method::POST, GENERATIONS)
+            .bearer_auth(&key.secret);
+        let mut request = request
+            .header("content-type", "application/json")
+            .body(body);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        client.send(request).await
+    };
+    let with = |more: Value| {
+        let mut body = small();
+        for (name, value) in more.as_object().unwrap() {
+            body[name] = value.clone();
+        }
+        body.to_string()
+    };
+    let later = ("prefer", "respond-async");
+    let none: &[(&str, &str)] = &[];
+    let mut left = 100;
+    for (status, code, headers, body) in [
+        (400, "invalid_value", none, with(json!({"size": "17x17"}))),
+        (400, "", none, "{".to_owned()),
+        (
+            400,
+            "missing_required_parameter",
+            none,
+            json!({"model": "dall-e-2"}).to_string(),
+        ),
+        (
+            400,
+            "unknown_parameter",
+            none,
+            with(json!({"colour": "red"})),
+        ),
+        (
+            400,
+            "no_route",
+            none,
+            with(json!({"provider": {"only": ["stability"]}})),
+        ),
+        (
+            400,
+            "invalid_value",
+            &[("idempotency-key", "")][..],
+            with(json!({})),
+        ),
+        (
+            400,
+            "invalid_value",
+            &[later][..],
+            with(json!({"stream": true})),
+        ),
+        (
+            400,
+            "invalid_value",
+            none,
+            with(json!({"webhook_url": "https://a.example"})),
+        ),
+        (
+            403,
+            "webhooks_not_allowed",
+            &[later][..],
+            with(json!({"webhook_url": "https://a.example"})),
+        ),
+        (402, "insufficient_balance", none, with(json!({"n": 4}))),
+        (
+            402,
+            "insufficient_balance",
+            &[later][..],
+            with(json!({"n": 4})),
+        ),
+        (
+            403,
+            "model_not_allowed",
+            none,
+            with(json!({"model": "gpt-image-1"})),
+        ),
+        (
+            404,
+            "model_not_found",
+            none,
+            with(json!({"model": "dall-e-9"})),
+        ),
+        (
+            413,
+            "request_too_large",
+            none,
+            with(json!({"prompt": "x".repeat(5000)})),
+        ),
+    ] {
+        let answer = post(headers, body.clone()).await.expect(status);
+        left -= 1;
+        let expected = (format!("100 {left}"), "50 50".to_owned());
+        assert_eq!(
+            (answer.problem().code(), told(&answer)),
+            (code, expected),
+            "{body}"
+        );
+    }
+    let typed = client
+        .request(Method::POST, GENERATIONS)
+        .bearer_auth(&key.secret)
+        .header("content-type", "text/plain")
+        .body("a fox");
+    let untyped = client.send(typed).await.expect(415);
+    assert_eq!(told(&untyped).0, "100 85");
+
+    // The name of another, while that is painted and afterwards.
+    let gate = gate(&app.openai);
+    let name = [("idempotency-key", "mine")];
+    let first = post(&name, with(json!({})));
+    let conflicts = async {
+        app.openai.wait_for_call().await;
+        let during = post(&name, with(json!({"n": 2}))).await.expect(409);
+        gate.add_permits(1);
+        during
+    };
+    let (first, during) = tokio::join!(first, conflicts);
+    assert_eq!(
+        told(&first.expect(200)),
+        ("100 84".to_owned(), "50 49".to_owned())
+    );
+    assert_eq!(told(&during), ("100 83".to_owned(), "50 49".to_owned()));
+    let after = post(&name, with(json!({"n": 2}))).await.expect(409);
+    assert_eq!(told(&after), ("100 82".to_owned(), "50 49".to_owned()));
+
+    let nobody = client
+        .post_json(GENERATIONS, Some("ek_live_nobody"), &small())
+        .await;
+    assert_eq!(told(&nobody.expect(401)).0, "none");
+    app.run(&["keys", "update", &key.id, "--ips", "203.0.113.7"])
+        .expect_success();
+    while client.get("/v1/credits", Some(&key.secret)).await.status != 403 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let elsewhere = post(none, with(json!({}))).await.expect(403);
+    assert_eq!(elsewhere.problem().code(), "ip_not_allowed");
+    assert_eq!(told(&elsewhere).0, "none");
     app.finish().await;
 }
 

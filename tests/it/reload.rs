@@ -204,7 +204,7 @@ async fn a_secret_that_is_exchanged_by_a_link_is_read_again() {
 }
 
 /// A model that is not in the compiled-in catalog.
-fn model(price: &str) -> String {
+pub(crate) fn model(price: &str) -> String {
     format!(
         r#"
 [[model]]

@@ -23,6 +23,8 @@ const PICTURES: &[&str] = &[
     "idempotent-replayed",
     "cache-control",
     "x-accel-buffering",
+    "location",
+    "preference-applied",
 ];
 
 /// Headers of an answer that says that another may be asked for later.
@@ -151,9 +153,10 @@ fn images(schemas: &mut Schemas) -> Vec<Operation> {
     ]
 }
 
-/// Pictures as JSON or as events.
+/// Pictures as JSON or as events; or what became of them, for whoever asks again and does not wait.
 fn pictures(schemas: &mut Schemas) -> Json {
     let answer = schemas.answer::<answer::Whole<'_>>();
+    let ended = schemas.answer::<GenerationJson>();
     schemas.answer::<stream::Event<'_>>();
     schemas.answer::<stream::Settled<'_>>();
     schemas.answer::<error::EventBody<'_>>();
@@ -167,7 +170,10 @@ fn pictures(schemas: &mut Schemas) -> Json {
     );
     json!({
         "application/json": {
-            "schema": answer,
+            "schema": {
+                "description": "The pictures; for a repeat with `Prefer: respond-async` the generation, which has ended.",
+                "anyOf": [answer, ended],
+            },
             "example": {
                 "created": 1_795_000_000,
                 "data": [{"url": "https://images.example/files/img_0….png?expires=…&signature=…"}],

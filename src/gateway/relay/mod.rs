@@ -122,6 +122,27 @@ pub enum Piece {
 }
 
 impl Intro {
+    /// What could have been known of this one.
+    pub fn of(generation: &Generation) -> Self {
+        let pictures = generation
+            .pictures
+            .len()
+            .saturating_add(generation.failed.len());
+        let n = u8::try_from(pictures).unwrap_or(u8::MAX);
+        Self {
+            id: generation.id,
+            created: generation.created,
+            model: generation.model.clone(),
+            dropped: generation.dropped.clone(),
+            n: NonZeroU8::new(n).unwrap_or(NonZeroU8::MIN),
+            size: generation.size.map_or(SizeChoice::Auto, SizeChoice::Exact),
+            quality: generation.quality,
+            background: generation.background,
+            output_format: generation.output_format,
+            response_format: generation.response_format,
+        }
+    }
+
     pub(super) fn new(
         id: GenerationId,
         model: &str,

@@ -5,6 +5,7 @@
 //! connection and without a place among those in flight. Of a generation that another process works on, one
 //! waiter looks into the books from time to time, for all.
 
+mod recall;
 mod record;
 
 use std::{
@@ -19,11 +20,13 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+pub use self::recall::Recall;
 pub(super) use self::record::{answer, refusal, words};
 use super::{Gateway, GatewayError, Generation, admit::Admission, cancel, settle::Outcome};
 use crate::{
+    catalog::ResponseFormat,
     ids::{GenerationId, KeyId},
-    ledger::{Caller, LedgerError, RequestHash, Standing},
+    ledger::{Caller, Gauge, LedgerError, RequestHash, Standing},
 };
 
 /// Between two looks into the books at a generation that another process works on.
@@ -222,6 +225,36 @@ impl Repeats {
     }
 }
 
+/// Who repeats a request, and how the answer is to look.
+#[derive(Debug)]
+pub(super) struct Repeater {
+    caller: Caller,
+    gauge: Gauge,
+    /// The client's name for the effect.
+    name: Option<String>,
+    /// The model that is asked for, where that is known.
+    model: String,
+    /// `None`: as it was answered before.
+    response_format: Option<ResponseFormat>,
+    dropped: Vec<&'static str>,
+    deadline: Instant,
+}
+
+impl Repeater {
+    pub(super) fn of(admission: &Admission) -> Self {
+        let order = &admission.order;
+        Self {
+            caller: Caller::from(&order.key),
+            gauge: order.gauge.clone(),
+            name: order.idempotency_key.clone(),
+            model: admission.model.id.clone(),
+            response_format: Some(admission.request.response_format),
+            dropped: admission.dropped.clone(),
+            deadline: admission.deadline,
+        }
+    }
+}
+
 /// By what a request is known that is worked on here.
 fn names(admission: &Admission) -> Vec<Name> {
     let order = &admission.order;
@@ -289,7 +322,7 @@ impl Gateway {
     /// May be dropped.
     pub(super) async fn repeat(
         &self,
-        admission: &Admission,
+        repeater: &Repeater,
         before: Before,
         answering: &Answering,
     ) -> Result<Told, GatewayError> {
@@ -297,7 +330,7 @@ impl Gateway {
         let _place = place.map_err(|_| GatewayError::Saturated)?;
         let mut echo = match before {
             Before::Here(heard) => {
-                self.count_repeat(admission).await?;
+                self.count_repeat(repeater).await?;
                 listen(heard).await
             }
             // The books have counted it.
@@ -308,7 +341,7 @@ impl Gateway {
             echo = match self.shared.repeats.follow(generation)? {
                 Place::Behind(_, heard) => listen(heard).await,
                 Place::First(lead) => {
-                    let echo = match self.look_up(admission, generation).await {
+                    let echo = match self.look_up(repeater, generation).await {
                         Ok(echo) => echo,
                         Err(error) => Echo::Failed(Arc::new(error)),
                     };
@@ -325,7 +358,7 @@ impl Gateway {
             Echo::Failed(error) => Err(error.told_again()),
             Echo::RepeatOf(_) | Echo::Nothing => Ok(Told::Nothing),
         };
-        let has_name = admission.order.idempotency_key.is_some();
+        let has_name = repeater.name.is_some();
         match told {
             // Under a name the client may have had the answer before. A count says that it had not.
             Err(GatewayError::ReplayExpired { .. }) if !has_name => Ok(Told::Gone),
@@ -333,14 +366,22 @@ impl Gateway {
         }
     }
 
+    /// What came of looking for a place; a request that got none has been made all the same.
+    pub(super) async fn counted<T>(
+        &self,
+        place: Result<T, GatewayError>,
+        admission: &Admission,
+    ) -> Result<T, GatewayError> {
+        if place.is_err() {
+            self.count_repeat(&Repeater::of(admission)).await?;
+        }
+        place
+    }
+
     /// All that is counted of a repeat is that it was made.
-    async fn count_repeat(&self, admission: &Admission) -> Result<(), GatewayError> {
-        let order = &admission.order;
-        let counted = self
-            .rooms
-            .ledger
-            .count_refused(Caller::from(&order.key), &order.gauge);
-        match counted.await {
+    async fn count_repeat(&self, repeater: &Repeater) -> Result<(), GatewayError> {
+        let Repeater { caller, gauge, .. } = repeater;
+        match self.rooms.ledger.count_refused(*caller, gauge).await {
             Err(too_many @ LedgerError::RateLimited { .. }) => Err(too_many.into()),
             Err(error) => {
                 tracing::warn!(
@@ -356,24 +397,20 @@ impl Gateway {
     /// What the books say of a generation, once it has ended.
     async fn look_up(
         &self,
-        admission: &Admission,
+        repeater: &Repeater,
         generation: GenerationId,
     ) -> Result<Echo, GatewayError> {
-        let order = &admission.order;
-        let name = order.idempotency_key.as_deref();
-        let claim = name.map(|name| (order.key.id, name));
+        let Caller { key, account, .. } = repeater.caller;
+        let claim = repeater.name.as_deref().map(|name| (key, name));
         let mut pause = FIRST_PAUSE;
         let mut heard_at = Instant::now();
         loop {
-            let standing = self
-                .rooms
-                .ledger
-                .standing(order.key.account, generation, claim);
+            let standing = self.rooms.ledger.standing(account, generation, claim);
             match standing.await {
                 Ok(Standing::InProgress) => heard_at = Instant::now(),
                 Ok(Standing::Completed(found, answer)) => {
                     let answered =
-                        record::replay(&self.rooms, &self.settings, admission, *found, answer)?;
+                        record::replay(&self.rooms, &self.settings, repeater, *found, answer)?;
                     return Ok(Echo::Answered(Arc::new(answered)));
                 }
                 Ok(Standing::Refused(refusal)) => {
@@ -382,7 +419,7 @@ impl Gateway {
                 }
                 Ok(Standing::Failed) => return Ok(Echo::Nothing),
                 Ok(Standing::Canceled) => {
-                    let error = cancel::told(generation, &admission.model.id);
+                    let error = cancel::told(generation, &repeater.model);
                     return Ok(Echo::Failed(Arc::new(error)));
                 }
                 Err(error) if error.is_passing() && heard_at.elapsed() < PATIENCE => {}
@@ -392,7 +429,7 @@ impl Gateway {
                 // Another process can wait as well.
                 return Err(GatewayError::Draining);
             }
-            if Instant::now() >= admission.deadline {
+            if Instant::now() >= repeater.deadline {
                 return Err(GatewayError::Unsettled);
             }
             sleep(pause).await;

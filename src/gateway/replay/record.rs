@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::Repeater;
 use crate::{
     catalog::{ImageSize, ResponseFormat},
     gateway::{
@@ -35,6 +36,9 @@ struct Answer {
     background: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     output_format: Option<String>,
+    /// Otherwise as links.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    as_base64: bool,
     /// Text in, pictures in, text out, pictures out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     tokens: Option<[u64; 4]>,
@@ -129,6 +133,7 @@ pub(in crate::gateway) fn answer(admission: &Admission, generation: &Generation)
         quality: generation.quality.map(|word| word.to_string()),
         background: generation.background.map(|word| word.to_string()),
         output_format: generation.output_format.map(|word| word.to_string()),
+        as_base64: generation.response_format == ResponseFormat::B64Json,
         tokens: (tokens != [0; 4]).then_some(tokens),
         // Kept apart, and not for good.
         failed: Vec::new(),
@@ -180,7 +185,7 @@ pub(in crate::gateway) fn refusal(error: &GatewayError) -> Option<String> {
 pub(super) fn replay(
     rooms: &Rooms,
     settings: &GatewaySettings,
-    repeat: &Admission,
+    repeat: &Repeater,
     found: ledger::Generation,
     answer: Option<String>,
 ) -> Result<Generation, GatewayError> {
@@ -189,7 +194,12 @@ pub(super) fn replay(
         None => Answer::default(),
     };
     let now = rooms.clock.now();
-    let response_format = repeat.request.response_format;
+    let before = if answer.as_base64 {
+        ResponseFormat::B64Json
+    } else {
+        ResponseFormat::Url
+    };
+    let response_format = repeat.response_format.unwrap_or(before);
     let with_links = response_format == ResponseFormat::Url;
     let attempts: Vec<String> = found
         .attempts

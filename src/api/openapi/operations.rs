@@ -45,7 +45,7 @@ const MAKING: &[u16] = &[
 ];
 
 /// Refusals of everything that is read with a key.
-const READING: &[u16] = &[400, 401, 404, 405, 429, 500, 503];
+const READING: &[u16] = &[400, 401, 403, 404, 405, 429, 500, 503];
 
 pub(super) fn operations(schemas: &mut Schemas) -> Vec<Operation> {
     schemas.answer::<error::Envelope<'_>>();
@@ -124,7 +124,7 @@ fn images(schemas: &mut Schemas) -> Vec<Operation> {
             begun.clone(),
         )
         .answers(202, "It still runs.", LATER, begun.clone())
-        .refuses(&[400, 401, 404, 405, 409, 429, 500, 503]),
+        .refuses(&[400, 401, 403, 404, 405, 409, 429, 500, 503]),
         Operation::new(
             "post",
             "/v1/images/edits",

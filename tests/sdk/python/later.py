@@ -3,7 +3,6 @@
 import time
 from types import SimpleNamespace
 
-import httpx
 import openai
 
 from easel import POOR_KEY, PROMPT, client, decode, fetch, measure, png
@@ -27,9 +26,10 @@ def begin(raw):
 
 def follow(place, pause, query=None):
     """What became of it, asked for as often as the server likes."""
+    response = type(raw.http_response)
     while True:
         time.sleep(pause)
-        answer = api.get(place, cast_to=httpx.Response, options={"params": query or {}})
+        answer = api.get(place, cast_to=response, options={"params": query or {}})
         if answer.json()["status"] != "in_progress":
             assert "retry-after" not in answer.headers
             return answer.json()

@@ -329,6 +329,8 @@ async fn call_once(
         call: &call,
     };
     let ticket = health.call_begins(clock);
+    // Else the provider would charge for what its account has not to pay.
+    let is_stoppable = candidacy.cancel_on_disconnect || candidacy.provider.can_stop(&call);
     let mut collector = Collector::new(&rooms.store, usize::from(call.n.get()), exposure);
     let result = {
         let work = candidacy.provider.generate(&call, &mut collector);
@@ -344,7 +346,7 @@ async fn call_once(
             () = outlet.everybody_left(), if candidacy.cancel_on_disconnect => {
                 Err(ProviderError::new(ErrorKind::Cancelled, "the client left"))
             }
-            () = outlet.stopped() => Err(cancel::error()),
+            () = outlet.stopped(), if is_stoppable => Err(cancel::error()),
             // Who has seen a part of it sees the connection break, and is not charged for it.
             () = outlet.cut_short() => Err(no_time()),
         }

@@ -2,7 +2,8 @@
 //!
 //! Whoever works on it may be another replica. So the wish is written into the books, where each replica looks
 //! from time to time for wishes about what it works on. What has arrived whole by then is charged, as ever; and
-//! what somebody was shown anything of is finished, because else all but its last byte would be free.
+//! what somebody was shown anything of is finished, because else all but its last byte would be free. So is a call to
+//! a provider that cannot be told to stop: it would charge for the whole picture, and nobody would pay it.
 
 use std::sync::Arc;
 

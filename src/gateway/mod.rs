@@ -77,7 +77,8 @@ pub struct ProviderSlot {
     pub markup_basis_points: u32,
     /// Whether a request that was sent and never answered may be made again on the next route.
     pub retry_after_send: bool,
-    /// Whether to hang up on the provider when the client leaves; otherwise the generation is finished.
+    /// Whether to hang up on the provider when the client leaves, or wants it stopped and the provider cannot be told
+    /// so; otherwise the generation is finished.
     pub cancel_on_disconnect: bool,
     /// Whether another one has taken its name: how its last calls end says nothing about that one.
     pub is_replaced: Arc<AtomicBool>,

@@ -196,6 +196,12 @@ pub trait Provider: Send + Sync + std::fmt::Debug {
         false
     }
 
+    /// Whether the provider can be told to stop this call, so that it neither paints nor charges on for nobody.
+    /// Hanging up on it does not count.
+    fn can_stop(&self, _call: &Call) -> bool {
+        false
+    }
+
     /// Calls that are being made now.
     fn in_flight(&self) -> usize {
         0

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::{
     later::{GENERATIONS, ended, later},
+    reload::gate,
     support::{Answer, App, Behaviour, Client, Key, pictures},
 };
 
@@ -23,6 +24,13 @@ pub(crate) async fn cancel(client: &Client, key: &Key, id: &str) -> Answer {
     client.send(request).await
 }
 
+/// One whose operator pays what OpenAI charges for what it hangs up on.
+async fn stoppable() -> App {
+    let builder = App::builder().await;
+    let builder = builder.set("providers.openai.on_disconnect", "cancel");
+    builder.start().await
+}
+
 fn balloon() -> Value {
     json!({"model": "dall-e-2", "prompt": PROMPT})
 }
@@ -34,7 +42,7 @@ async fn newest(app: &App) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_running_generation_is_stopped_from_any_replica() {
-    let app = App::start().await;
+    let app = stoppable().await;
     let second = app.start_replica().await;
     let key = app.live_key("1");
     app.openai.always(Behaviour::Never);
@@ -63,7 +71,7 @@ async fn a_running_generation_is_stopped_from_any_replica() {
 /// Who waits for it is told, and so is who waits for it at another replica.
 #[tokio::test(flavor = "multi_thread")]
 async fn those_who_wait_are_told() {
-    let app = App::start().await;
+    let app = stoppable().await;
     let second = app.start_replica().await;
     let key = app.live_key("1");
     app.openai.always(Behaviour::Never);
@@ -107,7 +115,7 @@ async fn those_who_wait_are_told() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_came_whole_is_charged() {
-    let app = App::start().await;
+    let app = stoppable().await;
     let key = app.live_key("1");
     let picture = STANDARD.encode(pictures::paint("png", 1024, 1024, 5, false));
     let head =
@@ -142,6 +150,27 @@ async fn what_came_whole_is_charged() {
     app.open_link(state["data"][0]["url"].as_str().unwrap())
         .await
         .expect(200);
+    assert_eq!(app.balance(&key).await, json!(0.98));
+    app.finish().await;
+}
+
+/// A provider that nobody can tell to stop paints on and charges, so it is waited for.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_provider_cannot_stop_is_finished_and_paid() {
+    let app = App::start().await;
+    let key = app.live_key("1");
+    let gate = gate(&app.openai);
+    let id = later(&app.client, &key, &balloon()).await;
+    app.openai.wait_for_call().await;
+    let running = cancel(&app.client, &key, &id).await.expect(202).json();
+    assert_eq!(running["status"], "in_progress", "{running}");
+    gate.add_permits(1);
+    let state = ended(&app.client, &key, &id, "").await;
+    assert_eq!(
+        (&state["status"], &state["cost"]),
+        (&json!("completed"), &json!(0.02))
+    );
+    assert_eq!(app.openai.calls().len(), 1);
     assert_eq!(app.balance(&key).await, json!(0.98));
     app.finish().await;
 }
@@ -214,6 +243,7 @@ async fn a_race_has_one_winner() {
         .await
         // On a slow machine a connection may rest for longer than clients usually let it.
         .set("limits.header_timeout", "2m")
+        .set("providers.openai.on_disconnect", "cancel")
         .start()
         .await;
     let (second, third) = tokio::join!(app.start_replica(), app.start_replica());

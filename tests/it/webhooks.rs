@@ -43,6 +43,7 @@ impl Loft {
             .set("webhooks.hosts", vec![receiver.authority()])
             .set("webhooks.first_retry", "100ms")
             .set("webhooks.timeout", "2s")
+            .set("providers.openai.on_disconnect", "cancel")
             .set("admin.token", TOKEN);
         let mut app = set(builder).start().await;
         app.client = app.client.held_to_the_document();

@@ -84,10 +84,16 @@ impl Replicate {
             job: &mut job,
             taken: 0,
         };
-        let needs_id = self.cancels || call.may_be_stopped;
+        let needs_id = self.needs_id(call);
         let outcome = predicting.go(!needs_id).await;
         let outcome = outcome.map_err(|error| named(error, Some(job.id())));
         attempt.sign(outcome)
+    }
+
+    /// Whether the prediction's id must be known while it runs: what is waited for in one exchange has none until its
+    /// end, and cannot be cancelled.
+    fn needs_id(&self, call: &Call) -> bool {
+        self.cancels || call.may_be_stopped
     }
 }
 
@@ -456,6 +462,10 @@ impl Provider for Replicate {
         sink: &'a mut dyn PictureSink,
     ) -> BoxFuture<'a, Result<Report, ProviderError>> {
         Box::pin(self.paint(call, sink))
+    }
+
+    fn can_stop(&self, call: &Call) -> bool {
+        self.needs_id(call)
     }
 
     fn in_flight(&self) -> usize {

@@ -158,6 +158,10 @@ impl Sandbox {
 }
 
 impl Provider for Sandbox {
+    fn can_stop(&self, _call: &Call) -> bool {
+        true
+    }
+
     fn generate<'a>(
         &'a self,
         call: &'a Call,

@@ -8,8 +8,8 @@ mod guard;
 
 use std::{
     borrow::Cow,
-    fmt,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    fmt, io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _},
     str::FromStr,
 };
 
@@ -18,6 +18,7 @@ use ipnet::{IpNet, Ipv4Net};
 use reqwest::Url;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Serialize, Serializer};
+use tokio::{sync::Semaphore, task::spawn_blocking};
 
 pub(crate) use self::guard::{Guard, NoAddress};
 
@@ -121,9 +122,20 @@ impl JsonSchema for IpRange {
 /// How a name is looked up; tests bring their own.
 pub(crate) type Lookup = fn(String) -> BoxFuture<'static, std::io::Result<Vec<SocketAddr>>>;
 
+/// Lookups at the same time. One whose name server never answers goes on for long after nobody waits for it, on one of
+/// the threads that pictures are read and written by.
+static LOOKUPS: Semaphore = Semaphore::const_new(32);
+
 /// The machine's own resolver.
 pub(crate) fn system_lookup(host: String) -> BoxFuture<'static, std::io::Result<Vec<SocketAddr>>> {
-    Box::pin(async move { Ok(tokio::net::lookup_host((host, 0)).await?.collect()) })
+    Box::pin(async move {
+        let place = LOOKUPS.acquire().await.map_err(io::Error::other)?;
+        let look = move || {
+            let _place = place;
+            Ok((host.as_str(), 0).to_socket_addrs()?.collect())
+        };
+        spawn_blocking(look).await.map_err(io::Error::other)?
+    })
 }
 
 /// Whether an address belongs to the open internet (the IANA special-purpose registries, 2026-11).

@@ -146,8 +146,8 @@ async fn perform(
     deliver::deliver(app, order, Kind::Edit, body.dropped).await
 }
 
-/// Refuses who could not be served whatever the body says, before many megabytes of it are kept. A repeat is
-/// let in: it may have been paid for long ago.
+/// Refuses who could not be served whatever the body says, before many megabytes of it are kept. A repeat needs
+/// no money for it: it may have been paid for long ago.
 async fn foresee(
     app: &App,
     key: &ApiKey,
@@ -155,6 +155,7 @@ async fn foresee(
 ) -> Result<Asked, ApiError> {
     let asked = asked?;
     if asked.idempotency_key.is_some() || asked.retry_count > 0 {
+        app.ledger.foresee_repeat(Caller::from(key)).await?;
         return Ok(asked);
     }
     let models = app.gateway.rooms().catalog.models();

@@ -222,20 +222,40 @@ impl Ledger {
     pub async fn foresee(&self, caller: &Caller, least: NanoUsd) -> Result<(), LedgerError> {
         let balance = self.balance(caller.account, caller.mode).await?;
         balance.cover(least)?;
-        let wanted = limits::wanted(std::iter::once(caller));
-        if wanted.is_empty() {
+        let Some(mut counts) = self.counts_of(caller).await? else {
             return Ok(());
-        }
-        let mut connection = (self.pool.acquire().await)
-            .map_err(LedgerError::during("look at what a key did lately"))?;
-        let told = self.clock.told();
-        let mut counts =
-            counting::count(&mut connection, &wanted, told, Unknown::IsLeftOut).await?;
+        };
         counts.admit(caller, Some(1))?;
         match counts.left_to_spend(caller, least)? {
             Some((left, limit)) if left < least => Err(LedgerError::SpendLimited(Box::new(limit))),
             _ => Ok(()),
         }
+    }
+
+    /// The same for a request that may repeat another one: who was served before needs neither money nor a place to be
+    /// told again.
+    ///
+    /// # Errors
+    /// [`LedgerError::RateLimited`], [`LedgerError::Database`].
+    pub async fn foresee_repeat(&self, caller: Caller) -> Result<(), LedgerError> {
+        let caller = &caller.only_per_minute();
+        match self.counts_of(caller).await? {
+            Some(mut counts) => counts.admit(caller, None),
+            None => Ok(()),
+        }
+    }
+
+    /// What the caller did lately, if anything limits it.
+    async fn counts_of(&self, caller: &Caller) -> Result<Option<Counts>, LedgerError> {
+        let wanted = limits::wanted(std::iter::once(caller));
+        if wanted.is_empty() {
+            return Ok(None);
+        }
+        let mut connection = (self.pool.acquire().await)
+            .map_err(LedgerError::during("look at what a key did lately"))?;
+        let told = self.clock.told();
+        let counts = counting::count(&mut connection, &wanted, told, Unknown::IsLeftOut).await?;
+        Ok(Some(counts))
     }
 
     /// Counts refused requests, all committed together; each is admitted or not on its own, in order.

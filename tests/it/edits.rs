@@ -747,6 +747,21 @@ async fn links_are_opened_where_they_may_be() {
     let other = "https://example.com/a.png";
     refused(&app, &key, other, "other hosts only").await;
     assert_eq!(app.openai.pictures_fetched(), 1);
+    // Nor is anything fetched for who asks too often, whatever it is said to repeat.
+    let hasty = app.create_key(&["--credit", "1", "--rpm", "1"]);
+    let open = body(&link(&app, "0.png"));
+    edit_json(&app, &hasty, &open).await.expect(200);
+    for (name, value) in [
+        ("idempotency-key", "once"),
+        ("x-stainless-retry-count", "1"),
+    ] {
+        let request = app.client.request(Method::POST, EDITS);
+        let request = request.bearer_auth(&hasty.secret).header(name, value);
+        let request = request.header("content-type", "application/json");
+        let answer = app.client.send(request.body(open.to_string())).await;
+        assert_eq!(answer.expect(429).problem().code(), "rate_limit_exceeded");
+    }
+    assert_eq!(app.openai.pictures_fetched(), 2);
     app.finish().await;
 
     let public = App::builder().await.set("edits.fetch_urls", true);

@@ -227,6 +227,10 @@ impl Rules {
                 "unsupported_parameter",
                 "Unsupported parameter: 'mask'. This model edits without a mask.".to_owned(),
             )),
+        }?;
+        match &self.images {
+            Some(images) => images.check_total(pictures),
+            None => Ok(()),
         }
     }
 

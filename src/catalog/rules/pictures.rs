@@ -57,6 +57,8 @@ pub struct InputImages {
     pub formats: Vec<OutputFormat>,
     /// The most bytes one may have; absent: only the server's own limit holds.
     pub max_bytes: Option<u64>,
+    /// The most bytes all of them may have together with the mask, for the body of one upstream request is limited.
+    pub max_total_bytes: Option<u64>,
     /// Whether they must be square.
     #[serde(default)]
     pub square: bool,
@@ -161,6 +163,21 @@ impl InputImages {
         Err(Violation::named(name, "invalid_image_size", message))
     }
 
+    /// Checks what all pictures weigh together.
+    pub(super) fn check_total(&self, pictures: &InputPictures<'_>) -> Result<(), Violation> {
+        let all = pictures.images.iter().chain(pictures.mask);
+        let total = all.fold(0_u64, |sum, picture| sum.saturating_add(picture.size_bytes));
+        match self.max_total_bytes {
+            Some(most) if total > most => {
+                let message = format!(
+                    "The images and the mask have {total} bytes together. This model takes at most {most} in one request."
+                );
+                Err(Violation::named(IMAGE, "file_above_max_size", message))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Checks the size that was asked for against that of the picture.
     pub(super) fn check_asked(
         &self,
@@ -192,6 +209,9 @@ impl InputImages {
         });
         if let Some(max_bytes) = self.max_bytes {
             described["max_bytes"] = json!(max_bytes);
+        }
+        if let Some(max_total_bytes) = self.max_total_bytes {
+            described["max_total_bytes"] = json!(max_total_bytes);
         }
         if self.square {
             described["square"] = json!(true);
@@ -301,6 +321,16 @@ impl MaskRule {
                  image itself, a PNG, is transparent."
                     .to_owned(),
             ));
+        }
+        if self.required
+            && let (Some(most), Some(size)) = (self.max_pixels, image.and_then(|image| image.size))
+            && size.pixels() > most
+        {
+            let message = format!(
+                "Invalid file '{IMAGE}': it is {size}. This model takes at most {most} pixels where the image itself \
+                 says where to edit."
+            );
+            return Err(Violation::named(IMAGE, "invalid_image_size", message));
         }
         Ok(())
     }

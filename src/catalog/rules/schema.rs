@@ -79,6 +79,7 @@ impl JsonSchema for ParameterRule {
                 "max_items": count,
                 "formats": words,
                 "max_bytes": count,
+                "max_total_bytes": count,
                 "max_pixels": count,
                 "min_edge": count,
                 "max_edge": count,

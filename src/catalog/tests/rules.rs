@@ -2,8 +2,8 @@ use proptest::prelude::*;
 
 use super::{OPENAI, catalog, model, params, request};
 use crate::catalog::{
-    Background, Catalog, ImageSize, OutputFormat, Parameter, Params, Quality, ResponseFormat,
-    Setting, SizeChoice, Unsupported, Value,
+    Background, Catalog, ImageSize, InputPicture, InputPictures, OutputFormat, Parameter, Params,
+    Quality, ResponseFormat, Setting, SizeChoice, Unsupported, Value,
 };
 
 /// `Ok` for accepted, else the parameter at fault and the code.
@@ -730,4 +730,42 @@ proptest! {
         let found = model("gpt-image-2").rules.check(&params(&format!("size={size}")), Unsupported::Reject);
         prop_assert_eq!(found.is_ok(), legal, "{}", size);
     }
+}
+
+/// Stability's body holds the picture and the mask (contract, section 7.2), and what inpaint takes has 9,437,184 pixels
+/// whoever says where to edit (section 2.4); Google's body holds all pictures (contract, section 6).
+#[test]
+fn pictures_are_weighed_together() {
+    let picture = |size: &str, size_bytes| InputPicture {
+        format: OutputFormat::Png,
+        size: Some(size.parse().unwrap()),
+        size_bytes,
+        has_alpha: Some(true),
+    };
+    let check = |name: &str, images: &[InputPicture], mask: Option<&InputPicture>| {
+        let model = model(name);
+        let rules = model.rules.edits().unwrap();
+        let params = params("");
+        let (request, _) = rules.check(&params, Unsupported::Reject).unwrap();
+        let pictures = InputPictures { images, mask };
+        let checked = rules.check_pictures(&pictures, &params, &request);
+        checked.map_err(|violation| (violation.parameter, violation.code))
+    };
+    let too_much = Err(("image".to_owned(), "file_above_max_size"));
+    let core = "stability/stable-image-core";
+    let (image, mask) = (
+        picture("1024x1024", 10_000_000),
+        picture("1024x1024", 354_688),
+    );
+    assert_eq!(check(core, &[image], Some(&mask)), Ok(()));
+    let mask = picture("1024x1024", 354_689);
+    assert_eq!(check(core, &[image], Some(&mask)), too_much.clone());
+    assert_eq!(check(core, &[picture("3072x3072", 1000)], None), Ok(()));
+    let too_large = Err(("image".to_owned(), "invalid_image_size"));
+    assert_eq!(check(core, &[picture("3073x3072", 1000)], None), too_large);
+    let google = "google/gemini-nano-banana-2.1";
+    let half = picture("1024x1024", 7_500_000);
+    assert_eq!(check(google, &[half, half], None), Ok(()));
+    let more = picture("1024x1024", 7_500_001);
+    assert_eq!(check(google, &[half, more], None), too_much);
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What went wrong, in the terms that decide what happens next (design, section 5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,7 +84,7 @@ pub struct ProviderError {
 }
 
 /// What `OpenAI`'s safety system says of a refusal (`contracts/openai-images.md`, section 6).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ModerationDetails {
     /// Whether the prompt was refused or what was painted.
     pub moderation_stage: ModerationStage,
@@ -93,7 +93,7 @@ pub struct ModerationDetails {
 }
 
 /// Where a safety system said no.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ModerationStage {
     /// At the prompt or the pictures sent.

@@ -385,12 +385,15 @@ async fn trouble_is_tried_again_and_a_refusal_is_told_again() {
     named(&app.client, &key, "trouble", &body).await.expect(200);
     let calls = app.openai.calls().len();
 
-    app.openai.next(Behaviour::Reply(Reply::moderation_dalle()));
+    app.openai.next(Behaviour::Reply(Reply::moderation_gpt()));
     let first = named(&app.client, &key, "refused", &body).await.expect(400);
+    let details = |answer: &Answer| answer.json()["error"]["moderation_details"].clone();
+    assert!(details(&first).is_object());
     assert_eq!(app.openai.calls().len(), calls + 1);
     for round in 0..2 {
         let again = named(&app.client, &key, "refused", &body).await.expect(400);
         assert_eq!(again.problem(), first.problem(), "{round}");
+        assert_eq!(details(&again), details(&first), "{round}");
         assert!(is_replayed(&again));
         assert_eq!(
             again.header("x-generation-id"),

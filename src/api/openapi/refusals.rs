@@ -37,7 +37,7 @@ const REFUSALS: &[Refusal] = &[
         status: 400,
         means: "The request is not one that can be served: `param` and `message` say what is wrong and what is \
                 allowed. A provider's own refusal (`moderation_blocked`, `content_policy_violation` and others) \
-                keeps the provider's code. Nothing was charged.",
+                keeps the provider's code. Nothing was charged, but for drafts that had been shown.",
         codes: &[],
         headers: TRACED,
         example: "Invalid value: 'huge'. Supported values are: '1024x1024', '1536x1024', '1024x1536', and 'auto'.",
@@ -112,7 +112,7 @@ const REFUSALS: &[Refusal] = &[
             "insufficient_balance",
             "key_ended",
         ],
-        headers: &["x-should-retry"],
+        headers: TRACED,
         example: "This Idempotency-Key was used with another request within the last 24 hours. Nothing was charged. \
                   Use a new key for a new request.",
     },
@@ -158,7 +158,8 @@ const REFUSALS: &[Refusal] = &[
     },
     Refusal {
         status: 502,
-        means: "No provider delivered, or what was delivered could not be stored. Nothing was charged.",
+        means: "No provider delivered, or what was delivered could not be stored. Nothing was charged, but \
+                for drafts that had been shown.",
         codes: &["upstream_error", "storage_error"],
         headers: TRACED,
         example: "No image was delivered: the provider answered with an error (HTTP 500). Nothing was charged.",
@@ -179,7 +180,7 @@ const REFUSALS: &[Refusal] = &[
     },
     Refusal {
         status: 504,
-        means: "The provider did not answer in time. Nothing was charged.",
+        means: "The provider did not answer in time. Nothing was charged, but for drafts that had been shown.",
         codes: &["upstream_timeout"],
         headers: TRACED,
         example: "The provider did not answer in time. Nothing was charged.",

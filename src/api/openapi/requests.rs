@@ -131,7 +131,7 @@ pub(super) fn edit(schemas: &mut Schemas, name: &str, has_mask: bool) -> Json {
         "properties": {"image_url": {
             "type": "string",
             "description": "A `data:` URL with base64; a link where the operator allows it.",
-        }},
+        }, "file_id": {"type": "null", "description": "Files are not kept here."}},
     });
     fields.insert(
         "images".to_owned(),
@@ -142,7 +142,7 @@ pub(super) fn edit(schemas: &mut Schemas, name: &str, has_mask: bool) -> Json {
         mask["description"] =
             json!("A PNG of the size of the first picture, transparent where to edit.");
         form.insert("mask".to_owned(), mask);
-        fields.insert("mask".to_owned(), reference_of);
+        fields.insert("mask".to_owned(), nullable(reference_of));
     }
     let required = |pictures: &str| {
         if has_mask {

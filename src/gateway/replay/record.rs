@@ -19,7 +19,7 @@ use crate::{
     images::{PictureFormat, PictureInfo},
     ledger,
     money::NanoUsd,
-    providers::{ErrorKind, ProviderError},
+    providers::{ErrorKind, ModerationDetails, ProviderError},
 };
 
 /// An answer. Fields may be added; what is absent was not said.
@@ -65,6 +65,8 @@ struct Refusal {
     error_type: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     param: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    moderation: Option<ModerationDetails>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     upstream_status: Option<u16>,
 }
@@ -173,6 +175,7 @@ pub(in crate::gateway) fn refusal(error: &GatewayError) -> Option<String> {
         code: failure.error.code.clone(),
         error_type: failure.error.error_type.clone(),
         param: failure.error.param.clone(),
+        moderation: failure.error.moderation.clone(),
         upstream_status: failure.error.upstream_status,
     };
     Some(serde_json::to_string(&refusal).expect("plain fields always serialise"))
@@ -277,6 +280,7 @@ pub(super) fn replay_refusal(
         code: refusal.code,
         error_type: refusal.error_type,
         param: refusal.param,
+        moderation: refusal.moderation,
         upstream_status: refusal.upstream_status,
         ..ProviderError::new(kind, refusal.message)
     };

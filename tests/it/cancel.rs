@@ -255,6 +255,10 @@ async fn a_race_has_one_winner() {
         let id = later(clients[number % 3], &key, &balloon()).await;
         let pause = u64::try_from(number * 37 % 700).unwrap();
         tokio::time::sleep(Duration::from_millis(pause)).await;
+        // On a slow machine nobody else may be late enough.
+        if number % 12 == 0 {
+            ended(&app.client, &key, &id, "").await;
+        }
         let others = clients[(number / 3) % 3];
         let (one, other) = tokio::join!(
             cancel(others, &key, &id),

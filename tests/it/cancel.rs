@@ -256,7 +256,7 @@ async fn a_race_has_one_winner() {
         let pause = u64::try_from(number * 37 % 700).unwrap();
         tokio::time::sleep(Duration::from_millis(pause)).await;
         // On a slow machine nobody else may be late enough.
-        if number % 12 == 0 {
+        if number.is_multiple_of(12) {
             ended(&app.client, &key, &id, "").await;
         }
         let others = clients[(number / 3) % 3];

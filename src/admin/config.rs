@@ -68,6 +68,7 @@ fn describe(config: &Config) -> Value {
         data_dir,
         default_model,
         models_dir,
+        tls,
         database,
         images,
         limits,
@@ -98,6 +99,10 @@ fn describe(config: &Config) -> Value {
         "data_dir": data_dir,
         "default_model": default_model,
         "models_dir": models_dir,
+        "tls": {
+            "cert": tls.as_ref().map(|tls| &tls.cert),
+            "key": tls.as_ref().map(|tls| &tls.key),
+        },
         "database": describe_database(database),
         "images": describe_images(images),
         "limits": describe_limits(limits),

@@ -40,6 +40,7 @@ pub(crate) mod routes;
 pub mod server;
 mod source;
 mod stream;
+pub mod tls;
 mod unread;
 mod uploads;
 

@@ -26,10 +26,11 @@ use hyper_util::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     sync::Semaphore,
     time::{sleep, timeout},
 };
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::{
     sync::CancellationToken,
     task::{TaskTracker, task_tracker::TaskTrackerToken},
@@ -45,6 +46,8 @@ pub struct Serving {
     pub router: Router,
     /// How new connections are treated.
     pub settings: ServerSettings,
+    /// What new connections are encrypted with; whether they are is decided when a process starts.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
 }
 
 /// What is served now.
@@ -133,7 +136,10 @@ pub async fn serve(listener: TcpListener, current: Current, stop: Stop) {
                 "could not set TCP_NODELAY"
             );
         }
-        let settings = current.load().settings;
+        let (settings, tls) = {
+            let serving = current.load();
+            (serving.settings, serving.tls.clone())
+        };
         bound_stalls(&socket, settings.stall_timeout);
         let line = Line {
             current: Arc::clone(&current),
@@ -143,8 +149,25 @@ pub async fn serve(listener: TcpListener, current: Current, stop: Stop) {
             graceful: graceful.watcher(),
             unasked: Mutex::new(Some(unasked.token())),
         };
+        let closing = stop.closing.clone();
         connections.spawn(async move {
-            line.serve(socket).await;
+            match tls {
+                None => line.serve(socket).await,
+                // Boxed, so that a plain connection has no room for the state of an encrypted one.
+                Some(tls) => Box::pin(async move {
+                    let too_late = async {
+                        closing.cancelled().await;
+                        sleep(LATE_PATIENCE).await;
+                    };
+                    tokio::select! {
+                        socket = shake_hands(tls, socket, settings.header_timeout) => if let Some(socket) = socket {
+                            line.serve(socket).await;
+                        },
+                        () = too_late => {}
+                    }
+                })
+                .await,
+            }
             drop(slot);
         });
     }
@@ -156,6 +179,24 @@ pub async fn serve(listener: TcpListener, current: Current, stop: Stop) {
     drop(timeout(LATE_PATIENCE, unasked.wait()).await);
     graceful.shutdown().await;
     connections.wait().await;
+}
+
+/// The connection as its client has it, once both agree on how they speak. Until then it counts among the
+/// connections and nothing else; its patience is that for a head, which comes next.
+async fn shake_hands(
+    tls: Arc<rustls::ServerConfig>,
+    socket: TcpStream,
+    patience: Duration,
+) -> Option<TlsStream<TcpStream>> {
+    match timeout(patience, TlsAcceptor::from(tls).accept(socket)).await {
+        Ok(Ok(socket)) => return Some(socket),
+        Ok(Err(error)) => tracing::debug!(
+            error = &error as &dyn std::error::Error,
+            "a connection came to no TLS"
+        ),
+        Err(_) => tracing::debug!("a connection was closed that took too long to come to TLS"),
+    }
+    None
 }
 
 /// One connection.
@@ -245,7 +286,7 @@ fn builder(settings: ServerSettings) -> auto::Builder<TokioExecutor> {
 /// Has the system give a connection up whose peer takes nothing of what it was sent for this long. Nothing
 /// above the socket sees that: who asks and does not read the answers would keep a slot for ever.
 #[cfg(target_os = "linux")]
-fn bound_stalls(socket: &tokio::net::TcpStream, timeout: Duration) {
+fn bound_stalls(socket: &TcpStream, timeout: Duration) {
     let millis = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
     if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(socket, millis) {
         tracing::debug!(
@@ -257,7 +298,7 @@ fn bound_stalls(socket: &tokio::net::TcpStream, timeout: Duration) {
 
 /// Other systems have no such option, or none of that name.
 #[cfg(not(target_os = "linux"))]
-fn bound_stalls(_: &tokio::net::TcpStream, _: Duration) {}
+fn bound_stalls(_: &TcpStream, _: Duration) {}
 
 /// The next connection once there is a slot for it.
 ///
@@ -267,7 +308,7 @@ async fn accept(
     listener: &TcpListener,
     slots: &Arc<Semaphore>,
 ) -> io::Result<(
-    tokio::net::TcpStream,
+    TcpStream,
     Peer,
     tokio::sync::OwnedSemaphorePermit,
 )> {
@@ -318,7 +359,11 @@ mod tests {
             stall_timeout: Duration::from_millis(200),
         };
         let stop = Stop::default();
-        let serving = Arc::new(ArcSwap::from_pointee(Serving { router, settings }));
+        let serving = Arc::new(ArcSwap::from_pointee(Serving {
+            router,
+            settings,
+            tls: None,
+        }));
         let serving = serve(listener, serving, stop.clone());
         let talking = async {
             let said = talk(TcpStream::connect(address).await.unwrap()).await;
@@ -364,7 +409,11 @@ mod tests {
         };
         let stop = Stop::default();
         let router = Router::new().route("/", get(async || "painted"));
-        let serving = Arc::new(ArcSwap::from_pointee(Serving { router, settings }));
+        let serving = Arc::new(ArcSwap::from_pointee(Serving {
+            router,
+            settings,
+            tls: None,
+        }));
         let serving = serve(listener, serving, stop.clone());
         let talking = async {
             let connect = async || TcpStream::connect(address).await.unwrap();

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::{bucket, load_catalog, output};
 use crate::{
+    api,
     catalog::{Catalog, Model, Route, Status},
     config::{Config, LinkStyle, StoreConfig},
     providers::registry::{self, Switch},
@@ -24,6 +25,9 @@ pub(super) fn run(config: &Config, arguments: &Arguments) -> anyhow::Result<Exit
     let catalog = load_catalog(config)?;
     let providers = Providers::build(config)?;
     bucket(config)?;
+    if let Some(files) = &config.tls {
+        api::tls::load(&files.cert, &files.key)?;
+    }
     if arguments.json {
         output::json(&document(config, &catalog, &providers))?;
         return Ok(ExitCode::SUCCESS);

@@ -25,12 +25,19 @@ pub(super) struct Arguments {
 
 pub(super) async fn run(config: &Config, arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let path = if arguments.live { "healthz" } else { "readyz" };
-    let url = format!("http://{}/{path}", reachable(config.listen));
+    let scheme = if config.tls.is_some() {
+        "https"
+    } else {
+        "http"
+    };
+    let url = format!("{scheme}://{}/{path}", reachable(config.listen));
     // Somebody else may have installed one; any will do.
     drop(rustls::crypto::ring::default_provider().install_default());
     let client = reqwest::Client::builder()
         .timeout(PATIENCE)
         .no_proxy()
+        // The certificate is for a name, and this is an address of our own.
+        .tls_danger_accept_invalid_certs(true)
         .build()?;
     let answer = client
         .get(&url)

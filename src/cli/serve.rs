@@ -30,7 +30,7 @@ use self::{
 use super::{CLOSE_PATIENCE, Context, output};
 use crate::{
     api::server::{self, Current, Stop},
-    config::{Config, Seen, ShutdownConfig, Source, local_url},
+    config::{Config, Seen, ShutdownConfig, Source},
     keys::Keys,
     ledger::Ledger,
     postgres::private::ServeLock,
@@ -115,8 +115,9 @@ async fn serve(
     metrics().configured(false, now.timestamp(), 0);
     let mut tasks = Tasks::start(context, &ground, world.gateway.cancellations());
 
-    first_key::print_if_there_is_none(&keys, &ledger, address).await?;
-    output::line(format!("easel listening on {}", local_url(address)));
+    let url = world.config.local_url(address);
+    first_key::print_if_there_is_none(&keys, &ledger, &url).await?;
+    output::line(format!("easel listening on {url}"));
     info!(%address, public_url = world.config.public_url, "serving");
 
     let metrics = match world.config.metrics.listen {

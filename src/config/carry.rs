@@ -3,7 +3,7 @@
 
 use secrecy::ExposeSecret as _;
 
-use super::{Config, S3Config, local_url};
+use super::{Config, S3Config};
 
 impl Config {
     /// This configuration as a process can take it over that was `started` with another: what needs a restart
@@ -11,11 +11,13 @@ impl Config {
     #[must_use]
     pub fn carried_into(mut self, started: &Self) -> (Self, Vec<&'static str>) {
         let mut kept = Kept(Vec::new());
-        let has_public_url = self.public_url != local_url(self.listen);
+        let has_public_url = self.public_url != self.local_url(self.listen);
         let (now, then) = (&mut self, started);
         kept.keep("listen", &mut now.listen, &then.listen);
+        // Other files are taken over; whether there are any is what clients and proxies know.
+        kept.keep_by("tls", &mut now.tls, &then.tls, Option::is_some);
         if !has_public_url {
-            now.public_url = local_url(now.listen);
+            now.public_url = now.local_url(now.listen);
         }
         kept.keep("data_dir", &mut now.data_dir, &then.data_dir);
         kept.keep_by(
@@ -129,6 +131,9 @@ mod tests {
             [log]
             format = 'json'
             filter = 'warn'
+            [tls]
+            cert = 'a'
+            key = 'b'
             [metrics]
             listen = '127.0.0.1:9090'";
         let (carried, kept) = config(changed).carried_into(&started);
@@ -136,6 +141,7 @@ mod tests {
             kept,
             [
                 "listen",
+                "tls",
                 "data_dir",
                 "database.url",
                 "database.max_connections",

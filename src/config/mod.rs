@@ -61,6 +61,8 @@ pub struct Config {
     pub default_model: Option<String>,
     /// Catalog files that add to the compiled-in ones.
     pub models_dir: Option<PathBuf>,
+    /// `[tls]`; `None`: plain HTTP.
+    pub tls: Option<TlsConfig>,
     /// `[database]`
     pub database: DatabaseConfig,
     /// `[images]`
@@ -87,6 +89,15 @@ pub struct Config {
     pub metrics: MetricsConfig,
     /// `[providers.NAME]`, by name.
     pub providers: BTreeMap<String, ProviderConfig>,
+}
+
+/// `[tls]`: files in PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsConfig {
+    /// The certificate, and those that lead from it to one that clients know.
+    pub cert: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
 }
 
 /// `[database]`: somebody's `PostgreSQL`, or our private one.
@@ -428,40 +439,49 @@ impl Config {
             let cloud = provider.cloud.as_ref()?;
             Some(cloud.credentials_file.clone())
         });
-        self.models_dir.clone().into_iter().chain(clouds)
+        let tls = self.tls.iter();
+        let tls = tls.flat_map(|tls| [tls.cert.clone(), tls.key.clone()]);
+        self.models_dir.clone().into_iter().chain(clouds).chain(tls)
     }
 
     /// This configuration once the listener is bound: a `public_url` that follows from `listen` gets the
     /// port that the system chose.
     #[must_use]
     pub fn bound_to(mut self, address: SocketAddr) -> Self {
-        if self.public_url == local_url(self.listen) {
-            self.public_url = local_url(address);
+        if self.public_url == self.local_url(self.listen) {
+            self.public_url = self.local_url(address);
         }
         self.listen = address;
         self
     }
+
+    /// Where a client on this machine finds the server of this configuration if it listens on `address`.
+    pub fn local_url(&self, address: SocketAddr) -> String {
+        local_url(address, self.tls.is_some())
+    }
 }
 
-/// Where a client on this machine finds a server that listens on `address`.
-pub fn local_url(address: SocketAddr) -> String {
+fn local_url(address: SocketAddr, is_tls: bool) -> String {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
         IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
         ip => ip,
     };
-    format!("http://{}", SocketAddr::new(ip, address.port()))
+    let scheme = if is_tls { "https" } else { "http" };
+    format!("{scheme}://{}", SocketAddr::new(ip, address.port()))
 }
 
 /// Every key there is, with its type and default.
 fn read(root: &mut Section<'_>, environment: &Environment) -> Config {
     let listen = root.value("listen", DEFAULT_LISTEN);
     let public_url = root.optional("public_url").map(|HttpUrl(url)| url);
+    let tls = root.section("tls", tls);
     let data_dir = root.value("data_dir", PathBuf::from("data"));
     Config {
         file: None,
         listen,
-        public_url: public_url.unwrap_or_else(|| local_url(listen)),
+        public_url: public_url.unwrap_or_else(|| local_url(listen, tls.is_some())),
+        tls,
         trusted_proxies: root.list("trusted_proxies").unwrap_or_default(),
         default_model: root.optional("default_model"),
         models_dir: root.optional("models_dir"),
@@ -505,6 +525,23 @@ fn read(root: &mut Section<'_>, environment: &Environment) -> Config {
         providers: root.section("providers", providers::read),
         data_dir,
     }
+}
+
+fn tls(section: &mut Section<'_>) -> Option<TlsConfig> {
+    let places = section.names();
+    let cert: Option<PathBuf> = section.optional("cert");
+    let key: Option<PathBuf> = section.optional("key");
+    let missing = match (cert, key) {
+        (Some(cert), Some(key)) => return Some(TlsConfig { cert, key }),
+        (None, None) => return None,
+        (Some(_), None) => "key",
+        (None, Some(_)) => "cert",
+    };
+    let place = places.into_iter().next();
+    let origin = place.map_or(Origin::BuiltIn, |(_, origin)| origin);
+    let message = "is missing: cert and key are set together or not at all";
+    section.report(origin, missing, message.to_owned());
+    None
 }
 
 fn database(section: &mut Section<'_>, environment: &Environment) -> DatabaseConfig {

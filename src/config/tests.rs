@@ -494,7 +494,10 @@ fn links_follow_the_bound_port_unless_told_otherwise() {
     assert_eq!(config.public_url, "http://127.0.0.1:4711");
     let config = load("public_url = 'https://images.example/'", &[]).bound_to(bound);
     assert_eq!(config.public_url, "https://images.example");
-    assert_eq!(local_url("[::]:80".parse().unwrap()), "http://[::1]:80");
+    let everywhere = "[::]:80".parse().unwrap();
+    assert_eq!(local_url(everywhere, false), "http://[::1]:80");
+    let config = load("tls = { cert = 'a', key = 'b' }", &[]).bound_to(bound);
+    assert_eq!(config.public_url, "https://127.0.0.1:4711");
 }
 
 #[test]
@@ -650,6 +653,16 @@ fn settings_of_pictures_that_do_not_go_together_are_refused() {
         &keys,
         &["easel.toml:3: images.url_ttl: a presigned link opens for 7 days at most"],
     );
+}
+
+#[test]
+fn a_certificate_comes_with_its_key() {
+    for (text, missing) in [("tls.cert = 'a'", "key"), ("tls.key = 'a'", "cert")] {
+        let problem = format!(
+            "easel.toml:1: tls.{missing}: is missing: cert and key are set together or not at all"
+        );
+        refused(text, &[], &[&problem]);
+    }
 }
 
 /// The number behind the first such word, in seconds.

@@ -50,6 +50,7 @@ mod streaming;
 mod support;
 mod test_keys;
 mod the_fake;
+mod tls;
 mod traces;
 mod unpaid;
 mod uploads;

@@ -1,13 +1,10 @@
 //! The newcomer's key: made when there is none at all, and shown once.
 
-use std::net::SocketAddr;
-
 use secrecy::ExposeSecret;
 
 use crate::{
     admin::new_key::{self, KeyOrder, PLAY_MONEY},
     cli::output,
-    config::local_url,
     keys::{Keys, Limits, Mode, UnsupportedParameters},
     ledger::Ledger,
 };
@@ -17,7 +14,7 @@ use crate::{
 pub(super) async fn print_if_there_is_none(
     keys: &Keys,
     ledger: &Ledger,
-    address: SocketAddr,
+    url: &str,
 ) -> anyhow::Result<()> {
     if !keys.list(None).await?.is_empty() {
         return Ok(());
@@ -34,7 +31,7 @@ pub(super) async fn print_if_there_is_none(
         expires_at: None,
     };
     let (_, secret) = new_key::create(ledger, keys, order).await?;
-    let (secret, url) = (secret.expose_secret(), local_url(address));
+    let secret = secret.expose_secret();
     output::line(format!(
         r#"There was no API key yet, so here is a test key, shown only now:
 

@@ -79,6 +79,7 @@ pub(super) struct World {
     /// `/metrics` alone, for a listener of its own.
     metrics: Router,
     settings: ServerSettings,
+    tls: Option<Arc<rustls::ServerConfig>>,
     /// Earlier providers that have no place in it: their names and slots.
     replaced: Vec<(String, ProviderSlot)>,
 }
@@ -192,6 +193,10 @@ impl World {
             reloads: ground.reloads.clone(),
             document: admin::document(&config.public_url),
         };
+        let tls = match &config.tls {
+            Some(files) => Some(api::tls::load(&files.cert, &files.key)?),
+            None => None,
+        };
         let operator = operator(&config, &app, &ground.guesses);
         let has_metrics = config.metrics.listen.is_none();
         Ok(Self {
@@ -201,6 +206,7 @@ impl World {
                 stall_timeout: config.limits.body_idle_timeout,
             },
             webhooks: Arc::new(webhooks(&config, &app)),
+            tls,
             metrics: api::metrics_router(app.clone()),
             router: api::router(app, has_metrics, operator),
             config,
@@ -235,6 +241,7 @@ impl World {
         Serving {
             router: self.router.clone(),
             settings: self.settings,
+            tls: self.tls.clone(),
         }
     }
 
@@ -243,6 +250,8 @@ impl World {
         Serving {
             router: self.metrics.clone(),
             settings: self.settings,
+            // For a scraper nearby.
+            tls: None,
         }
     }
 }

@@ -105,6 +105,7 @@ pub(crate) struct Easel {
     child: Child,
     directory: PathBuf,
     port: u16,
+    scheme: &'static str,
 }
 
 impl Easel {
@@ -148,12 +149,13 @@ impl Easel {
             child,
             directory: directory.to_owned(),
             port: 0,
+            scheme: "http",
         };
         let begun = Instant::now();
         loop {
             let output = easel.stdout();
-            if let Some(port) = listening_port(&output[already..]) {
-                easel.port = port;
+            if let Some((scheme, port)) = listening_port(&output[already..]) {
+                (easel.scheme, easel.port) = (scheme, port);
                 return Ok(easel);
             }
             if let Some(status) = easel.child.try_wait().unwrap() {
@@ -173,9 +175,9 @@ impl Easel {
         }
     }
 
-    /// `http://127.0.0.1:PORT`
+    /// `http://127.0.0.1:PORT`, or `https`.
     pub(crate) fn origin(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        format!("{}://127.0.0.1:{}", self.scheme, self.port)
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -244,8 +246,10 @@ impl Drop for Easel {
     }
 }
 
-fn listening_port(output: &str) -> Option<u16> {
-    let (_, rest) = output.split_once("easel listening on http://127.0.0.1:")?;
-    // The whole line, so that no port is read from half of it.
-    rest.split_once('\n')?.0.trim().parse().ok()
+fn listening_port(output: &str) -> Option<(&'static str, u16)> {
+    ["http", "https"].into_iter().find_map(|scheme| {
+        let (_, rest) = output.split_once(&format!("easel listening on {scheme}://127.0.0.1:"))?;
+        // The whole line, so that no port is read from half of it.
+        Some((scheme, rest.split_once('\n')?.0.trim().parse().ok()?))
+    })
 }

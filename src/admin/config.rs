@@ -14,7 +14,7 @@ use super::{Desk, error::AdminError};
 use crate::{
     api::ApiError,
     config::{
-        AdminConfig, CloudConfig, CollectorConfig, Config, DatabaseConfig, EditsConfig,
+        AdminConfig, CloudConfig, CollectorConfig, Config, CorsConfig, DatabaseConfig, EditsConfig,
         ImagesConfig, LimitsConfig, LinkStyle, LogConfig, LogFormat, MetricsConfig, OnDisconnect,
         ProviderConfig, ReloadConfig, RoutingConfig, S3Config, S3Credentials, Sampler,
         ShutdownConfig, TracesConfig, WebhooksConfig,
@@ -69,6 +69,7 @@ fn describe(config: &Config) -> Value {
         default_model,
         models_dir,
         tls,
+        cors: CorsConfig { origins },
         database,
         images,
         limits,
@@ -103,6 +104,7 @@ fn describe(config: &Config) -> Value {
             "cert": tls.as_ref().map(|tls| &tls.cert),
             "key": tls.as_ref().map(|tls| &tls.key),
         },
+        "cors": {"origins": origins},
         "database": describe_database(database),
         "images": describe_images(images),
         "limits": describe_limits(limits),

@@ -5,7 +5,7 @@ use axum::{
     extract::State,
     response::{IntoResponse, Response},
 };
-use http::{HeaderValue, Method, Uri, header};
+use http::{HeaderName, HeaderValue, Method, Uri, header};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -17,6 +17,9 @@ use crate::{
     ids::ImageId,
     images::{LinkError, PictureFormat},
 };
+
+const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName =
+    HeaderName::from_static("cross-origin-resource-policy");
 
 /// The signed part of a link.
 #[derive(Deserialize, JsonSchema)]
@@ -71,16 +74,27 @@ pub(super) async fn get(
         header::CONTENT_DISPOSITION,
         HeaderValue::from_static("inline"),
     );
-    headers.insert(
-        header::X_CONTENT_TYPE_OPTIONS,
-        HeaderValue::from_static("nosniff"),
-    );
-    // A vector picture is a document: it must not run anything in our name.
-    headers.insert(
-        header::CONTENT_SECURITY_POLICY,
-        HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'; sandbox"),
-    );
     Ok(response)
+}
+
+/// What a browser may do with an answer, be it a picture or an error: nothing but show it, on whichever page.
+pub(super) async fn harmless(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    for (name, value) in [
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        // A vector picture is a document: it must not run anything in our name.
+        (
+            header::CONTENT_SECURITY_POLICY,
+            "default-src 'none'; style-src 'unsafe-inline'; sandbox",
+        ),
+        // The link is a secret, also from where the picture leads.
+        (header::REFERRER_POLICY, "no-referrer"),
+        // Apps show it on pages of their own.
+        (CROSS_ORIGIN_RESOURCE_POLICY, "cross-origin"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    response
 }
 
 fn parse(name: &str) -> Option<(ImageId, PictureFormat)> {

@@ -9,6 +9,7 @@ mod auth;
 mod body;
 mod cancel;
 mod client;
+mod cors;
 mod credits;
 mod deliver;
 mod docs;

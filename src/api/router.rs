@@ -1,23 +1,36 @@
 //! The table of contents of the HTTP surface.
 
-use axum::{Router, handler::Handler, middleware::from_fn};
+use axum::{
+    Router,
+    handler::Handler,
+    middleware::{from_fn, map_response},
+};
 use http::{Method, Uri};
 
 use super::{
-    ApiError, App, cancel, credits, docs, edits, files, generations, health, history, metrics,
-    middleware, models, openapi, rates,
+    ApiError, App, cancel, cors, credits, docs, edits, files, generations, health, history,
+    metrics, middleware, models, openapi, rates,
     routes::{Endpoint, Routes, get, post},
 };
 
 /// Every endpoint, and those of `operator` if there are any, with what every exchange goes through around them.
 /// `/metrics` is among them unless it has an address of its own.
-pub fn router(app: App, has_metrics: bool, operator: Option<Router>) -> Router {
+/// Pages of `origins` may read all but those two.
+pub fn router(app: App, has_metrics: bool, operator: Option<Router>, origins: &[String]) -> Router {
     let metrics = if has_metrics {
         metrics_routes().into_router()
     } else {
         Router::new()
     };
-    let all = metrics.merge(routes().into_router()).with_state(app);
+    let all = metrics
+        // The 405 first: put in later, it would stand outside of the layer, and preflights are OPTIONS.
+        .merge(cors::readable_by(
+            origins,
+            routes()
+                .into_router()
+                .method_not_allowed_fallback(method_not_allowed),
+        ))
+        .with_state(app);
     around(all.merge(operator.unwrap_or_default()))
 }
 
@@ -47,16 +60,26 @@ fn routes() -> Routes<App> {
             "/v1/images/generations/{id}",
             get(history::show).delete(cancel::cancel),
         )
+        .route(
+            "/v1/images/generations/{id}/",
+            get(history::show).delete(cancel::cancel),
+        )
         .route("/v1/images/edits", paint(edits::edit))
         .route("/v1/images/edits/", paint(edits::edit))
         .route("/v1/images/variations", paint(edits::vary))
         .route("/v1/images/variations/", paint(edits::vary))
         .route("/v1/models", get(models::list))
+        .route("/v1/models/", get(models::list))
         // Ids contain slashes.
         .route("/v1/models/{*id}", get(models::show))
         .route("/v1/credits", get(credits::credits))
+        .route("/v1/credits/", get(credits::credits))
         .route("/v1/usage", get(credits::usage))
-        .route("/files/{name}", get(files::get))
+        .route("/v1/usage/", get(credits::usage))
+        .route(
+            "/files/{name}",
+            get(files::get).map(|methods| methods.layer(map_response(files::harmless))),
+        )
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .route("/openapi.json", get(openapi::get))

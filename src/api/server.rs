@@ -307,11 +307,7 @@ fn bound_stalls(_: &TcpStream, _: Duration) {}
 async fn accept(
     listener: &TcpListener,
     slots: &Arc<Semaphore>,
-) -> io::Result<(
-    TcpStream,
-    Peer,
-    tokio::sync::OwnedSemaphorePermit,
-)> {
+) -> io::Result<(TcpStream, Peer, tokio::sync::OwnedSemaphorePermit)> {
     let slot = Arc::clone(slots)
         .acquire_owned()
         .await

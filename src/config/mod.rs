@@ -39,7 +39,7 @@ pub use self::{
 use self::{
     layers::{Origin, read_file},
     reader::{Reader, Section},
-    setting::{AtLeastOne, DatabaseUrl, Host, HttpUrl, NonZeroDuration, Size},
+    setting::{AtLeastOne, DatabaseUrl, Host, HttpUrl, NonZeroDuration, PageOrigin, Size},
 };
 use crate::addresses::IpRange;
 
@@ -63,6 +63,8 @@ pub struct Config {
     pub models_dir: Option<PathBuf>,
     /// `[tls]`; `None`: plain HTTP.
     pub tls: Option<TlsConfig>,
+    /// `[cors]`
+    pub cors: CorsConfig,
     /// `[database]`
     pub database: DatabaseConfig,
     /// `[images]`
@@ -98,6 +100,13 @@ pub struct TlsConfig {
     pub cert: PathBuf,
     /// Its private key.
     pub key: PathBuf,
+}
+
+/// `[cors]`
+#[derive(Debug, Clone)]
+pub struct CorsConfig {
+    /// Pages of which origins may read answers; `*` is all, none is no CORS.
+    pub origins: Vec<String>,
 }
 
 /// `[database]`: somebody's `PostgreSQL`, or our private one.
@@ -482,6 +491,15 @@ fn read(root: &mut Section<'_>, environment: &Environment) -> Config {
         listen,
         public_url: public_url.unwrap_or_else(|| local_url(listen, tls.is_some())),
         tls,
+        cors: root.section("cors", |section| {
+            let origins = section.list("origins").unwrap_or_default();
+            CorsConfig {
+                origins: origins
+                    .into_iter()
+                    .map(|PageOrigin(origin)| origin)
+                    .collect(),
+            }
+        }),
         trusted_proxies: root.list("trusted_proxies").unwrap_or_default(),
         default_model: root.optional("default_model"),
         models_dir: root.optional("models_dir"),

@@ -211,6 +211,28 @@ impl Setting for HttpUrl {
     }
 }
 
+/// The origin of web pages as browsers write it (`https://app.example.com`), or `*`.
+pub(super) struct PageOrigin(pub(super) String);
+
+impl Setting for PageOrigin {
+    const EXPECTED: &'static str =
+        r#"an origin such as "https://app.example.com" without path, or "*" for all"#;
+
+    fn from_text(text: &str) -> Option<Self> {
+        if text == "*" {
+            return Some(Self(text.to_owned()));
+        }
+        let HttpUrl(url) = HttpUrl::from_text(text)?;
+        let uri: http::Uri = url.parse().ok()?;
+        // A star in a name would match nothing: browsers' origins are compared whole.
+        let is_bare = uri.path() == "/"
+            && url
+                .bytes()
+                .all(|byte| byte.is_ascii_graphic() && byte != b'*');
+        is_bare.then(|| Self(url.to_ascii_lowercase()))
+    }
+}
+
 /// The address of a database, with its password.
 pub(super) struct DatabaseUrl(pub(super) SecretString);
 

@@ -665,6 +665,24 @@ fn a_certificate_comes_with_its_key() {
     }
 }
 
+#[test]
+fn origins_of_pages_are_as_browsers_write_them() {
+    for origin in [
+        "app.example.com",
+        "https://a.example/app",
+        "https://a.example/?a",
+        "https://*.example.com",
+        "null",
+        "",
+    ] {
+        let text = format!("cors.origins = ['{origin}']");
+        let error = Config::from_text(None, &text, &Environment::default()).unwrap_err();
+        assert!(error.to_string().contains("is not an origin"), "{error}");
+    }
+    let config = load("cors.origins = ['https://A.example:8443/', '*']", &[]);
+    assert_eq!(config.cors.origins, ["https://a.example:8443", "*"]);
+}
+
 /// The number behind the first such word, in seconds.
 fn seconds_after(file: &str, word: &str) -> u64 {
     let (_, rest) = file.split_once(word).unwrap();

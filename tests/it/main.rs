@@ -56,4 +56,5 @@ mod unpaid;
 mod uploads;
 mod upstream_failures;
 mod usage;
+mod web_pages;
 mod webhooks;

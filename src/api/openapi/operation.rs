@@ -254,6 +254,10 @@ pub(super) fn headers() -> Json {
         "cache-control": text("Whether and for how long the answer may be kept."),
         "etag": text("Names this version; `If-None-Match` with it is answered with 304."),
         "content-security-policy": text("What the page may do in a browser."),
+        "referrer-policy": word("What a browser tells where the picture leads to.", &["no-referrer"]),
+        "cross-origin-resource-policy": word(
+            "Pages of which sites may show the picture.", &["cross-origin"]
+        ),
         "content-disposition": text("How a browser shows the picture."),
     })
 }

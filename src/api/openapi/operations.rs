@@ -261,6 +261,8 @@ fn reading(schemas: &mut Schemas) -> Vec<Operation> {
                 "cache-control",
                 "content-disposition",
                 "content-security-policy",
+                "cross-origin-resource-policy",
+                "referrer-policy",
                 "x-content-type-options",
             ],
             json!({"image/*": {"schema": {"type": "string", "contentMediaType": "image/*"}}}),

@@ -217,7 +217,8 @@ pub(super) fn responses() -> Json {
         };
         let mut response = json!({
             "description": description,
-            "headers": header_references(&[refusal.headers, limits].concat()),
+            // The last on those of `/files`.
+            "headers": header_references(&[refusal.headers, limits, &["x-content-type-options"]].concat()),
             "content": {"application/json": {
                 "schema": reference("ErrorAnswer"),
                 "example": {"error": {

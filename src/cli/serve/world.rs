@@ -208,7 +208,7 @@ impl World {
             webhooks: Arc::new(webhooks(&config, &app)),
             tls,
             metrics: api::metrics_router(app.clone()),
-            router: api::router(app, has_metrics, operator),
+            router: api::router(app, has_metrics, operator, &config.cors.origins),
             config,
             gateway,
             replaced,

@@ -1,12 +1,16 @@
 //! `easel check`: what would be served, by whom, for how much; and what is wrong with it.
 //!
-//! Reads the configuration and the catalog, and touches neither the database nor a provider.
+//! Reads the configuration and the catalog, and touches neither the database nor a provider unless it is asked to.
 
 use std::{collections::BTreeMap, path::Path, process::ExitCode};
 
 use serde_json::{Value, json};
 
-use super::{bucket, load_catalog, output};
+use super::{
+    bucket, load_catalog,
+    online::{self, State},
+    output,
+};
 use crate::{
     api,
     catalog::{Catalog, Model, Route, Status},
@@ -19,18 +23,40 @@ pub(super) struct Arguments {
     /// Print one JSON document
     #[arg(long)]
     json: bool,
+    /// Also ask the database, the store and every provider whether they let us in, by questions that are free
+    #[arg(long)]
+    online: bool,
 }
 
-pub(super) fn run(config: &Config, arguments: &Arguments) -> anyhow::Result<ExitCode> {
+pub(super) async fn run(config: &Config, arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let catalog = load_catalog(config)?;
     let providers = Providers::build(config)?;
     bucket(config)?;
     if let Some(files) = &config.tls {
         api::tls::load(&files.cert, &files.key)?;
     }
+    let findings = if arguments.online {
+        let switches = providers.0.iter();
+        Some(online::ask(config, switches.map(|(name, (_, switch))| (name, switch))).await)
+    } else {
+        None
+    };
+    let has_failed = findings
+        .iter()
+        .flatten()
+        .any(|finding| finding.state == State::Failed);
+    let code = if has_failed {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    };
     if arguments.json {
-        output::json(&document(config, &catalog, &providers))?;
-        return Ok(ExitCode::SUCCESS);
+        let mut document = document(config, &catalog, &providers);
+        if let Some(findings) = &findings {
+            document["online"] = json!(findings);
+        }
+        output::json(&document)?;
+        return Ok(code);
     }
     output::line(format!("Configuration: {}", file(config)));
     output::line(format!("Database: {}", database(config)));
@@ -67,7 +93,20 @@ pub(super) fn run(config: &Config, arguments: &Arguments) -> anyhow::Result<Exit
     for warning in warnings(&catalog, &providers) {
         output::warning(warning);
     }
-    Ok(ExitCode::SUCCESS)
+    if let Some(findings) = findings {
+        output::line("");
+        output::table(
+            &["ASKED", "STATE", "FOUND"],
+            findings.into_iter().map(|finding| {
+                let found = match finding.hint {
+                    Some(hint) => format!("{}\n→ {hint}", finding.found),
+                    None => finding.found,
+                };
+                [finding.what, finding.state.word().to_owned(), found]
+            }),
+        );
+    }
+    Ok(code)
 }
 
 /// The configured providers, by name: which adapter, and on or off.

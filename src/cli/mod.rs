@@ -8,6 +8,7 @@ mod health;
 mod keys;
 mod limits;
 mod migrate;
+mod online;
 mod openapi;
 mod output;
 mod prune;
@@ -112,7 +113,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         match cli.command {
             // Boxed: by far the largest, and every command would carry its size.
             Command::Serve => Box::pin(serve::run(config, source, seen)).await,
-            Command::Check(arguments) => check::run(&config, &arguments),
+            Command::Check(arguments) => check::run(&config, &arguments).await,
             Command::Health(arguments) => health::run(&config, &arguments).await,
             Command::Keys(arguments) => {
                 Context::with(config, async |context| keys::run(context, arguments).await).await
@@ -250,7 +251,6 @@ async fn migrated_pool(options: PgConnectOptions, max_connections: u32) -> anyho
     Ok(pool)
 }
 
-/// The models, and whether the configured default is one of them.
 /// The bucket that pictures are kept in, if it is one; nothing is asked of it yet.
 fn bucket(config: &Config) -> anyhow::Result<Option<Bucket>> {
     let StoreConfig::Bucket { name, prefix } = &config.images.store else {
@@ -262,6 +262,7 @@ fn bucket(config: &Config) -> anyhow::Result<Option<Bucket>> {
         .map_err(|problem| anyhow::anyhow!("[images.s3] {problem}"))
 }
 
+/// The models, and whether the configured default is one of them.
 fn load_catalog(config: &Config) -> anyhow::Result<Catalog> {
     let catalog = Catalog::load(config.models_dir.as_deref())?;
     if let Some(name) = &config.default_model

@@ -389,6 +389,11 @@ pub struct CloudConfig {
     pub location: String,
 }
 
+/// The variable that the key of the provider `name` comes from when its section has no `api_key`.
+pub fn key_variable(name: &str) -> Option<&'static str> {
+    providers::key_variable(name)
+}
+
 /// What happens to a paid generation when its client leaves (I7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnDisconnect {

@@ -71,6 +71,13 @@ const BUILT_IN: &[BuiltIn] = &[
     },
 ];
 
+/// The variable that a provider's key comes from when its section has none.
+pub(super) fn key_variable(name: &str) -> Option<&'static str> {
+    let built_in = BUILT_IN.iter().find(|built_in| built_in.name == name)?;
+    let variable = built_in.remote.as_ref()?.api_key.strip_prefix("${")?;
+    variable.strip_suffix('}')
+}
+
 /// Reads `[providers]`.
 pub(super) fn read(section: &mut Section<'_>) -> BTreeMap<String, ProviderConfig> {
     let built_in = BUILT_IN.iter().map(|built_in| built_in.name.to_owned());

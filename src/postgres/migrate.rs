@@ -10,7 +10,9 @@
 //! the changelog), and the migration only makes sure of it. It cannot be built concurrently here: replicas that wait
 //! for the migrations' lock are in the middle of a statement, and a concurrent build waits for those.
 
-use sqlx::{Connection, PgPool, migrate::Migrator};
+use sqlx::{
+    ConnectOptions as _, Connection, PgPool, migrate::Migrator, postgres::PgConnectOptions,
+};
 
 use super::PostgresError;
 
@@ -19,6 +21,63 @@ pub(super) static MIGRATOR: Migrator = sqlx::migrate!("./migrations");
 
 /// `server_version_num` of `PostgreSQL` 14, the oldest still maintained in 2026-11 that Easel promises.
 const OLDEST: i32 = 140_000;
+
+/// What a database is like, to somebody who changes nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inspection {
+    /// What the server calls itself (`17.2`).
+    pub server_version: String,
+    /// Migrations of this build that are not applied.
+    pub pending: usize,
+    /// Applied ones that this build does not know: a newer Easel was here.
+    pub unknown: usize,
+}
+
+/// Connects and looks, without applying anything.
+///
+/// # Errors
+/// [`PostgresError::Connect`], [`PostgresError::TooOld`] or [`PostgresError::Statement`].
+pub async fn inspect(options: &PgConnectOptions) -> Result<Inspection, PostgresError> {
+    let mut connection = options.connect().await.map_err(PostgresError::Connect)?;
+    let failed = |source| PostgresError::Statement {
+        action: "look at the database",
+        source,
+    };
+    let (number, server_version): (i32, String) = sqlx::query_as(
+        "select current_setting('server_version_num')::integer, current_setting('server_version')",
+    )
+    .fetch_one(&mut connection)
+    .await
+    .map_err(failed)?;
+    if number < OLDEST {
+        return Err(PostgresError::TooOld {
+            found: server_version,
+        });
+    }
+    let is_begun: bool = sqlx::query_scalar("select to_regclass('_sqlx_migrations') is not null")
+        .fetch_one(&mut connection)
+        .await
+        .map_err(failed)?;
+    let applied: Vec<i64> = if is_begun {
+        sqlx::query_scalar("select version from _sqlx_migrations where success")
+            .fetch_all(&mut connection)
+            .await
+            .map_err(failed)?
+    } else {
+        Vec::new()
+    };
+    connection.close().await.map_err(PostgresError::Connect)?;
+    let known: Vec<i64> = MIGRATOR.iter().map(|migration| migration.version).collect();
+    let among = |some: &[i64], others: &[i64]| {
+        let missing = some.iter().filter(|version| !others.contains(version));
+        missing.count()
+    };
+    Ok(Inspection {
+        server_version,
+        pending: among(&known, &applied),
+        unknown: among(&applied, &known),
+    })
+}
 
 /// Brings the database up to this build. Safe to call from every replica at once.
 ///

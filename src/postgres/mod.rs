@@ -25,7 +25,7 @@ use sqlx::{
     postgres::{PgConnectOptions, PgDatabaseError, PgPoolOptions, PgSeverity},
 };
 
-pub use self::migrate::migrate;
+pub use self::migrate::{Inspection, inspect, migrate};
 
 /// Why the database cannot be used.
 #[derive(Debug, thiserror::Error)]

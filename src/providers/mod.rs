@@ -23,6 +23,7 @@ mod wording;
 use std::{num::NonZeroU8, sync::Arc};
 
 use bytes::Bytes;
+use chrono::TimeDelta;
 use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
@@ -174,6 +175,17 @@ pub struct Report {
     pub upstream_request_id: Option<String>,
 }
 
+/// What a provider says of our account.
+#[derive(Debug, Clone)]
+pub struct AccountReport {
+    /// What was found, as half a sentence.
+    pub found: String,
+    /// What an operator should look at, though it works.
+    pub warning: Option<String>,
+    /// How far our clock is ahead of the provider's, if it says what time it is there.
+    pub clock_ahead: Option<TimeDelta>,
+}
+
 /// One adapter with its settings, ready to be called.
 pub trait Provider: Send + Sync + std::fmt::Debug {
     /// Makes one upstream call and pushes its pictures into `sink`.
@@ -201,6 +213,12 @@ pub trait Provider: Send + Sync + std::fmt::Debug {
     fn can_stop(&self, _call: &Call) -> bool {
         false
     }
+
+    /// Asks whether our account works, by a question that is free.
+    ///
+    /// # Errors
+    /// Why it does not, or why nobody can tell.
+    fn check_account(&self) -> BoxFuture<'_, Result<AccountReport, ProviderError>>;
 
     /// Calls that are being made now.
     fn in_flight(&self) -> usize {

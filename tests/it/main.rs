@@ -9,6 +9,7 @@ mod balance;
 mod billing;
 mod cancel;
 mod chaos;
+mod check_online;
 mod commands;
 mod configuration;
 mod connections;

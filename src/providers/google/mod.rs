@@ -20,10 +20,11 @@ mod tests;
 mod usage;
 mod verdict;
 
-use std::{fmt, num::NonZeroU8};
+use std::{fmt, num::NonZeroU8, time::Duration};
 
 use futures_util::future::BoxFuture;
 use reqwest::header::HeaderMap;
+use tokio::time::Instant;
 
 use self::{
     account::Account,
@@ -32,13 +33,16 @@ use self::{
     settings::Settings,
 };
 use super::{
-    Call, ErrorKind, PictureEvent, PictureSink, Provider, ProviderError, Report,
+    AccountReport, Call, ErrorKind, PictureEvent, PictureSink, Provider, ProviderError, Report,
     http::{Answer, Attempt, HttpClient, Payload},
 };
 use crate::{clock::Clock, config::ProviderConfig};
 
 /// Drafts come in the same answer (contract, 2.3), so it may weigh more than the pictures asked for.
 const MOST_DRAFTS: u8 = 3;
+
+/// How long an access token may take when somebody only wants to know whether there is one.
+const CHECK_PATIENCE: Duration = Duration::from_secs(20);
 
 /// Google's pictures, by one of the two ways in.
 pub struct Google {
@@ -127,6 +131,26 @@ impl Google {
             path,
             account,
         })
+    }
+
+    /// With a key: one model of the list, which is free. With a service account: an access token, which is free
+    /// as well; whether the project has the API switched on, only a call tells.
+    async fn ask_for_access(&self) -> Result<AccountReport, ProviderError> {
+        if let Some(account) = &self.account {
+            account.token(Instant::now() + CHECK_PATIENCE).await?;
+            return Ok(AccountReport {
+                found: "the service account signs in".to_owned(),
+                warning: None,
+                clock_ahead: None,
+            });
+        }
+        let answer = self.http.inspect(&["models"], Some("pageSize=1")).await?;
+        if answer.status == 200 {
+            return Ok(answer.report("the key works"));
+        }
+        // A wrong key is 400 here, and only the words tell.
+        let now = Clock::system().now();
+        Err(ErrorBody::read(&answer.body).into_error(answer.status, &answer.headers, "", now))
     }
 
     async fn paint(
@@ -302,6 +326,10 @@ impl Provider for Google {
     /// Behind the bytes may stand that they were a thought's.
     fn doubts_pictures(&self) -> bool {
         true
+    }
+
+    fn check_account(&self) -> BoxFuture<'_, Result<AccountReport, ProviderError>> {
+        Box::pin(self.ask_for_access())
     }
 
     fn in_flight(&self) -> usize {

@@ -12,6 +12,7 @@ mod connections;
 mod deadline;
 mod form;
 mod hosts;
+mod inspect;
 mod job;
 mod mirror;
 mod payload;

@@ -31,7 +31,8 @@ use self::{
     stream::StreamReader,
 };
 use super::{
-    Call, ErrorKind, PictureEvent, PictureSink, Provider, ProviderError, Report, Task,
+    AccountReport, Call, ErrorKind, PictureEvent, PictureSink, Provider, ProviderError, Report,
+    Task,
     http::{Answer, Attempt, HttpClient, Mirrored},
 };
 use crate::{clock::Clock, config::ProviderConfig};
@@ -55,6 +56,27 @@ impl OpenAi {
         Ok(Self {
             http: HttpClient::new(name, base_url, headers, config, max_picture_bytes)?,
         })
+    }
+
+    /// `GET /models` is free. Keys can be restricted to what they paint with, and not every
+    /// server of this dialect has such a list.
+    async fn ask_for_models(&self) -> Result<AccountReport, ProviderError> {
+        let answer = self.http.inspect(&["models"], None).await?;
+        match answer.status {
+            200 => Ok(answer.report("the key works")),
+            403 => Ok(AccountReport {
+                warning: Some(
+                    "the key is known, but may not list models; whether it may paint, only painting tells"
+                        .to_owned(),
+                ),
+                ..answer.report("the key is restricted")
+            }),
+            404 | 405 => Ok(AccountReport {
+                warning: Some("it has no list of models, so the key could not be tried".to_owned()),
+                ..answer.report("the server answers")
+            }),
+            _ => Err(answer.refusal()),
+        }
     }
 
     async fn paint(
@@ -385,6 +407,10 @@ impl Provider for OpenAi {
         sink: &'a mut dyn PictureSink,
     ) -> BoxFuture<'a, Result<Report, ProviderError>> {
         Box::pin(self.paint(call, sink))
+    }
+
+    fn check_account(&self) -> BoxFuture<'_, Result<AccountReport, ProviderError>> {
+        Box::pin(self.ask_for_models())
     }
 
     fn in_flight(&self) -> usize {

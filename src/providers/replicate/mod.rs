@@ -27,7 +27,7 @@ use self::{
     settings::Settings,
 };
 use super::{
-    Call, ErrorKind, PictureEvent, PictureSink, Provider, ProviderError, Report,
+    AccountReport, Call, ErrorKind, PictureEvent, PictureSink, Provider, ProviderError, Report,
     http::{Answer, Attempt, HttpClient, Mirrored},
 };
 use crate::{
@@ -68,6 +68,15 @@ impl Replicate {
             cancels: config.on_disconnect == OnDisconnect::Cancel,
             cancellations: TaskTracker::new(),
         })
+    }
+
+    /// `GET /account` is free (contract, section 1).
+    async fn ask_for_account(&self) -> Result<AccountReport, ProviderError> {
+        let answer = self.http.inspect(&["account"], None).await?;
+        match answer.status {
+            200 => Ok(answer.report("the token works")),
+            _ => Err(answer.refusal()),
+        }
     }
 
     async fn paint(
@@ -466,6 +475,10 @@ impl Provider for Replicate {
 
     fn can_stop(&self, call: &Call) -> bool {
         self.needs_id(call)
+    }
+
+    fn check_account(&self) -> BoxFuture<'_, Result<AccountReport, ProviderError>> {
+        Box::pin(self.ask_for_account())
     }
 
     fn in_flight(&self) -> usize {

@@ -29,8 +29,8 @@ use tokio::{
 
 use self::{directive::Directive, scene::Spec};
 use super::{
-    About, Call, Encoding, ErrorKind, PictureEvent, PictureSink, Provider, ProviderError, Report,
-    Task,
+    About, AccountReport, Call, Encoding, ErrorKind, PictureEvent, PictureSink, Provider,
+    ProviderError, Report, Task,
 };
 use crate::{
     catalog::{Background, ImageRequest, ImageSize, OutputFormat, Quality, SizeChoice, TokenUsage},
@@ -160,6 +160,14 @@ impl Sandbox {
 impl Provider for Sandbox {
     fn can_stop(&self, _call: &Call) -> bool {
         true
+    }
+
+    fn check_account(&self) -> BoxFuture<'_, Result<AccountReport, ProviderError>> {
+        Box::pin(std::future::ready(Ok(AccountReport {
+            found: "paints on this machine, without a key".to_owned(),
+            warning: None,
+            clock_ahead: None,
+        })))
     }
 
     fn generate<'a>(

@@ -24,11 +24,21 @@ use self::{
     settings::Settings,
 };
 use super::{
-    Call, Encoding, ErrorKind, PictureEvent, PictureSink, Provider, ProviderError, Report, Task,
+    AccountReport, Call, Encoding, ErrorKind, PictureEvent, PictureSink, Provider, ProviderError,
+    Report, Task,
     http::{Answer, Attempt, HttpClient},
     mask,
 };
 use crate::{clock::Clock, config::ProviderConfig};
+
+/// A credit is 0.01 USD (contract, section 5); a picture costs 2 to 8 of them.
+const LOW_CREDITS: f64 = 100.0;
+
+/// What is left on our account.
+#[derive(serde::Deserialize)]
+struct Balance {
+    credits: f64,
+}
 
 /// Stability AI, or a server that speaks its v2beta.
 pub struct Stability {
@@ -48,6 +58,24 @@ impl Stability {
         let Settings { base_url, headers } = Settings::read(config)?;
         Ok(Self {
             http: HttpClient::new(name, base_url, headers, config, max_picture_bytes)?,
+        })
+    }
+
+    /// `GET /v1/user/balance` is free (contract, section 1).
+    async fn ask_for_balance(&self) -> Result<AccountReport, ProviderError> {
+        let answer = self.http.inspect(&["v1", "user", "balance"], None).await?;
+        if answer.status != 200 {
+            return Err(answer.refusal());
+        }
+        let balance: Option<Balance> = serde_json::from_slice(&answer.body).ok();
+        let Some(Balance { credits }) = balance else {
+            return Ok(answer.report("the key works"));
+        };
+        let warning = (credits < LOW_CREDITS)
+            .then(|| "the balance is low: calls will be refused when it is used up".to_owned());
+        Ok(AccountReport {
+            warning,
+            ..answer.report(format!("the key works; {credits} credits are left"))
         })
     }
 
@@ -165,6 +193,10 @@ impl Provider for Stability {
         sink: &'a mut dyn PictureSink,
     ) -> BoxFuture<'a, Result<Report, ProviderError>> {
         Box::pin(self.paint(call, sink))
+    }
+
+    fn check_account(&self) -> BoxFuture<'_, Result<AccountReport, ProviderError>> {
+        Box::pin(self.ask_for_balance())
     }
 
     fn in_flight(&self) -> usize {

@@ -77,6 +77,9 @@ pub enum ApiError {
     /// The client stopped sending in the middle of the body.
     #[error("the body broke off")]
     BodyBroken,
+    /// No request at all, by the HTTP library's words: 400, 414 or 431.
+    #[error("not a request that can be read ({0})")]
+    Unreadable(StatusCode),
     /// Not JSON; where and what, without the content.
     #[error("malformed JSON")]
     Json(String),
@@ -320,6 +323,17 @@ impl ApiError {
                 "incomplete_body",
                 "The request body broke off before its end.",
             ),
+            Self::Unreadable(status) => {
+                let (code, message) = match *status {
+                    Status::URI_TOO_LONG => ("url_too_long", "The URL is longer than this server takes."),
+                    Status::REQUEST_HEADER_FIELDS_TOO_LARGE => (
+                        "headers_too_large",
+                        "The headers of the request are larger, or more, than this server takes.",
+                    ),
+                    _ => ("unreadable_request", "This is no HTTP request that this server can read."),
+                };
+                Parts::new(*status, INVALID, code, message)
+            }
             Self::Json(what) => Parts {
                 code: None,
                 ..Parts::new(

@@ -80,6 +80,11 @@ impl Activity {
         Exchange(Arc::clone(self))
     }
 
+    /// Whether no exchange is under way.
+    pub(super) fn is_idle(&self) -> bool {
+        self.in_flight.load(Ordering::SeqCst) == 0
+    }
+
     /// Ends when nothing was asked for `patience`, or, once something was, for [`RESTS`] times that.
     pub(super) async fn silence(&self, patience: Duration) {
         loop {

@@ -43,6 +43,7 @@ mod source;
 mod stream;
 pub mod tls;
 mod unread;
+mod unreadable;
 mod uploads;
 
 use std::{sync::Arc, time::Duration};

@@ -36,7 +36,7 @@ use tokio_util::{
     task::{TaskTracker, task_tracker::TaskTrackerToken},
 };
 
-use super::idle::Activity;
+use super::{idle::Activity, unreadable::Enveloped};
 
 /// What is served, to whoever asks now. It is exchanged as a whole: a request has it looked up once, when its
 /// head has come, and sees nothing of what comes into force later.
@@ -225,6 +225,7 @@ impl Line {
             unasked,
         } = self;
         let activity = Arc::new(Activity::default());
+        let socket = Enveloped::new(socket, Arc::clone(&activity));
         let service = {
             let activity = Arc::clone(&activity);
             service_fn(move |mut request: http::Request<Incoming>| {

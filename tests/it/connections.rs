@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::{App, raw::Raw};
 
@@ -36,6 +36,55 @@ async fn unknown_paths_and_methods_have_the_envelope() {
         assert_eq!(problem.kind, "invalid_request_error");
         if status == 405 {
             assert!(!answer.header("allow").is_empty(), "{method} {path}");
+        }
+    }
+    app.finish().await;
+}
+
+/// What the HTTP library refuses by itself has the envelope too, on a new connection and behind an answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_request_is_refused_in_the_envelope() {
+    let app = App::start().await;
+    let long = format!(
+        "GET /{} HTTP/1.1\r\nhost: easel\r\n\r\n",
+        "a".repeat(70_000)
+    );
+    let headers: Vec<String> = (0..101)
+        .map(|number| format!("x-{number}: 1\r\n"))
+        .collect();
+    let many = format!("GET / HTTP/1.1\r\nhost: easel\r\n{}\r\n", headers.concat());
+    for (says, status, code) in [
+        (
+            "a parcel without an address\r\n\r\n",
+            400,
+            "unreadable_request",
+        ),
+        ("GET /healthz HTTP/9.9\r\n\r\n", 400, "unreadable_request"),
+        (&long, 414, "url_too_long"),
+        (&many, 431, "headers_too_large"),
+    ] {
+        for first in ["", "GET /healthz HTTP/1.1\r\nhost: easel\r\n\r\n"] {
+            let mut raw = Raw::connect(app.easel.port()).await;
+            raw.send(first).await;
+            let mut answered = String::new();
+            while !first.is_empty() && !answered.ends_with("\"ok\"}") {
+                answered += &raw.read(4096).await;
+            }
+            raw.send(says).await;
+            let heard = raw.read_to_end(Duration::from_secs(30)).await;
+            let (head, body) = heard.split_once("\r\n\r\n").unwrap();
+            assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{heard}");
+            for line in [
+                "x-request-id: req_",
+                "connection: close",
+                "content-type: application/json",
+                &format!("content-length: {}", body.len()),
+            ] {
+                assert!(head.contains(&format!("\r\n{line}")), "{line}: {heard}");
+            }
+            let body: Value = serde_json::from_str(body).unwrap();
+            assert_eq!(body["error"]["code"], code, "{heard}");
+            assert_eq!(body["error"]["type"], "invalid_request_error");
         }
     }
     app.finish().await;

@@ -118,7 +118,9 @@ const DESCRIPTION: &str = "Point an OpenAI SDK at `/v1` with a key of this serve
     model's rules are checked before money moves (`GET /v1/models` has them), the highest possible price is held, \
     and exactly what was delivered is charged and told in `usage.cost`.\n\n\
     Refusals have OpenAI's envelope: `{\"error\":{\"message\",\"type\",\"param\",\"code\"}}`. Every answer has an \
-    `x-request-id`. Answers may get further fields at any time; clients should pass over what they do not know.";
+    `x-request-id`. What is no HTTP request at all gets a 400 `unreadable_request`, 414 `url_too_long` or 431 \
+    `headers_too_large` in it too, and the connection ends. Answers may get further fields at any time; clients \
+    should pass over what they do not know.";
 
 fn assemble(
     public_url: &str,

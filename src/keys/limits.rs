@@ -75,10 +75,3 @@ impl Limits {
         }
     }
 }
-
-impl LimitsUpdate {
-    /// Whether it leaves everything.
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
-}

@@ -251,7 +251,7 @@ impl Keys {
     /// [`KeyError`], for an unknown account too.
     pub async fn create(&self, new: NewKey) -> Result<(ApiKey, SecretString), KeyError> {
         let secret = secret::generate(new.mode);
-        let mut key = ApiKey {
+        let key = ApiKey {
             id: KeyId::new(),
             account: new.account,
             name: new.name,
@@ -259,6 +259,7 @@ impl Keys {
             hint: secret::hint(&secret),
             models: new.models,
             limits: new.limits,
+            // What the account says is read with the row.
             account_limits: Limits::NONE,
             allowed_ips: new.allowed_ips,
             unsupported_parameters: new.unsupported_parameters,
@@ -268,13 +269,11 @@ impl Keys {
             revoked_at: None,
         };
         let hash = secret::hash(&secret);
-        let row = &key;
-        let terms = run_tx(&self.pool, "create a key", move |mut tx| {
-            Box::pin(async move { repo::insert(&mut tx, row, &hash).await })
+        let new = &key;
+        let key = run_tx(&self.pool, "create a key", move |mut tx| {
+            Box::pin(async move { repo::insert(&mut tx, new, &hash).await })
         })
         .await?;
-        key.account_markup_basis_points = terms.markup_basis_points;
-        key.account_limits = terms.limits;
         Ok((key, secret))
     }
 

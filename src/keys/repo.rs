@@ -5,7 +5,7 @@ pub(super) mod rotation;
 pub(super) mod webhooks;
 
 use chrono::{DateTime, Utc};
-use sqlx::{PgConnection, PgPool};
+use sqlx::{PgConnection, PgExecutor, PgPool};
 
 use super::{ApiKey, KeyError, Limits, secret::SecretHash};
 use crate::{
@@ -64,29 +64,19 @@ macro_rules! select_keys {
 }
 use select_keys;
 
-/// What an account says of its keys.
-pub(super) struct AccountTerms {
-    pub(super) markup_basis_points: Option<u32>,
-    pub(super) limits: Limits,
-}
-
-/// Writes a key; returns what its account says.
+/// Writes a key; returns it with what its account says.
 pub(super) async fn insert(
     connection: &mut PgConnection,
     key: &ApiKey,
     hash: &SecretHash,
-) -> Result<AccountTerms, KeyError> {
+) -> Result<ApiKey, KeyError> {
     let ranges = ranges_to_sql(key);
-    let terms = sqlx::query!(
-        r#"with new as (
-             insert into api_keys (id, account_id, name, mode, secret_hash, hint, models, requests_per_minute,
-                 images_per_minute, max_in_flight, unsupported_parameters, created_at, expires_at,
-                 spend_per_day_nano_usd, spend_per_month_nano_usd, allowed_ips)
-             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
-         )
-         select markup_basis_points, requests_per_minute, images_per_minute, max_in_flight, spend_per_day_nano_usd,
-             spend_per_month_nano_usd
-         from accounts where id = $2"#,
+    let no_account = || KeyError::NoAccount(key.account.to_string());
+    sqlx::query!(
+        "insert into api_keys (id, account_id, name, mode, secret_hash, hint, models, requests_per_minute,
+             images_per_minute, max_in_flight, unsupported_parameters, created_at, expires_at,
+             spend_per_day_nano_usd, spend_per_month_nano_usd, allowed_ips)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
         key.id.to_string(),
         key.account.to_string(),
         clean(&key.name),
@@ -104,28 +94,18 @@ pub(super) async fn insert(
         key.limits.spend_per_month.map(NanoUsd::nano),
         ranges.as_deref(),
     )
-    .fetch_optional(connection)
+    .execute(&mut *connection)
     .await
     .map_err(|source| {
         match source
             .as_database_error()
             .and_then(|error| error.constraint())
         {
-            Some("api_keys_account_id_fkey") => KeyError::NoAccount(key.account.to_string()),
+            Some("api_keys_account_id_fkey") => no_account(),
             _ => database("create a key")(source),
         }
-    })?
-    .ok_or_else(|| KeyError::NoAccount(key.account.to_string()))?;
-    Ok(AccountTerms {
-        markup_basis_points: terms.markup_basis_points.map(basis_points_from_sql),
-        limits: Limits {
-            requests_per_minute: terms.requests_per_minute.map(limit_from_sql),
-            images_per_minute: terms.images_per_minute.map(limit_from_sql),
-            max_in_flight: terms.max_in_flight.map(limit_from_sql),
-            spend_per_day: terms.spend_per_day_nano_usd.map(NanoUsd::from_nano),
-            spend_per_month: terms.spend_per_month_nano_usd.map(NanoUsd::from_nano),
-        },
-    })
+    })?;
+    find(connection, key.id).await?.ok_or_else(no_account)
 }
 
 /// What authentication attempts.
@@ -158,9 +138,12 @@ pub(super) async fn find_by_hash(
     Ok(Some((row.try_into()?, stored)))
 }
 
-pub(super) async fn find(pool: &PgPool, id: KeyId) -> Result<Option<ApiKey>, KeyError> {
+pub(super) async fn find(
+    executor: impl PgExecutor<'_>,
+    id: KeyId,
+) -> Result<Option<ApiKey>, KeyError> {
     select_keys!("where k.id = $1", id.to_string())
-        .fetch_optional(pool)
+        .fetch_optional(executor)
         .await
         .map_err(database("find a key"))?
         .map(ApiKey::try_from)
@@ -234,12 +217,7 @@ pub(super) async fn revoke(
     .execute(&mut *connection)
     .await
     .map_err(database("revoke a key"))?;
-    select_keys!("where k.id = $1", id.to_string())
-        .fetch_optional(connection)
-        .await
-        .map_err(database("revoke a key"))?
-        .map(ApiKey::try_from)
-        .transpose()
+    find(connection, id).await
 }
 
 impl TryFrom<KeyRow> for ApiKey {

@@ -11,7 +11,8 @@
 //! for the migrations' lock are in the middle of a statement, and a concurrent build waits for those.
 
 use sqlx::{
-    ConnectOptions as _, Connection, PgPool, migrate::Migrator, postgres::PgConnectOptions,
+    ConnectOptions as _, Connection, PgConnection, PgPool, migrate::Migrator,
+    postgres::PgConnectOptions,
 };
 
 use super::PostgresError;
@@ -43,17 +44,7 @@ pub async fn inspect(options: &PgConnectOptions) -> Result<Inspection, PostgresE
         action: "look at the database",
         source,
     };
-    let (number, server_version): (i32, String) = sqlx::query_as(
-        "select current_setting('server_version_num')::integer, current_setting('server_version')",
-    )
-    .fetch_one(&mut connection)
-    .await
-    .map_err(failed)?;
-    if number < OLDEST {
-        return Err(PostgresError::TooOld {
-            found: server_version,
-        });
-    }
+    let server_version = server_version(&mut connection).await?;
     let is_begun: bool = sqlx::query_scalar("select to_regclass('_sqlx_migrations') is not null")
         .fetch_one(&mut connection)
         .await
@@ -79,6 +70,23 @@ pub async fn inspect(options: &PgConnectOptions) -> Result<Inspection, PostgresE
     })
 }
 
+/// What the server calls its version, if that is not too old.
+async fn server_version(connection: &mut PgConnection) -> Result<String, PostgresError> {
+    let (number, found): (i32, String) = sqlx::query_as(
+        "select current_setting('server_version_num')::integer, current_setting('server_version')",
+    )
+    .fetch_one(connection)
+    .await
+    .map_err(|source| PostgresError::Statement {
+        action: "ask the server for its version",
+        source,
+    })?;
+    if number < OLDEST {
+        return Err(PostgresError::TooOld { found });
+    }
+    Ok(found)
+}
+
 /// Brings the database up to this build. Safe to call from every replica at once.
 ///
 /// # Errors
@@ -91,15 +99,7 @@ pub async fn migrate(pool: &PgPool) -> Result<(), PostgresError> {
         .await
         .map_err(PostgresError::Connect)?
         .detach();
-    let (number, found): (i32, String) = sqlx::query_as(
-        "select current_setting('server_version_num')::integer, current_setting('server_version')",
-    )
-    .fetch_one(&mut connection)
-    .await
-    .map_err(PostgresError::Connect)?;
-    if number < OLDEST {
-        return Err(PostgresError::TooOld { found });
-    }
+    server_version(&mut connection).await?;
     // The lock is waited for as long as another replica migrates, and a large table takes what it takes.
     sqlx::raw_sql("set lock_timeout = 0; set statement_timeout = 0")
         .execute(&mut connection)

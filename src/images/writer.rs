@@ -85,6 +85,10 @@ struct Part {
 const BUFFER: usize = 256 * 1024;
 /// Characters decoded at once: at most this, less a quarter, is in the buffer above [`BUFFER`].
 const TEXT: usize = 64 * 1024;
+/// What the rest of a group of base64 may add.
+const GROUP: usize = 3;
+/// What a picture has for its first bytes. Most answers that come back together are small ones.
+const FIRST: usize = 8 * 1024;
 
 impl ImageWriter {
     pub(super) fn new(store: ImageStore, id: ImageId, keep: Keep) -> Self {
@@ -137,7 +141,7 @@ impl ImageWriter {
     pub async fn write(&mut self, mut bytes: &[u8]) -> Result<(), StoreError> {
         while !bytes.is_empty() {
             let (now, rest) = bytes.split_at(bytes.len().min(BUFFER - self.buffer.len()));
-            self.fill(|buffer| {
+            self.fill(now.len(), |buffer| {
                 buffer.extend_from_slice(now);
                 Ok(())
             })
@@ -237,11 +241,14 @@ impl ImageWriter {
         })
     }
 
-    /// Has `append` add to the buffer, checks what it added, and writes the buffer when it is full.
+    /// Has `append` add at most `most` bytes to the buffer, checks what it added, and writes the buffer when it is
+    /// full.
     async fn fill(
         &mut self,
+        most: usize,
         append: impl FnOnce(&mut Vec<u8>) -> Result<(), NotAPicture>,
     ) -> Result<(), StoreError> {
+        self.make_room(most);
         self.append(append)
             .inspect_err(|_| self.file = PartFile::Lost)?;
         if !self.is_kept() {
@@ -252,15 +259,25 @@ impl ImageWriter {
         Ok(())
     }
 
+    /// All at once for a picture that is more than its first bytes, so that they alone are ever copied; untouched
+    /// memory costs nothing.
+    fn make_room(&mut self, most: usize) {
+        let needed = self.buffer.len().saturating_add(most);
+        if needed <= self.buffer.capacity() {
+            return;
+        }
+        let room = match needed {
+            ..=FIRST => FIRST,
+            _ if self.is_kept() => needed.max(BUFFER + TEXT),
+            _ => needed.max(TEXT),
+        };
+        self.buffer.reserve_exact(room - self.buffer.len());
+    }
+
     fn append(
         &mut self,
         append: impl FnOnce(&mut Vec<u8>) -> Result<(), NotAPicture>,
     ) -> Result<(), StoreError> {
-        if self.buffer.capacity() == 0 {
-            // All at once, so that it never grows by copying; untouched memory costs nothing.
-            let room = if self.is_kept() { BUFFER + TEXT } else { TEXT };
-            self.buffer.reserve_exact(room);
-        }
         let before = self.buffer.len();
         let appended = append(&mut self.buffer);
         let surplus = self.sniffer.feed_to_end(&self.buffer[before..])?;
@@ -351,7 +368,7 @@ impl Base64Writer {
                 return Ok(());
             }
             self.writer
-                .fill(|buffer| decoder.decode(text, buffer))
+                .fill(text.len() + GROUP, |buffer| decoder.decode(text, buffer))
                 .await?;
         }
         Ok(())
@@ -367,7 +384,8 @@ impl Base64Writer {
     pub async fn end(mut self) -> Result<ImageWriter, StoreError> {
         let decoder = &mut self.decoder;
         if self.writer.ended_at().is_none() {
-            self.writer.fill(|buffer| decoder.finish(buffer)).await?;
+            let finish = |buffer: &mut Vec<u8>| decoder.finish(buffer);
+            self.writer.fill(GROUP, finish).await?;
         }
         Ok(self.writer)
     }

@@ -16,14 +16,15 @@ pub struct Clock(Source);
 
 #[derive(Clone)]
 enum Source {
-    System,
+    /// The machine's, and by how much a test says that it is wrong.
+    System(TimeDelta),
     Manual(Arc<AtomicI64>),
 }
 
 impl Clock {
     /// The machine's clock.
     pub const fn system() -> Self {
-        Self(Source::System)
+        Self(Source::System(TimeDelta::zero()))
     }
 
     /// A clock that stands at `start` until [`Clock::advance`] moves it.
@@ -33,6 +34,12 @@ impl Clock {
         ))))
     }
 
+    /// The clock of a machine that is wrong by so much.
+    #[cfg(test)]
+    pub const fn wrong(by: TimeDelta) -> Self {
+        Self(Source::System(by))
+    }
+
     /// Now, to the microsecond: what PostgreSQL keeps.
     #[expect(
         clippy::disallowed_methods,
@@ -40,7 +47,7 @@ impl Clock {
     )]
     pub fn now(&self) -> DateTime<Utc> {
         let micros = match &self.0 {
-            Source::System => Utc::now().timestamp_micros(),
+            Source::System(wrong_by) => (Utc::now() + *wrong_by).timestamp_micros(),
             Source::Manual(micros) => micros.load(Ordering::SeqCst),
         };
         DateTime::from_timestamp_micros(micros).unwrap_or_default()
@@ -50,8 +57,8 @@ impl Clock {
     /// the clock that they share, the database's.
     pub fn told(&self) -> Option<DateTime<Utc>> {
         match &self.0 {
-            Source::System => None,
             Source::Manual(_) => Some(self.now()),
+            Source::System(_) => None,
         }
     }
 
@@ -66,8 +73,8 @@ impl Clock {
 impl fmt::Debug for Clock {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self.0 {
-            Source::System => "Clock(system)",
             Source::Manual(_) => "Clock(manual)",
+            Source::System(_) => "Clock(system)",
         })
     }
 }

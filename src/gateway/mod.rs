@@ -61,7 +61,7 @@ use crate::{
     faults::{self, Point},
     ids::{GenerationId, HoldId},
     images::{Copies, ImageStore, Keep, Links},
-    ledger::{Hold, Ledger, LedgerError, NewHold, Settlement},
+    ledger::{Caller, Hold, Ledger, LedgerError, NewHold, Settlement},
     money::NanoUsd,
     providers::{Provider, registry::Switch},
     routing::Health,
@@ -396,21 +396,16 @@ impl Gateway {
     /// Reserves the largest possible price; committed before any provider is called (I1). A balance that
     /// does not cover the dearest route leaves the cheaper ones.
     async fn hold(&self, admission: &mut Admission) -> Result<Hold, NotHeld> {
-        let key = &admission.order.key;
         let mut prices = admission.largest_prices().into_iter();
         let new = NewHold {
             id: HoldId::new(),
             generation: admission.generation,
             request: admission.order.request,
-            account: key.account,
-            key: key.id,
-            mode: key.mode,
+            caller: Caller::from(&admission.order.key),
             model: admission.model.id.clone(),
             images: admission.request.n.get(),
             amount: prices.next().unwrap_or(NanoUsd::ZERO),
             cheaper: prices.collect(),
-            limits: key.limits,
-            account_limits: key.account_limits,
             gauge: admission.order.gauge.clone(),
             user: admission.end_user(),
             idempotency_key: admission.order.idempotency_key.clone(),
@@ -445,7 +440,7 @@ impl Gateway {
                 if let LedgerError::InsufficientBalance { needed, available } = &refused {
                     metrics().balance_refused();
                     tracing::info!(
-                        account.id = %new.account,
+                        account.id = %new.caller.account,
                         needed_usd = %needed,
                         available_usd = %available,
                         "the balance is too short"

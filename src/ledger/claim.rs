@@ -206,7 +206,7 @@ impl Claims {
             return Ok(());
         };
         if let Some(name) = &new.idempotency_key {
-            return match self.named.get(&(new.key, name.clone())) {
+            return match self.named.get(&(new.caller.key, name.clone())) {
                 None => Ok(()),
                 Some(named) if named.hash != hash => Err(LedgerError::NameTaken),
                 Some(named) if named.may_be_done_again => Ok(()),
@@ -216,7 +216,7 @@ impl Claims {
         if new.retry_count == 0 || !new.joins {
             return Ok(());
         }
-        let recent = self.recent.get_mut(&(new.key, hash));
+        let recent = self.recent.get_mut(&(new.caller.key, hash));
         let mut recent = recent.into_iter().flat_map(|recent| recent.iter_mut());
         match recent.find(|recent| !recent.taken.contains(&new.retry_count)) {
             None => Ok(()),
@@ -239,7 +239,7 @@ impl Claims {
                 generation: new.generation,
                 may_be_done_again: false,
             };
-            if let Some(before) = self.named.insert((new.key, name.clone()), named) {
+            if let Some(before) = self.named.insert((new.caller.key, name.clone()), named) {
                 self.replaced.push(before.generation);
             }
             return;
@@ -250,6 +250,6 @@ impl Claims {
             taken.insert(new.retry_count);
             self.joined.push((new.generation, new.retry_count));
         }
-        self.remember_recent(new.key, hash, new.generation, taken);
+        self.remember_recent(new.caller.key, hash, new.generation, taken);
     }
 }

@@ -18,8 +18,8 @@ use super::{
     settle::{Ending, Settlement},
 };
 use crate::{
-    ids::{AccountId, GenerationId, HoldId, KeyId, RequestId},
-    keys::{Limits, Mode},
+    ids::{AccountId, GenerationId, HoldId, RequestId},
+    keys::Mode,
     money::NanoUsd,
     postgres::run_tx,
 };
@@ -38,12 +38,8 @@ pub struct NewHold {
     pub generation: GenerationId,
     /// The exchange that asked for it.
     pub request: RequestId,
-    /// Who pays.
-    pub account: AccountId,
-    /// With which key.
-    pub key: KeyId,
-    /// From which balance.
-    pub mode: Mode,
+    /// Who asks, pays, and is limited; what is limited is counted in the same transaction.
+    pub caller: Caller,
     /// The catalog's id of the model.
     pub model: String,
     /// How many pictures were asked for.
@@ -52,10 +48,6 @@ pub struct NewHold {
     pub amount: NanoUsd,
     /// What will do instead where the balance does not cover it, dearest first: the first that it covers is held.
     pub cheaper: Vec<NanoUsd>,
-    /// The key's limits, counted in the same transaction.
-    pub limits: Limits,
-    /// Those of all keys of the account and mode together.
-    pub account_limits: Limits,
     /// Where to leave how the limits per minute stand.
     pub gauge: Gauge,
     /// The end user, as the request named them.
@@ -92,16 +84,6 @@ pub struct Hold {
 }
 
 impl NewHold {
-    pub(super) fn caller(&self) -> Caller {
-        Caller {
-            account: self.account,
-            mode: self.mode,
-            key: self.key,
-            limits: self.limits,
-            account_limits: self.account_limits,
-        }
-    }
-
     /// What may be held, in order of preference.
     fn amounts(&self) -> impl Iterator<Item = NanoUsd> {
         std::iter::once(self.amount).chain(self.cheaper.iter().copied())
@@ -140,13 +122,11 @@ impl Ledger {
         if new.is_empty() {
             return Ok(Vec::new());
         }
-        let callers: Vec<Caller> = new.iter().map(NewHold::caller).collect();
-        let wanted = &limits::wanted(callers.iter());
+        let wanted = &limits::wanted(new.iter().map(|new| &new.caller));
         let decided = run_tx(&self.pool, "place holds", move |mut tx| {
             Box::pin(async move {
                 let mut books =
-                    accounts::lock_balances(&mut tx, new.iter().map(|new| (new.account, new.mode)))
-                        .await?;
+                    accounts::lock_balances(&mut tx, new.iter().map(Work::lane)).await?;
                 // Read after the locks were waited for, the clock too.
                 let now = self.clock.now();
                 let (mut counts, placed_at) = if wanted.is_empty() {
@@ -226,10 +206,7 @@ impl Ledger {
             return Ok(());
         };
         counts.admit(caller, Some(1))?;
-        match counts.left_to_spend(caller, least)? {
-            Some((left, limit)) if left < least => Err(LedgerError::SpendLimited(Box::new(limit))),
-            _ => Ok(()),
-        }
+        counts.may_spend(caller, least).map(drop)
     }
 
     /// The same for a request that may repeat another one: who was served before needs neither money nor a place to be
@@ -301,8 +278,8 @@ impl Ledger {
                 hold: Hold {
                     id: new.id,
                     generation: new.generation,
-                    account: new.account,
-                    mode: new.mode,
+                    account: new.caller.account,
+                    mode: new.caller.mode,
                     amount,
                 },
                 ending: Ending::Released {
@@ -358,7 +335,7 @@ impl Work for NewHold {
     const MOST_WAITING: usize = 32_768;
 
     fn lane(&self) -> Self::Lane {
-        (self.account, self.mode)
+        (self.caller.account, self.caller.mode)
     }
 
     fn queue(batches: &Batches) -> &Queue<Self> {
@@ -436,20 +413,19 @@ pub(super) fn decide(
     holds
         .iter()
         .map(|new| {
-            let caller = new.caller();
-            let outcome = decide_one(new, &caller, books, counts, claims);
-            (outcome, counts.reading(&caller))
+            let outcome = decide_one(new, books, counts, claims);
+            (outcome, counts.reading(&new.caller))
         })
         .collect()
 }
 
 fn decide_one(
     new: &NewHold,
-    caller: &Caller,
     books: &mut Books,
     counts: &mut Counts,
     claims: &mut Claims,
 ) -> Result<Hold, LedgerError> {
+    let caller = &new.caller;
     let lowest = new.amounts().min().unwrap_or(NanoUsd::ZERO);
     if new.images == 0 || lowest < NanoUsd::ZERO {
         return Err(LedgerError::Inconsistent(format!(
@@ -469,8 +445,8 @@ fn decide_one(
     }
     counts.admit(caller, Some(images))?;
     let balance = books
-        .get_mut(&(new.account, new.mode))
-        .ok_or_else(|| LedgerError::NoAccount(new.account.to_string()))?;
+        .get_mut(&(caller.account, caller.mode))
+        .ok_or_else(|| LedgerError::NoAccount(caller.account.to_string()))?;
     let available = balance.available()?;
     if lowest > available {
         return Err(LedgerError::InsufficientBalance {
@@ -478,26 +454,19 @@ fn decide_one(
             available,
         });
     }
-    let (left, limit) = counts.left_to_spend(caller, lowest)?.unzip();
+    let left = counts.may_spend(caller, lowest)?;
     let most = left.map_or(available, |left| left.min(available));
-    let amount = match (new.amounts().find(|amount| *amount <= most), limit) {
-        (Some(amount), _) => amount,
-        (None, Some(limit)) => return Err(LedgerError::SpendLimited(Box::new(limit))),
-        (None, None) => {
-            return Err(LedgerError::InsufficientBalance {
-                needed: new.amount,
-                available,
-            });
-        }
-    };
+    // The lowest is covered by both.
+    let amount = new.amounts().find(|amount| *amount <= most);
+    let amount = amount.unwrap_or(lowest);
     balance.held = balance.held.checked_add(amount)?;
     claims.granted(new);
     counts.granted(caller, images, amount)?;
     Ok(Hold {
         id: new.id,
         generation: new.generation,
-        account: new.account,
-        mode: new.mode,
+        account: caller.account,
+        mode: caller.mode,
         amount,
     })
 }

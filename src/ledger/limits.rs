@@ -1,10 +1,9 @@
 //! What a key, and all keys of its account and mode together, may do per minute, at the same time, and for how much
-//! money in a day and a month. Pure: the counts are read under the lock of the balance, decided here, and written in
-//! the same transaction.
+//! money in a day and a month. Pure: the counts are read under the lock of the balance (without it, where a hold is
+//! only foreseen), decided here, and written in the same transaction.
 //!
 //! A minute is the current second and the fifty-nine before it, so there is no moment at which a fresh
-//! window opens for everybody at once. Days and months are those of the calendar in UTC, because that is how
-//! invoices count. The time is the database's, which all replicas share.
+//! window opens for everybody at once. The time is the database's, which all replicas share.
 
 use std::{
     collections::BTreeMap,
@@ -13,14 +12,17 @@ use std::{
     time::Duration,
 };
 
-use chrono::{Datelike as _, Months, NaiveDate, NaiveTime};
-
 use super::{Instant, error::LedgerError};
 use crate::{
     ids::{AccountId, KeyId},
     keys::{ApiKey, Limits, Mode},
     money::{MoneyError, NanoUsd},
 };
+
+mod spending;
+
+pub(super) use self::spending::Spent;
+pub use self::spending::{Period, SpendLimit};
 
 /// The length of a minute in the seconds that are counted.
 pub(super) const WINDOW_SECONDS: i64 = 60;
@@ -70,59 +72,6 @@ impl fmt::Display for Whose {
             Self::Account => "account",
         })
     }
-}
-
-/// A stretch of the calendar, in UTC.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Period {
-    /// From midnight to midnight.
-    Day,
-    /// From the first to the last day.
-    Month,
-}
-
-impl Period {
-    /// When the one that `now` is in ends.
-    fn ends_at(self, now: Instant) -> Instant {
-        let today = now.date_naive();
-        let end = match self {
-            Self::Day => today.succ_opt(),
-            Self::Month => today
-                .with_day(1)
-                .and_then(|first| first.checked_add_months(Months::new(1))),
-        };
-        end.map_or(Instant::MAX_UTC, |end| {
-            end.and_time(NaiveTime::MIN).and_utc()
-        })
-    }
-}
-
-impl fmt::Display for Period {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
-            Self::Day => "day",
-            Self::Month => "month",
-        })
-    }
-}
-
-/// Too little is left of what may be spent.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SpendLimit {
-    /// Whose limit.
-    pub whose: Whose,
-    /// For how long it is.
-    pub period: Period,
-    /// What may be spent in it.
-    pub limit: NanoUsd,
-    /// What is spent of it, open holds counted as a whole.
-    pub spent: NanoUsd,
-    /// The least that the request would have to hold.
-    pub needed: NanoUsd,
-    /// When the next period begins.
-    pub resets_at: Instant,
-    /// How long that is from now.
-    pub resets_in: Duration,
 }
 
 /// How a caller stands against its limits per minute once its request has been counted: of the key's and the
@@ -250,41 +199,6 @@ pub(super) struct SecondCount {
 
 /// One of the figures of a second.
 type Figure = fn(&SecondCount) -> u32;
-
-/// What a subject has spent in a day, and in the month that the day is in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Spent {
-    pub(super) on: NaiveDate,
-    pub(super) day: NanoUsd,
-    pub(super) month: NanoUsd,
-}
-
-impl Spent {
-    /// The same seen at `now`. A clock that went back finds the day that it had come to before.
-    fn at(self, now: Instant) -> Self {
-        let today = now.date_naive();
-        let same_month = (today.year(), today.month()) <= (self.on.year(), self.on.month());
-        Self {
-            on: self.on.max(today),
-            day: if today <= self.on {
-                self.day
-            } else {
-                NanoUsd::ZERO
-            },
-            month: if same_month {
-                self.month
-            } else {
-                NanoUsd::ZERO
-            },
-        }
-    }
-
-    fn add(&mut self, amount: NanoUsd) -> Result<(), MoneyError> {
-        self.day = self.day.checked_add(amount)?;
-        self.month = self.month.checked_add(amount)?;
-        Ok(())
-    }
-}
 
 /// What one subject did lately, and what this batch adds.
 #[derive(Debug)]
@@ -426,56 +340,6 @@ impl Counts {
         Ok(())
     }
 
-    /// What may be spent yet, and the limit that says so; `None` is without end. Of several that leave too little
-    /// for `needed` it is the one that lasts longest.
-    pub(super) fn left_to_spend(
-        &self,
-        caller: &Caller,
-        needed: NanoUsd,
-    ) -> Result<Option<(NanoUsd, SpendLimit)>, MoneyError> {
-        let mut tightest: Option<(NanoUsd, SpendLimit)> = None;
-        for (whose, count, limits) in self.counted(caller) {
-            let Some(spent) = count.spent else { continue };
-            for (period, limit, spent) in [
-                (Period::Day, limits.spend_per_day, spent.day),
-                (Period::Month, limits.spend_per_month, spent.month),
-            ] {
-                let Some(limit) = limit else { continue };
-                let left = limit.checked_sub(spent)?.max(NanoUsd::ZERO);
-                let resets_at = period.ends_at(self.now);
-                let found = SpendLimit {
-                    whose,
-                    period,
-                    limit,
-                    spent,
-                    needed,
-                    resets_at,
-                    resets_in: resets_at
-                        .signed_duration_since(self.now)
-                        .to_std()
-                        .unwrap_or_default(),
-                };
-                let rank = |left: NanoUsd, limit: &SpendLimit| {
-                    // Those that are too short come first, the longest of them before the others.
-                    let is_short = left < needed;
-                    let lasts = if is_short {
-                        limit.resets_in
-                    } else {
-                        Duration::ZERO
-                    };
-                    (!is_short, std::cmp::Reverse(lasts), left)
-                };
-                if tightest
-                    .as_ref()
-                    .is_none_or(|(least, limit)| rank(left, &found) < rank(*least, limit))
-                {
-                    tightest = Some((left, found));
-                }
-            }
-        }
-        Ok(tightest)
-    }
-
     /// Counts what an admitted request will paint, and what is held for it.
     pub(super) fn granted(
         &mut self,
@@ -540,13 +404,13 @@ fn images(count: &SecondCount) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use chrono::{DateTime, TimeZone as _, Utc};
+    use chrono::{DateTime, Utc};
 
     use super::*;
 
     const NOW: i64 = 1_000;
 
-    fn caller(limits: Limits, account_limits: Limits) -> Caller {
+    pub(super) fn caller(limits: Limits, account_limits: Limits) -> Caller {
         Caller {
             account: AccountId::new(),
             mode: Mode::Live,
@@ -557,7 +421,7 @@ mod tests {
     }
 
     /// The same history of both, as far as they are counted for.
-    fn counts(
+    pub(super) fn counts(
         caller: &Caller,
         now: DateTime<Utc>,
         seconds: &[(i64, u32, u32)],
@@ -729,104 +593,5 @@ mod tests {
         assert_eq!(counts.reading(&caller), expected);
         let unlimited = self::caller(Limits::NONE, Limits::NONE);
         assert_eq!(counts.reading(&unlimited), Reading::default());
-    }
-
-    fn spend(day: Option<i64>, month: Option<i64>) -> Limits {
-        Limits {
-            spend_per_day: day.map(NanoUsd::from_nano),
-            spend_per_month: month.map(NanoUsd::from_nano),
-            ..Limits::NONE
-        }
-    }
-
-    /// What is left, whose limit says so, for how long it does.
-    fn check_left(key: Limits, account: Limits, spent: i64, needed: i64, expected: &str) {
-        let caller = caller(key, account);
-        let now = Utc.with_ymd_and_hms(2026, 12, 31, 18, 0, 0).unwrap();
-        let mut counts = counts(&caller, now, &[], 0);
-        counts
-            .granted(&caller, 1, NanoUsd::from_nano(spent))
-            .unwrap();
-        let found = counts
-            .left_to_spend(&caller, NanoUsd::from_nano(needed))
-            .unwrap()
-            .map_or_else(
-                || "all".to_owned(),
-                |(left, limit)| {
-                    let SpendLimit {
-                        whose,
-                        period,
-                        resets_in,
-                        ..
-                    } = limit;
-                    let hours = resets_in.as_secs() / 3600;
-                    format!("{} of the {whose}, {period}, {hours} h", left.nano())
-                },
-            );
-        assert_eq!(found, expected);
-    }
-
-    #[test]
-    fn what_is_left_to_spend_is_what_every_limit_leaves() {
-        let none = Limits::NONE;
-        check_left(none, none, 5, 5, "all");
-        check_left(
-            spend(Some(9), None),
-            none,
-            5,
-            1,
-            "4 of the API key, day, 6 h",
-        );
-        check_left(
-            spend(Some(3), None),
-            none,
-            5,
-            1,
-            "0 of the API key, day, 6 h",
-        );
-        check_left(
-            spend(Some(9), Some(8)),
-            none,
-            5,
-            1,
-            "3 of the API key, month, 6 h",
-        );
-        check_left(
-            spend(None, Some(9)),
-            spend(Some(7), None),
-            5,
-            1,
-            "2 of the account, day, 6 h",
-        );
-        check_left(
-            none,
-            spend(Some(9), None),
-            5,
-            9,
-            "4 of the account, day, 6 h",
-        );
-    }
-
-    #[test]
-    fn periods_are_the_calendars_in_utc() {
-        let now = Utc.with_ymd_and_hms(2024, 2, 28, 23, 59, 59).unwrap();
-        let ends = |period: Period| period.ends_at(now).to_rfc3339();
-        assert_eq!(ends(Period::Day), "2024-02-29T00:00:00+00:00");
-        assert_eq!(ends(Period::Month), "2024-03-01T00:00:00+00:00");
-        let spent = Spent {
-            on: now.date_naive(),
-            day: NanoUsd::from_nano(3),
-            month: NanoUsd::from_nano(7),
-        };
-        let seen = |day: u32, month: u32, year: i32| {
-            let spent = spent.at(Utc.with_ymd_and_hms(year, month, day, 0, 0, 0).unwrap());
-            (spent.day.nano(), spent.month.nano())
-        };
-        assert_eq!(seen(28, 2, 2024), (3, 7));
-        assert_eq!(seen(29, 2, 2024), (0, 7));
-        assert_eq!(seen(1, 3, 2024), (0, 0));
-        assert_eq!(seen(28, 2, 2025), (0, 0));
-        assert_eq!(seen(27, 2, 2024), (3, 7), "a clock that went back");
-        assert_eq!(seen(31, 1, 2024), (3, 7), "a clock that went back");
     }
 }

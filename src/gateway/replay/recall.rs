@@ -51,20 +51,15 @@ impl Recall {
 
     /// A hold that nobody gets.
     fn look(&self) -> NewHold {
-        let caller = self.caller;
         NewHold {
             id: HoldId::new(),
             generation: Gateway::new_generation(),
             request: self.request,
-            account: caller.account,
-            key: caller.key,
-            mode: caller.mode,
+            caller: self.caller,
             model: String::new(),
             images: 1,
             amount: NanoUsd::ZERO,
             cheaper: Vec::new(),
-            limits: caller.limits,
-            account_limits: caller.account_limits,
             gauge: self.gauge.clone(),
             user: None,
             idempotency_key: self.name.clone(),

@@ -193,6 +193,10 @@ pub(in crate::ledger) async fn lock_balances(
     let mut wanted: Vec<_> = wanted.into_iter().collect();
     wanted.sort_unstable();
     wanted.dedup();
+    // One balance has a statement of its own: `PostgreSQL` keeps its plan, where it plans anew for every array.
+    if let [(account, mode)] = wanted[..] {
+        return lock_balance(connection, account, mode).await;
+    }
     let accounts: Vec<String> = wanted
         .iter()
         .map(|(account, _)| account.to_string())
@@ -219,6 +223,27 @@ pub(in crate::ledger) async fn lock_balances(
         Ok((key, balance(row.balance_nano_usd, row.held_nano_usd)))
     })
     .collect()
+}
+
+async fn lock_balance(
+    connection: &mut PgConnection,
+    account: AccountId,
+    mode: Mode,
+) -> Result<Books, LedgerError> {
+    let row = sqlx::query!(
+        "select balance_nano_usd, held_nano_usd from balances where account_id = $1 and mode = $2
+         for no key update",
+        account.to_string(),
+        mode.as_str(),
+    )
+    .fetch_optional(connection)
+    .await
+    .map_err(LedgerError::during("lock a balance"))?;
+    let balance = row.map(|row| balance(row.balance_nano_usd, row.held_nano_usd));
+    Ok(balance
+        .into_iter()
+        .map(|balance| ((account, mode), balance))
+        .collect())
 }
 
 /// The entry booked under this reference.

@@ -46,11 +46,11 @@ pub(in crate::ledger) async fn read(
     for new in new.iter().filter(|new| Claims::matter_to(new)) {
         match (&new.idempotency_key, new.request_hash) {
             (Some(text), _) => {
-                keys.push(new.key.to_string());
+                keys.push(new.caller.key.to_string());
                 names.push(name(text));
             }
             (None, Some(hash)) => {
-                repeaters.push(new.key.to_string());
+                repeaters.push(new.caller.key.to_string());
                 hashes.push(hash.as_bytes().to_vec());
                 counts.push(count(new.retry_count));
             }
@@ -161,7 +161,7 @@ pub(in crate::ledger) async fn write(
              set generation_id = excluded.generation_id, request_hash = excluded.request_hash,
                  created_at = excluded.created_at, refusal = null
              where known.created_at <= $6 or known.generation_id = any($7)",
-            &texts(|(new, _, _)| new.key.to_string()),
+            &texts(|(new, _, _)| new.caller.key.to_string()),
             &texts(|(_, text, _)| name(text)),
             &texts(|(new, _, _)| new.generation.to_string()),
             &hashes as &[Vec<u8>],
@@ -250,46 +250,58 @@ pub(in crate::ledger) async fn standing(
     found.map_err(LedgerError::during("read how a generation stands"))
 }
 
+/// Deletes a batch of the oldest rows of a table, found by these columns, and says how many.
+macro_rules! forget {
+    ($table:literal, $key:literal, $before:expr, $action:literal, $pool:expr) => {
+        sqlx::query!(
+            "delete from "
+                + $table
+                + " where ("
+                + $key
+                + ") in (select "
+                + $key
+                + " from "
+                + $table
+                + " where created_at <= $1 order by created_at limit $2 for update skip locked)",
+            $before,
+            BATCH,
+        )
+        .execute($pool)
+        .await
+        .map_err(LedgerError::during($action))?
+        .rows_affected()
+    };
+}
+
 /// Forgets some of the names, repeats and words that are older than this. Returns how many.
 pub(in crate::ledger) async fn forget(
     pool: &PgPool,
     keys_before: Instant,
     repeats_before: Instant,
 ) -> Result<u64, LedgerError> {
-    let keys = sqlx::query!(
-        "delete from idempotency_keys where (key_id, idempotency_key) in (
-             select key_id, idempotency_key from idempotency_keys where created_at <= $1
-             order by created_at limit $2 for update skip locked
-         )",
-        keys_before,
-        BATCH,
-    )
-    .execute(pool)
-    .await
-    .map_err(LedgerError::during("forget idempotency keys"))?;
-    let repeats = sqlx::query!(
-        "delete from generation_repeats where (generation_id, retry_count) in (
-             select generation_id, retry_count from generation_repeats where created_at <= $1
-             order by created_at limit $2 for update skip locked
-         )",
-        repeats_before,
-        BATCH,
-    )
-    .execute(pool)
-    .await
-    .map_err(LedgerError::during("forget repeats"))?;
-    let words = sqlx::query!(
-        "delete from answer_words where generation_id in (
-             select generation_id from answer_words where created_at <= $1
-             order by created_at limit $2 for update skip locked
-         )",
-        keys_before,
-        BATCH,
-    )
-    .execute(pool)
-    .await
-    .map_err(LedgerError::during("forget what providers said"))?;
-    let forgotten = [keys, repeats, words].map(|deleted| deleted.rows_affected());
+    let forgotten = [
+        forget!(
+            "idempotency_keys",
+            "key_id, idempotency_key",
+            keys_before,
+            "forget idempotency keys",
+            pool
+        ),
+        forget!(
+            "generation_repeats",
+            "generation_id, retry_count",
+            repeats_before,
+            "forget repeats",
+            pool
+        ),
+        forget!(
+            "answer_words",
+            "generation_id",
+            keys_before,
+            "forget what providers said",
+            pool
+        ),
+    ];
     Ok(forgotten.into_iter().fold(0, u64::saturating_add))
 }
 

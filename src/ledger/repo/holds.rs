@@ -27,7 +27,10 @@ pub(in crate::ledger) async fn insert(
             .map(|(new, _)| of(new).as_deref().map(name))
             .collect()
     };
-    let modes: Vec<&str> = granted.iter().map(|(new, _)| new.mode.as_str()).collect();
+    let modes: Vec<&str> = granted
+        .iter()
+        .map(|(new, _)| new.caller.mode.as_str())
+        .collect();
     let models: Vec<&str> = granted.iter().map(|(new, _)| new.model.as_str()).collect();
     let images: Vec<i16> = granted
         .iter()
@@ -92,9 +95,9 @@ pub(in crate::ledger) async fn insert(
         &column(|(new, _)| new.generation.to_string()),
         &column(|(_, hold)| hold.id.to_string()),
         &column(|(new, _)| new.request.to_string()),
-        &column(|(new, _)| new.account.to_string()),
+        &column(|(new, _)| new.caller.account.to_string()),
         &modes as &[&str],
-        &column(|(new, _)| new.key.to_string()),
+        &column(|(new, _)| new.caller.key.to_string()),
         &models as &[&str],
         &images,
         &amounts,

@@ -139,7 +139,8 @@ pub(in crate::ledger) async fn expire(
              returning h.generation_id, h.account_id, h.mode, h.key_id, h.amount_nano_usd, h.created_at
          ), unspent as (
              update spending s
-             set day_nano_usd = s.day_nano_usd - back.of_day, month_nano_usd = s.month_nano_usd - back.of_month
+             set day_nano_usd = greatest(s.day_nano_usd - back.of_day, 0),
+                 month_nano_usd = greatest(s.month_nano_usd - back.of_month, 0)
              from (
                  select kept.subject,
                      sum(case when (expired.created_at at time zone 'UTC')::date = kept.day

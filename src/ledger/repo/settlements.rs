@@ -82,7 +82,8 @@ pub(in crate::ledger) async fn end(
                  b.entries - total.lines as entries_before
          ), returned as (
              update spending s
-             set day_nano_usd = s.day_nano_usd - back.of_day, month_nano_usd = s.month_nano_usd - back.of_month
+             set day_nano_usd = greatest(s.day_nano_usd - back.of_day, 0),
+                 month_nano_usd = greatest(s.month_nano_usd - back.of_month, 0)
              from (
                  select kept.subject,
                      sum(case when (ended.held_at at time zone 'UTC')::date = kept.day

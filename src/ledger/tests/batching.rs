@@ -36,7 +36,7 @@ impl Books {
         entry.account = account;
         self.ledger.credit(&entry).await.unwrap();
         let mut new = self.new_hold("0.1");
-        (new.account, new.key) = (account, key.id);
+        (new.caller.account, new.caller.key) = (account, key.id);
         new
     }
 
@@ -85,7 +85,7 @@ async fn in_a_batch_each_caller_gets_its_own_answer() {
     let key = new_key(&books.database, &books.clock, books.account, limits).await;
     let limited = || {
         let mut new = books.new_hold("0.1");
-        (new.key, new.limits) = (key.id, limits);
+        (new.caller.key, new.caller.limits) = (key.id, limits);
         new
     };
     let calls = [
@@ -132,7 +132,7 @@ async fn a_hold_whose_statement_fails_fails_alone() {
     let mut all: Vec<NewHold> = (0..40).map(|_| books.new_hold("0.1")).collect();
     // A generation that is there already, and a key that is not there.
     all[7].generation = books.hold("0.1").await.generation;
-    all[23].key = crate::ids::KeyId::new();
+    all[23].caller.key = crate::ids::KeyId::new();
     let calls = all.iter().map(|new| books.ledger.hold_one(new));
     let failed: Vec<usize> = join_all(calls)
         .await
@@ -266,8 +266,8 @@ async fn who_comes_to_a_full_queue_is_refused_at_once() {
     let books = Books::with("1").await;
     let blocker = books.block().await;
     let mut new = books.new_hold("0.1");
-    new.limits.requests_per_minute = Some(1);
-    let (caller, gauge) = (new.caller(), Gauge::default());
+    new.caller.limits.requests_per_minute = Some(1);
+    let (caller, gauge) = (new.caller, Gauge::default());
     let mut first = Box::pin(books.ledger.count_refused(caller, &gauge));
     assert!((&mut first).now_or_never().is_none());
     books.until_blocked(1).await;

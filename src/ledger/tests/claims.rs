@@ -41,7 +41,10 @@ impl Books {
     }
 
     async fn standing(&self, new: &NewHold, generation: GenerationId) -> Standing {
-        let claim = new.idempotency_key.as_deref().map(|name| (new.key, name));
+        let claim = new
+            .idempotency_key
+            .as_deref()
+            .map(|name| (new.caller.key, name));
         let standing = self.ledger.standing(self.account, generation, claim);
         standing.await.unwrap()
     }
@@ -128,7 +131,7 @@ async fn words_are_kept_for_a_day() {
     partial.replay = Replay {
         answer: Some(r#"{"size":"1x1"}"#.to_owned()),
         words: Some(r#"[{"message":"no \u0000 \\u0000"}]"#.to_owned()),
-        claim: Some((new.key, "once".to_owned())),
+        claim: Some((new.caller.key, "once".to_owned())),
     };
     settle(&books.ledger, &partial).await.unwrap();
     // Told again as settled before, it says nothing twice.
@@ -213,7 +216,7 @@ async fn how_a_generation_ended_decides() {
     let mut refused = release(second);
     refused.replay = Replay {
         answer: Some(r#"{"message":"no \u0000 \\u0000"}"#.to_owned()),
-        claim: Some((new.key, "once".to_owned())),
+        claim: Some((new.caller.key, "once".to_owned())),
         ..Replay::default()
     };
     settle(&books.ledger, &refused).await.unwrap();

@@ -18,7 +18,10 @@ async fn a_generation_tells_everything_but_only_to_its_account() {
     };
     let running = read(books.account).await.unwrap();
     assert_eq!(running.status, GenerationStatus::InProgress);
-    assert_eq!((running.request, running.key), (new.request, new.key));
+    assert_eq!(
+        (running.request, running.key),
+        (new.request, new.caller.key)
+    );
     assert_eq!((running.images_asked, running.cost), (3, NanoUsd::ZERO));
     assert_eq!((running.finished_at, &running.error), (None, &None));
     assert_eq!(read(AccountId::new()).await, None);
@@ -149,7 +152,7 @@ async fn usage_adds_up_by_every_group_and_filter() {
     ] {
         books.clock.advance(TimeDelta::days(day));
         let mut new = books.new_hold("1");
-        (new.key, new.model) = (key, model.to_owned());
+        (new.caller.key, new.model) = (key, model.to_owned());
         let held = hold(&books.ledger, new).await.unwrap();
         let settlement = if costs.is_empty() {
             release(held)

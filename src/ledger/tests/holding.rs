@@ -56,7 +56,7 @@ async fn in_a_batch_each_is_decided_on_its_own_and_in_order() {
     let books = Books::with("1").await;
     let stranger = AccountId::new();
     let mut lost = books.new_hold("0.1");
-    lost.account = stranger;
+    lost.caller.account = stranger;
     let batch = [
         books.new_hold("0.6"),
         books.new_hold("5"),
@@ -80,7 +80,7 @@ async fn in_a_batch_each_is_decided_on_its_own_and_in_order() {
 async fn live_and_test_money_are_apart() {
     let books = Books::with("1").await;
     let mut play = books.new_hold("0.1");
-    play.mode = Mode::Test;
+    play.caller.mode = Mode::Test;
     let refused = hold(&books.ledger, play.clone()).await;
     assert!(matches!(
         refused,
@@ -191,7 +191,7 @@ async fn refused_requests_count_where_requests_are_limited() {
         ..Limits::NONE
     };
     let new = limited(&books, limits).await;
-    let (caller, gauge) = (new(1).caller(), Gauge::default());
+    let (caller, gauge) = (new(1).caller, Gauge::default());
     let calls = (0..20).map(|_| books.ledger.count_refused(caller, &gauge));
     let outcomes = futures_util::future::join_all(calls).await;
     let refusals: Vec<_> = outcomes
@@ -208,13 +208,13 @@ async fn refused_requests_of_other_keys_do_not_touch_the_database() {
     let books = Books::with("10").await;
     books.database.pool.close().await;
     let mut new = books.new_hold("1");
-    new.limits = Limits {
+    new.caller.limits = Limits {
         max_in_flight: Some(1),
         spend_per_day: Some(usd("1")),
         ..Limits::NONE
     };
     let gauge = Gauge::default();
-    let count = books.ledger.count_refused(new.caller(), &gauge);
+    let count = books.ledger.count_refused(new.caller, &gauge);
     count.await.unwrap();
     assert_eq!(gauge.read(), Reading::default());
 }
@@ -250,8 +250,8 @@ async fn limited(books: &Books, limits: Limits) -> impl Fn(u8) -> NewHold {
         new.gauge = Gauge::default();
         new.id = HoldId::new();
         new.generation = GenerationId::new();
-        new.key = key.id;
-        new.limits = limits;
+        new.caller.key = key.id;
+        new.caller.limits = limits;
         new.images = images;
         new
     }

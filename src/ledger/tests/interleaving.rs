@@ -235,9 +235,10 @@ impl World {
             .map(|ask| {
                 let mut new = self.books.new_hold("0");
                 new.amount = NanoUsd::from_nano(ask.amount);
-                new.key = self.keys[ask.key];
+                new.caller.key = self.keys[ask.key];
                 if ask.is_limited {
-                    (new.limits, new.account_limits) = (limits(ask.key), limits(ACCOUNT));
+                    (new.caller.limits, new.caller.account_limits) =
+                        (limits(ask.key), limits(ACCOUNT));
                 }
                 new
             })

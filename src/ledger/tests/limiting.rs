@@ -25,7 +25,7 @@ impl Books {
     /// A hold with these limits of the key and the account.
     fn bound(&self, amount: &str, limits: Limits, account_limits: Limits) -> NewHold {
         let mut new = self.new_hold(amount);
-        (new.limits, new.account_limits) = (limits, account_limits);
+        (new.caller.limits, new.caller.account_limits) = (limits, account_limits);
         new
     }
 
@@ -73,12 +73,12 @@ async fn limits_are_exact_over_replicas() {
             let calls = (0..60).map(|number| {
                 let mut new = books.new_hold("0.04");
                 if of_account {
-                    new.account_limits = limits;
+                    new.caller.account_limits = limits;
                     if number % 2 == 0 {
-                        new.key = second.id;
+                        new.caller.key = second.id;
                     }
                 } else {
-                    new.limits = limits;
+                    new.caller.limits = limits;
                 }
                 hold(&replicas[number % 3], new)
             });
@@ -214,10 +214,10 @@ async fn a_new_limit_knows_the_past() {
         .unwrap();
     let open = books.hold("0.3").await;
     let mut others = books.new_hold("1");
-    others.key = second.id;
+    others.caller.key = second.id;
     let _others = hold(&books.ledger, others).await.unwrap();
     let mut test = books.new_hold("1");
-    test.mode = Mode::Test;
+    test.caller.mode = Mode::Test;
     let _refused = hold(&books.ledger, test).await;
 
     assert_eq!(
@@ -242,6 +242,30 @@ async fn a_new_limit_knows_the_past() {
     settle(&books.ledger, &release(open)).await.unwrap();
     let _open = books.place("0.3", per_day("0.5")).await.unwrap();
     books.check("9.7", "1.3").await;
+}
+
+/// Days that are summed up are read as their sums, each of them once.
+#[tokio::test]
+async fn a_new_limit_knows_days_that_are_summed_up() {
+    let books = Books::since(NOON() - TimeDelta::days(5), "10").await;
+    for cost in ["0.1", "0.2", "0.4"] {
+        settle(&books.ledger, &capture(books.hold("1").await, &[cost]))
+            .await
+            .unwrap();
+        books.clock.advance(TimeDelta::days(1));
+    }
+    books.clock.advance(TimeDelta::days(1));
+    books.ledger.sum_up_days().await.unwrap();
+    settle(&books.ledger, &capture(books.hold("1").await, &["0.8"]))
+        .await
+        .unwrap();
+    let days = books.count("select count(distinct day) from usage_days");
+    assert!((1..=3).contains(&days.await));
+    assert_eq!(
+        reached(books.place("0.1", per_month("1.5")).await).spent,
+        usd("1.5")
+    );
+    books.check("8.5", "0").await;
 }
 
 /// Replicas hear of a limit within a second; until then what was asked without it counts, also in the same batch.
@@ -286,7 +310,7 @@ async fn live_and_test_keys_of_an_account_are_limited_apart() {
     for mode in Mode::ALL {
         let new = || {
             let mut new = books.bound("0.1", Limits::NONE, limits);
-            new.mode = mode;
+            new.caller.mode = mode;
             new
         };
         let _open = hold(&books.ledger, new()).await.unwrap();
@@ -363,7 +387,7 @@ async fn every_outcome_comes_with_a_reading() {
     dear.images = 4;
     let fine = books.bound("0.1", limits, Limits::NONE);
     let mut unlimited = books.new_hold("0.1");
-    unlimited.key = books.second_key().await.id;
+    unlimited.caller.key = books.second_key().await.id;
     let batch = [dear, fine, unlimited];
     drop(books.ledger.hold(&batch).await.unwrap());
     let [dear, fine, unlimited] = batch.map(|new| read(&new.gauge));
@@ -372,7 +396,7 @@ async fn every_outcome_comes_with_a_reading() {
     assert_eq!(unlimited, (None, None));
 
     books.clock.advance(TimeDelta::seconds(10));
-    let caller = books.bound("1", limits, Limits::NONE).caller();
+    let caller = books.bound("1", limits, Limits::NONE).caller;
     let gauge = Gauge::default();
     books.ledger.count_refused(caller, &gauge).await.unwrap();
     assert_eq!(read(&gauge), (Some((3, 0, 60)), Some((9, 8, 50))));
@@ -399,13 +423,14 @@ async fn replicas_with_wrong_clocks_count_alike() {
         requests_per_minute: Some(3),
         ..per_day("0.2")
     };
-    let ledger = Ledger::new(
-        books.database.pool.clone(),
-        Clock::system(),
-        ReplicaId::new(),
-    );
-    let outcomes =
-        join_all((0..6).map(|_| hold(&ledger, books.bound("0.1", limits, Limits::NONE))));
+    let ledgers = [-3, 3].map(|hours| {
+        let clock = Clock::wrong(TimeDelta::hours(hours));
+        Ledger::new(books.database.pool.clone(), clock, ReplicaId::new())
+    });
+    let outcomes = join_all(ledgers.iter().cycle().take(6).map(|ledger| {
+        let new = books.bound("0.1", limits, Limits::NONE);
+        hold(ledger, new)
+    }));
     let granted = outcomes.await.iter().filter(|one| one.is_ok()).count();
     assert_eq!(granted, 2);
     let apart = books
@@ -415,5 +440,5 @@ async fn replicas_with_wrong_clocks_count_alike() {
         )
         .await;
     assert_eq!(apart, 0);
-    assert_eq!(ledger.reconcile().await.unwrap(), []);
+    assert_eq!(books.ledger.reconcile().await.unwrap(), []);
 }

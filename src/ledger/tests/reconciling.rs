@@ -7,7 +7,7 @@ async fn check(tampering: &'static str, expected: &[&str]) {
     let books = Books::with("1").await;
     let placed = async |amount| {
         let mut new = books.new_hold(amount);
-        new.account_limits.spend_per_month = Some(usd("1"));
+        new.caller.account_limits.spend_per_month = Some(usd("1"));
         hold(&books.ledger, new).await.unwrap()
     };
     settle(

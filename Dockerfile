@@ -41,16 +41,16 @@ RUN apt-get update \
     && install -d -o easel -g easel -m 0700 /data
 COPY --from=build /build/target/release/easel /usr/local/bin/easel
 COPY --from=build /build/LICENSE /usr/share/doc/easel/LICENSE
-# Everything that Easel writes is below /data; the rest of the file system may be read-only.
+# Everything that Easel writes is below /data; the rest of the file system may be read-only. A variable wins over the
+# operator's file, so here is only what follows from being in a container.
 ENV EASEL__LISTEN=0.0.0.0:8080 \
     EASEL__DATA_DIR=/data \
-    EASEL__IMAGES__STORE=file:/data/images \
     EASEL__LOG__FORMAT=json
 WORKDIR /data
 USER 10001:10001
 VOLUME /data
 EXPOSE 8080
-# SIGTERM drains; give it longer than [shutdown] drain_timeout before killing.
+# SIGTERM drains; give it longer than [shutdown] drain_delay, drain_timeout and 30 s together before killing.
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=6s --start-period=30s --retries=3 CMD ["easel", "health"]
 ENTRYPOINT ["easel"]

@@ -690,24 +690,50 @@ fn seconds_after(file: &str, word: &str) -> u64 {
     digits.parse().unwrap()
 }
 
+const KUBERNETES: &str = include_str!("../../config/kubernetes/easel.yaml");
+const SYSTEMD: &str = include_str!("../../config/easel.service");
+/// What the secret of the manifest has beside providers' keys.
+const SECRET: [(&str, &str); 2] = [("AWS_ACCESS_KEY_ID", "k"), ("AWS_SECRET_ACCESS_KEY", "s")];
+
+/// The `easel.toml` of the Kubernetes manifest.
+fn of_the_manifest() -> String {
+    let (_, in_map) = KUBERNETES.split_once("easel.toml: |\n").unwrap();
+    let lines = in_map.lines().map_while(|line| line.strip_prefix("    "));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn what_comes_with_it_leaves_the_place_of_pictures_to_the_file() {
+    let dockerfile = include_str!("../../Dockerfile");
+    for (file, word, data_dir) in [
+        (dockerfile, "\nENV ", "/data"),
+        (SYSTEMD, "\nEnvironment=", "/var/lib/easel"),
+    ] {
+        let (_, set) = file.rsplit_once(word).unwrap();
+        let set = set.replace("\\\n", " ");
+        let set = set.lines().next().unwrap().split_whitespace();
+        let mut variables: Vec<_> = set.map(|one| one.split_once('=').unwrap()).collect();
+        let built_in = load("", &variables).images.store.to_string();
+        assert_eq!(built_in, format!("file:{data_dir}/images"));
+        variables.extend(SECRET);
+        let images = load(&of_the_manifest(), &variables).images;
+        assert_eq!(images.store.to_string(), "s3://pictures/easel", "{word}");
+    }
+}
+
 #[test]
 fn the_supervisors_that_come_with_it_wait_until_it_has_stopped() {
-    let kubernetes = include_str!("../../config/kubernetes/easel.yaml");
-    let (_, in_map) = kubernetes.split_once("easel.toml: |\n").unwrap();
-    let lines = in_map.lines().map_while(|line| line.strip_prefix("    "));
-    let lines: Vec<&str> = lines.collect();
-    let deployed = load(&lines.join("\n"), &[]).shutdown;
+    let deployed = load(&of_the_manifest(), &SECRET).shutdown;
     assert!(deployed.drain_delay >= Duration::from_secs(5));
     let plain = load("", &[]).shutdown;
     let compose = include_str!("../../config/compose.yaml");
-    let systemd = include_str!("../../config/easel.service");
     for (waits, shutdown) in [
         (
-            seconds_after(kubernetes, "terminationGracePeriodSeconds: "),
+            seconds_after(KUBERNETES, "terminationGracePeriodSeconds: "),
             &deployed,
         ),
         (seconds_after(compose, "stop_grace_period: "), &plain),
-        (seconds_after(systemd, "TimeoutStopSec="), &plain),
+        (seconds_after(SYSTEMD, "TimeoutStopSec="), &plain),
     ] {
         let slack = Duration::from_secs(waits).checked_sub(shutdown.longest());
         assert!(slack >= Some(Duration::from_secs(10)), "{waits} s");

@@ -12,16 +12,10 @@ use crate::{
     telemetry::metrics::{Charge, metrics},
 };
 
-/// Counts a settlement that took this long and had to be repeated so often. `model` is the catalog's id.
-pub(super) fn settled(
-    model: &str,
-    mode: Mode,
-    settlement: &Settlement,
-    latency: Duration,
-    repeats: u32,
-) {
+/// Counts a settlement that took this long. `model` is the catalog's id.
+pub(super) fn settled(model: &str, mode: Mode, settlement: &Settlement, latency: Duration) {
     let metrics = metrics();
-    metrics.settled(latency, repeats);
+    metrics.settled(latency);
     for attempt in &settlement.attempts {
         let outcome = attempt.error.unwrap_or("ok");
         metrics.attempt_ended(&attempt.provider, outcome, attempt.latency);

@@ -346,8 +346,8 @@ impl Gateway {
         let (settlement, outcome) =
             settle::close(&self.rooms, &self.settings, &admission, hold, work);
         let key = &admission.order.key;
-        let count = |settlement: &Settlement, latency, repeats| {
-            figures::settled(&admission.model.id, key.mode, settlement, latency, repeats);
+        let count = |settlement: &Settlement, latency| {
+            figures::settled(&admission.model.id, key.mode, settlement, latency);
             metrics().generated(&admission.model.id, began_at.elapsed());
         };
         settle::settle(

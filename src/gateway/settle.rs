@@ -154,7 +154,7 @@ pub(super) async fn settle(
     outcome: Outcome,
     times: Times,
     outlet: &Outlet,
-    count: impl FnOnce(&Settlement, Duration, u32),
+    count: impl FnOnce(&Settlement, Duration),
 ) {
     faults::reach(Point::BeforeSettlement);
     let settlement = Arc::new(settlement);
@@ -171,7 +171,7 @@ pub(super) async fn settle(
                     tracing::info!(hold.id = %settlement.hold.id, tries, "a repeated settlement got through");
                 }
                 let settlement_time = started.elapsed();
-                count(&settlement, settlement_time, tries - 1);
+                count(&settlement, settlement_time);
                 if let Some(outcome) = outcome.take() {
                     let times = Times {
                         settlement: settlement_time,
@@ -199,6 +199,8 @@ pub(super) async fn settle(
                 return outlet.conclude(Err(error.into()));
             }
         };
+        // While it lasts and not behind it, or nobody is told of an outage before it is over.
+        metrics().settlement_repeated();
         // Once at a level that somebody reads: in an outage every generation in flight comes by here.
         if tries == 1 {
             tracing::warn!(

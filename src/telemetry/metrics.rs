@@ -378,7 +378,7 @@ impl Metrics {
         );
         registry.register(
             "settlements_repeated",
-            "Settlements that did not get through at once",
+            "Tries of settlements that did not get through and are repeated",
             self.settlements_repeated.clone(),
         );
         registry.register(
@@ -631,9 +631,13 @@ impl Metrics {
     }
 
     /// A settlement is committed.
-    pub fn settled(&self, latency: Duration, repeats: u32) {
+    pub fn settled(&self, latency: Duration) {
         self.settlement_seconds.observe(latency.as_secs_f64());
-        self.settlements_repeated.inc_by(u64::from(repeats));
+    }
+
+    /// A settlement did not get through and is repeated.
+    pub fn settlement_repeated(&self) {
+        self.settlements_repeated.inc();
     }
 
     /// A settlement is given up.

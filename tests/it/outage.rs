@@ -62,6 +62,13 @@ async fn wait_until_repeated(app: &App) {
     }
 }
 
+const NONE_REPEATED: &str = "easel_settlements_repeated_total 0";
+
+async fn figures(app: &App) -> String {
+    let metrics = app.client.get("/metrics", None).await.expect(200);
+    String::from_utf8(metrics.bytes.to_vec()).unwrap()
+}
+
 async fn charges(app: &App) -> i64 {
     let charges = "select count(*) from ledger_entries where kind = 'charge'";
     app.database.number(charges).await
@@ -78,6 +85,8 @@ async fn the_answer_waits_for_its_settlement() {
         away_before_settling(&app, 1).await;
         wait_until_repeated(&app).await;
         assert_eq!(charges(&app).await, 0);
+        // While it lasts, or an alert would come when it is over.
+        assert!(!figures(&app).await.contains(NONE_REPEATED));
         sleep(Duration::from_secs(1)).await;
         app.proxy().open();
     };
@@ -86,12 +95,8 @@ async fn the_answer_waits_for_its_settlement() {
     assert_eq!(charges(&app).await, 1);
     let log = app.easel.stderr();
     assert!(log.contains("a repeated settlement got through"), "{log}");
-    let metrics = app.client.get("/metrics", None).await.expect(200);
-    let metrics = String::from_utf8(metrics.bytes.to_vec()).unwrap();
-    assert!(
-        !metrics.contains("easel_settlements_repeated_total 0"),
-        "{metrics}"
-    );
+    let metrics = figures(&app).await;
+    assert!(!metrics.contains(NONE_REPEATED), "{metrics}");
     assert_eq!(app.balance(&key).await, usd(1_000_000_000 - PRICE));
     app.finish().await;
 }

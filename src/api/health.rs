@@ -11,8 +11,8 @@ use tokio::time::timeout;
 
 use super::App;
 
-/// How long the database may take to answer. Whoever probes is impatient too, and a pool without a
-/// connection would keep it waiting for longer.
+/// How long the database, the directory and the bucket may take to answer, all at the same time. Whoever probes is
+/// impatient too, and a pool without a connection would keep it waiting for longer.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// That the process lives.
@@ -82,26 +82,27 @@ fn config(app: &App) -> Configuration {
 /// replicas have the same, so none of them would be ready, and answers in base64 need none; so it is only named. A
 /// configuration that was refused is told and is no reason: the one before works.
 pub(super) async fn ready(State(app): State<App>) -> (StatusCode, Json<Readiness>) {
-    let problem = if app.gateway.is_leaving() {
-        Some("draining")
+    let (problem, store) = if app.gateway.is_leaving() {
+        (Some("draining"), None)
     } else {
         let store = &app.gateway.rooms().store;
-        let (database, store) = tokio::join!(
+        let (database, directory, bucket) = tokio::join!(
             timeout(PATIENCE, app.ledger.ping()),
-            timeout(PATIENCE, store.probe_directory())
+            timeout(PATIENCE, store.probe_directory()),
+            bucket(&app)
         );
-        match (database, store) {
-            (Ok(Ok(())), Ok(Ok(()))) => None,
-            (Ok(Ok(())), _) => Some("the image store cannot be written"),
-            _ => Some("the database does not answer"),
+        match (database, directory) {
+            (Ok(Ok(())), Ok(Ok(()))) => (None, Some(bucket)),
+            (Ok(Ok(())), _) => (Some("the image store cannot be written"), None),
+            _ => (Some("the database does not answer"), None),
         }
     };
-    if let Some(reason) = problem {
-        tracing::warn!(reason, "not ready");
-    }
-    let (code, status, store) = match problem {
-        None => (StatusCode::OK, "ready", Some(bucket(&app).await)),
-        Some(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", None),
+    let (code, status) = match problem {
+        None => (StatusCode::OK, "ready"),
+        Some(reason) => {
+            tracing::warn!(reason, "not ready");
+            (StatusCode::SERVICE_UNAVAILABLE, "unavailable")
+        }
     };
     let readiness = Readiness {
         status,

@@ -156,8 +156,10 @@ async fn serve(
     stop_webhooks.cancel();
     tasks.stop().await;
     let uploading = timeout(LAST_UPLOADS_WITHIN, ground.store.drain());
-    // Webhooks do not take as long, and what is not sent another replica sends.
-    let last = async { tokio::join!(uploading, sending.join_next()).0 };
+    // They have a time of their own, which begins when the database has answered what they ask it; what is not sent
+    // another replica sends.
+    let telling = timeout(LAST_UPLOADS_WITHIN, sending.join_next());
+    let last = async { tokio::join!(uploading, telling).0 };
     let uploaded = tokio::select! {
         uploaded = last => uploaded.is_ok(),
         _ = signals.next() => false,

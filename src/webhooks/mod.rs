@@ -178,12 +178,13 @@ impl Webhooks {
             loop {
                 let free = most.saturating_sub(sending.len());
                 let share = (most / SHARE_OF_ONE).max(1);
-                let wanted = free.min(share);
+                let (busy, room) = standing(keys.values(), share);
+                let wanted = free.min(room);
                 if wanted == 0 {
                     is_behind = true;
                     break;
                 }
-                let due = webhooks.claim(&busy(&keys, share), wanted).await;
+                let due = webhooks.claim(&busy, wanted).await;
                 let came = due.len();
                 for claimed in due {
                     let key = claimed.delivery.key;
@@ -350,14 +351,17 @@ fn message_id(delivery: &Delivery) -> String {
     format!("msg_{}", id.trim_start_matches("gen_"))
 }
 
-/// The keys that have their share.
-fn busy(keys: &HashMap<Id, KeyId>, share: usize) -> Vec<KeyId> {
+/// The keys that have their share, and how much one of the others may be given at once: all that is due may be of the
+/// one that has most.
+fn standing<'a>(sending: impl Iterator<Item = &'a KeyId>, share: usize) -> (Vec<KeyId>, usize) {
     let mut counts: HashMap<KeyId, usize> = HashMap::new();
-    for key in keys.values() {
+    for key in sending {
         *counts.entry(*key).or_default() += 1;
     }
+    let most = counts.values().filter(|count| **count < share).max();
+    let room = share - most.unwrap_or(&0);
     let full = counts.into_iter().filter(|(_, count)| *count >= share);
-    full.map(|(key, _)| key).collect()
+    (full.map(|(key, _)| key).collect(), room)
 }
 
 fn untaken(error: &reqwest::Error) -> Untaken {
@@ -380,4 +384,23 @@ fn retry_after(headers: &header::HeaderMap, now: DateTime<Utc>) -> Option<Durati
     }
     let date = DateTime::parse_from_rfc2822(text).ok()?;
     (date.with_timezone(&Utc) - now).to_std().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_key_is_given_more_than_its_share() {
+        let [one, other] = [KeyId::new(), KeyId::new()];
+        for (sending, busy, room) in [
+            (vec![], vec![], 8),
+            (vec![one; 7], vec![], 1),
+            (vec![one; 8], vec![one], 8),
+            ([vec![one; 8], vec![other; 3]].concat(), vec![one], 5),
+            ([vec![one; 2], vec![other; 3]].concat(), vec![], 5),
+        ] {
+            assert_eq!(standing(sending.iter(), 8), (busy, room), "{sending:?}");
+        }
+    }
 }

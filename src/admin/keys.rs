@@ -252,7 +252,9 @@ fn models(desk: &Admin, names: Option<Vec<String>>) -> Result<Option<Vec<String>
 
 /// The networks; `None` is all.
 fn allowed_ips(texts: Option<Vec<String>>) -> Result<Option<Vec<IpRange>>, AdminError> {
-    let texts = texts.unwrap_or_default();
+    let Some(texts) = texts else {
+        return Ok(None);
+    };
     let Ips(ranges) =
         Ips::listed(texts.iter().map(String::as_str)).map_err(|error| AdminError::Parameter {
             name: "allowed_ips".to_owned(),

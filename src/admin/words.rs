@@ -77,6 +77,9 @@ pub(crate) enum IpsError {
     /// More than there can be.
     #[error("there can be at most {MOST_RANGES} networks")]
     TooMany,
+    /// None, which could be taken for all.
+    #[error("there must be at least one network; null is any address")]
+    None,
 }
 
 /// Words that can be read, and mean nothing here.
@@ -165,7 +168,7 @@ impl FromStr for Ips {
 }
 
 impl Ips {
-    /// Those of a list; none at all are all.
+    /// Those of a list.
     pub(crate) fn listed<'a>(texts: impl Iterator<Item = &'a str>) -> Result<Self, IpsError> {
         let mut ranges = Vec::new();
         for text in texts {
@@ -177,7 +180,10 @@ impl Ips {
                 return Err(IpsError::TooMany);
             }
         }
-        Ok(Self((!ranges.is_empty()).then_some(ranges)))
+        if ranges.is_empty() {
+            return Err(IpsError::None);
+        }
+        Ok(Self(Some(ranges)))
     }
 }
 

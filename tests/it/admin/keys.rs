@@ -90,6 +90,7 @@ async fn a_key_is_made_with_all_that_it_may_do() {
         ),
         (json!({"allowed_ips": ["10.1.2.3/8"]}), "allowed_ips"),
         (json!({"allowed_ips": "10.0.0.0/8"}), "allowed_ips"),
+        (json!({"allowed_ips": []}), "allowed_ips"),
         (
             json!({"unsupported_parameters": "keep"}),
             "unsupported_parameters",

@@ -2,14 +2,14 @@
 //! the public address, and every provider's account. Asks only what is free, and changes nothing but for a probe
 //! file in the store that is gone again.
 
-use std::{net::IpAddr, time::Duration};
+use std::{io, net::IpAddr, path::PathBuf, time::Duration};
 
 use chrono::TimeDelta;
 use futures_util::future::join_all;
 use reqwest::{StatusCode, Url};
 use secrecy::ExposeSecret as _;
 use serde::Serialize;
-use tokio::time::timeout;
+use tokio::{task::spawn_blocking, time::timeout};
 
 use crate::{
     config::{Config, StoreConfig, key_variable},
@@ -147,12 +147,23 @@ async fn store(config: &Config) -> Finding {
     let StoreConfig::Directory(directory) = place else {
         return bucket(config).await;
     };
-    let probed = ImageStore::open(directory.clone(), config.images.max_size_bytes);
+    let probed = async {
+        if !can_be_made(directory.clone())
+            .await
+            .map_err(|error| said(&error))?
+        {
+            let opened = ImageStore::open(directory.clone(), config.images.max_size_bytes);
+            opened.await.map_err(|error| said(&error))?;
+            return Ok(Finding::ok(WHAT, format!("{place} can be written")));
+        }
+        let found = format!("{place} is not there yet");
+        Ok::<_, String>(Finding::warning(WHAT, found, "serve makes it"))
+    };
     match timeout(PATIENCE, probed).await {
-        Ok(Ok(_)) => Finding::ok(WHAT, format!("{place} can be written")),
-        Ok(Err(error)) => Finding::failed(
+        Ok(Ok(found)) => found,
+        Ok(Err(why)) => Finding::failed(
             WHAT,
-            format!("{place}: {}", said(&error)),
+            format!("{place}: {why}"),
             "[images] store must be a directory that the user of Easel may write to, on a disk with room",
         ),
         Err(_) => Finding::failed(
@@ -161,6 +172,20 @@ async fn store(config: &Config) -> Finding {
             "a network file system that is gone looks like this",
         ),
     }
+}
+
+/// Whether there is no such directory, but one above it that can be written; nothing is left there.
+async fn can_be_made(directory: PathBuf) -> io::Result<bool> {
+    let look = move || {
+        let directory = std::path::absolute(directory)?;
+        if directory.try_exists()? {
+            return Ok(false);
+        }
+        let above = directory.ancestors().find(|above| above.exists());
+        let above = above.ok_or(io::ErrorKind::NotFound)?;
+        tempfile::tempfile_in(above).map(|_| true)
+    };
+    spawn_blocking(look).await.map_err(io::Error::other)?
 }
 
 async fn bucket(config: &Config) -> Finding {

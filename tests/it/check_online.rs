@@ -149,7 +149,7 @@ async fn everybody_is_asked_for_free() {
         &json!({"type": "user", "username": "somebody"}),
     );
     accounts.say("google", 200, &json!({"models": []}));
-    let app = accounts.easel().await;
+    let mut app = accounts.easel().await;
     let output = app.run(&["check", "--online", "--json"]).expect_success();
     let found = findings(&output);
     assert_finding(&found, "database", "ok", &["PostgreSQL", "up to date"]);
@@ -171,6 +171,20 @@ async fn everybody_is_asked_for_free() {
     assert!(output.stdout.contains("412.5 credits"), "{output:?}");
     app.run(&["check"]).expect_success();
     assert_eq!(accounts.desk.asked.lock().unwrap().len(), 8);
+
+    // What is not there yet is not made by asking.
+    let elsewhere = tempfile::tempdir().unwrap();
+    let store = elsewhere.path().join("a").join("b");
+    app.configure(|settings| {
+        settings.set("images.store", format!("file:{}", store.display()));
+    });
+    let output = app.run(&["check", "--online", "--json"]).expect_success();
+    let words = ["not there yet", "serve makes it"];
+    assert_finding(&findings(&output), "store", "warning", &words);
+    assert_eq!(elsewhere.path().read_dir().unwrap().count(), 0);
+    app.configure(|settings| {
+        settings.remove("images.store");
+    });
     app.finish().await;
 }
 

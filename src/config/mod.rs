@@ -404,6 +404,8 @@ pub enum OnDisconnect {
 }
 
 const DEFAULT_FILE: &str = "easel.toml";
+/// How long pictures can be kept: ten years, beyond which the calendar might end.
+const LONGEST_KEPT: Duration = Duration::from_hours(87_660);
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 
 impl Config {
@@ -517,10 +519,23 @@ fn read(root: &mut Section<'_>, environment: &Environment) -> Config {
         }),
         webhooks: root.section("webhooks", |section| WebhooksConfig {
             hosts: hosts(section, "hosts"),
-            timeout: section.duration("timeout", Duration::from_secs(15)),
+            // A lease lasts as long, and a replica that dies leaves its messages to their leases.
+            timeout: section.duration_up_to(
+                "timeout",
+                Duration::from_secs(15),
+                Duration::from_mins(5),
+            ),
             max_in_flight: section.count("max_in_flight", 32),
-            first_retry: section.duration("first_retry", Duration::from_secs(5)),
-            retry_for: section.duration("retry_for", Duration::from_hours(24)),
+            first_retry: section.duration_up_to(
+                "first_retry",
+                Duration::from_secs(5),
+                Duration::from_hours(6),
+            ),
+            retry_for: section.duration_up_to(
+                "retry_for",
+                Duration::from_hours(24),
+                Duration::from_hours(7 * 24),
+            ),
         }),
         routing: root.section("routing", |section| RoutingConfig {
             failures: section.value("failures", AtLeastOne(3)).0,
@@ -587,8 +602,8 @@ fn images(section: &mut Section<'_>, data_dir: &Path, environment: &Environment)
         store: store.unwrap_or_else(|| StoreConfig::Directory(data_dir.join("images"))),
         links: section.value("links", LinkStyle::Easel),
         s3: section.section("s3", |section| s3::read(section, environment)),
-        url_ttl: section.duration("url_ttl", Duration::from_hours(1)),
-        replay_ttl: section.duration("replay_ttl", Duration::from_hours(1)),
+        url_ttl: section.duration_up_to("url_ttl", Duration::from_hours(1), LONGEST_KEPT),
+        replay_ttl: section.duration_up_to("replay_ttl", Duration::from_hours(1), LONGEST_KEPT),
         max_size_bytes: section.value("max_size", Size::mebibytes(64)).0,
         relay_copies: section.value("relay_copies", true),
         replay_budget_bytes: section.value("replay_budget", Size::mebibytes(1024)).0,
@@ -640,6 +655,29 @@ impl Section<'_> {
     /// A duration that must not be zero.
     fn duration(&mut self, key: &'static str, default: Duration) -> Duration {
         self.value(key, NonZeroDuration(default)).0
+    }
+
+    /// A duration that must neither be zero nor longer than this.
+    fn duration_up_to(
+        &mut self,
+        key: &'static str,
+        default: Duration,
+        longest: Duration,
+    ) -> Duration {
+        let mut names = self.names().into_iter();
+        let origin = names.find(|(name, _)| name == key);
+        let duration = self.duration(key, default);
+        if duration <= longest {
+            return duration;
+        }
+        let origin = origin.map_or(Origin::BuiltIn, |(_, origin)| origin);
+        let longest = humantime::format_duration(longest);
+        self.report(
+            origin,
+            key,
+            format!("{longest} is the longest there can be"),
+        );
+        default
     }
 
     /// A number of things, at least one.

@@ -401,6 +401,26 @@ fn bad_values_are_refused_with_what_a_good_one_is() {
             "webhooks.retry_for: 'for ever' is not a duration above zero with its unit such as \"300s\" or \"15 min\"",
         ),
         (
+            "webhooks.timeout = '301s'",
+            "webhooks.timeout: 5m is the longest there can be",
+        ),
+        (
+            "webhooks.first_retry = '7h'",
+            "webhooks.first_retry: 6h is the longest there can be",
+        ),
+        (
+            "webhooks.retry_for = '8d'",
+            "webhooks.retry_for: 7days is the longest there can be",
+        ),
+        (
+            "images.url_ttl = '300000y'",
+            "images.url_ttl: 10years is the longest there can be",
+        ),
+        (
+            "images.replay_ttl = '11y'",
+            "images.replay_ttl: 10years is the longest there can be",
+        ),
+        (
             "providers.openai.result_hosts = 1",
             "providers.openai.result_hosts: 1 is not a list",
         ),

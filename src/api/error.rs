@@ -21,6 +21,7 @@ use crate::{
     keys::KeyError,
     ledger::{GenerationStatus, LedgerError, SpendLimit},
     providers::{ErrorKind, ModerationDetails},
+    telemetry::metrics::metrics,
 };
 
 /// Why a request was refused.
@@ -831,6 +832,9 @@ impl ApiError {
                     "the database cannot be used"
                 );
             }
+            Self::UploadsFull => overloaded("upload_spool"),
+            Self::BodiesFull => overloaded("request_bodies"),
+            Self::Gateway(GatewayError::Saturated) => overloaded("max_in_flight"),
             _ => {}
         }
         let span = tracing::Span::current();
@@ -847,6 +851,12 @@ impl ApiError {
             super::answer::record_times(failure.times);
         }
     }
+}
+
+/// All are `server_is_overloaded` for the client; which bound it was is for whoever set it, by its name.
+fn overloaded(limit: &'static str) {
+    metrics().overloaded(limit);
+    tracing::info!(limit, "refused because a bound of this replica is reached");
 }
 
 /// What both SDKs look for before `retry-after`.

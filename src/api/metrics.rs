@@ -14,8 +14,8 @@ use crate::{
     telemetry::metrics::{self, Sample, metrics},
 };
 
-/// How long the database may take to say what is held. Without it the other figures are told all the same:
-/// an outage is when they are looked at.
+/// How long the database may take to say what is in it, each. Without it the other figures are told all the same: an
+/// outage is when they are looked at.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The providers that are on, and the calls that are being made to each.
@@ -31,11 +31,20 @@ fn calls(app: &App) -> Vec<(String, usize)> {
 
 /// `GET /metrics`
 pub(super) async fn get(State(app): State<App>) -> Response {
-    let open_holds = timeout(PATIENCE, app.ledger.count_open_holds()).await;
+    let (open_holds, pending_webhooks, reconciled) = tokio::join!(
+        timeout(PATIENCE, app.ledger.count_open_holds()),
+        timeout(PATIENCE, app.ledger.count_pending_deliveries()),
+        timeout(PATIENCE, app.ledger.last_reconciliation()),
+    );
+    let pending_webhooks = pending_webhooks.ok().and_then(Result::ok);
+    let reconciled = reconciled.ok().and_then(Result::ok).flatten();
     let routes = app.gateway.rooms().health.standings(Instant::now());
     let sample = Sample {
         in_flight: app.gateway.in_flight(),
         open_holds: open_holds.ok().and_then(Result::ok),
+        pending_webhooks: pending_webhooks
+            .map(|pending| (pending.count, pending.oldest, pending.overdue)),
+        reconciled: reconciled.map(|last| (last.finished_at.timestamp(), last.disagreements)),
         pool: app.ledger.pool_size(),
         routes: routes
             .into_iter()

@@ -37,11 +37,14 @@ use tokio_util::{
 };
 
 use super::{idle::Activity, unreadable::Enveloped};
+use crate::telemetry::metrics::metrics;
 
 /// What is served, to whoever asks now. It is exchanged as a whole: a request has it looked up once, when its
 /// head has come, and sees nothing of what comes into force later.
 #[derive(Debug)]
 pub struct Serving {
+    /// Which listener it is, as its figures have it.
+    pub listener: &'static str,
     /// The endpoints, over everything that they work with.
     pub router: Router,
     /// How new connections are treated.
@@ -101,7 +104,12 @@ const STREAM_BUFFER: usize = 64 * 1024;
 
 /// Serves until `stop` says so, and then until the exchanges in flight have finished, however long they take.
 pub async fn serve(listener: TcpListener, current: Current, stop: Stop) {
-    let slots = Arc::new(Semaphore::new(current.load().settings.max_connections));
+    let (name, most) = {
+        let serving = current.load();
+        (serving.listener, serving.settings.max_connections)
+    };
+    metrics().listens(name, most);
+    let slots = Arc::new(Semaphore::new(most));
     let graceful = GracefulShutdown::new();
     let connections = TaskTracker::new();
     // Those on which nothing was asked yet.
@@ -150,6 +158,7 @@ pub async fn serve(listener: TcpListener, current: Current, stop: Stop) {
             unasked: Mutex::new(Some(unasked.token())),
         };
         let closing = stop.closing.clone();
+        let connected = metrics().connected(name);
         connections.spawn(async move {
             match tls {
                 None => line.serve(socket).await,
@@ -168,7 +177,7 @@ pub async fn serve(listener: TcpListener, current: Current, stop: Stop) {
                 })
                 .await,
             }
-            drop(slot);
+            drop((connected, slot));
         });
     }
 
@@ -357,6 +366,7 @@ mod tests {
         };
         let stop = Stop::default();
         let serving = Arc::new(ArcSwap::from_pointee(Serving {
+            listener: "test",
             router,
             settings,
             tls: None,
@@ -407,6 +417,7 @@ mod tests {
         let stop = Stop::default();
         let router = Router::new().route("/", get(async || "painted"));
         let serving = Arc::new(ArcSwap::from_pointee(Serving {
+            listener: "test",
             router,
             settings,
             tls: None,

@@ -92,6 +92,17 @@ pub struct DeliveryAttemptRecord {
     pub error: Option<String>,
 }
 
+/// What nobody has taken yet, all replicas together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PendingDeliveries {
+    /// How many there are.
+    pub count: u64,
+    /// How long ago the generation of the oldest ended.
+    pub oldest: Duration,
+    /// For how long the one is due that waits longest for somebody to send it; zero when none is due.
+    pub overdue: Duration,
+}
+
 impl Ledger {
     /// Claims messages that are due, of other keys than these. Whoever has claimed one has it for as long as the
     /// lease lasts.
@@ -121,6 +132,14 @@ impl Ledger {
         end: DeliveryEnd,
     ) -> Result<(), LedgerError> {
         deliveries::end(&self.pool, delivery, attempt, end).await
+    }
+
+    /// What is still to be told.
+    ///
+    /// # Errors
+    /// [`LedgerError::Database`].
+    pub async fn count_pending_deliveries(&self) -> Result<PendingDeliveries, LedgerError> {
+        deliveries::count(&self.pool).await
     }
 
     /// Deletes messages that ended so long ago, with their attempts. Returns how many.

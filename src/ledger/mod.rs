@@ -55,7 +55,10 @@ pub use self::{
     attempts::{AttemptFilter, ListedAttempt},
     cancel::CANCELED,
     claim::{JOINED_WITHIN, KEY_KEPT_FOR, Replay, RequestHash, Standing},
-    deliveries::{Delivery, DeliveryAttempt, DeliveryAttemptRecord, DeliveryEnd, DeliveryRecord},
+    deliveries::{
+        Delivery, DeliveryAttempt, DeliveryAttemptRecord, DeliveryEnd, DeliveryRecord,
+        PendingDeliveries,
+    },
     error::LedgerError,
     history::{
         AttemptRecord, Generation, GenerationError, GenerationFilter, GenerationStatus, ImageRecord,
@@ -65,7 +68,7 @@ pub use self::{
     open::OpenHold,
     pages::{GenerationBooks, HoldRecord},
     prune::{Pruned, SHORTEST_RETENTION},
-    reconcile::Discrepancy,
+    reconcile::{Discrepancy, Reconciliation},
     search::{GenerationSearch, ImagePlace, ListedImage},
     settle::{Attempt, CapturedDrafts, Ending, Picture, Settlement},
     sweep::Heartbeat,

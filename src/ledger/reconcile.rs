@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Ledger, error::LedgerError, repo::reconcile};
+use super::{Instant, Ledger, error::LedgerError, repo::reconcile};
 use crate::postgres::begin_wide;
 
 /// Something in the books that does not agree.
@@ -16,6 +16,15 @@ pub struct Discrepancy {
     pub found: String,
 }
 
+/// What came of the last proof.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reconciliation {
+    /// When it was done.
+    pub finished_at: Instant,
+    /// In how many places the books did not agree.
+    pub disagreements: u64,
+}
+
 impl Ledger {
     /// Proves for every balance that it is the sum of its entries, that `held` is the sum of its open holds and
     /// that each entry follows from the one before; and for every generation that its state, its hold, its charge
@@ -23,6 +32,7 @@ impl Ledger {
     /// what is kept of spending for limits follows from the holds. All of it as of one moment, while the gateway goes
     /// on; reads every row, so
     /// it takes a while on a large database. Empty is proven; at most a thousand findings per check are listed.
+    /// How many there are is remembered.
     ///
     /// # Errors
     /// [`LedgerError::Database`].
@@ -31,6 +41,15 @@ impl Ledger {
         let mut snapshot = begin_wide(&self.pool).await.map_err(&action)?;
         let found = reconcile::check(&mut snapshot).await?;
         snapshot.rollback().await.map_err(&action)?;
+        reconcile::remember(&self.pool, found.len()).await?;
         Ok(found)
+    }
+
+    /// What [`Ledger::reconcile`] found the last time, whoever called it.
+    ///
+    /// # Errors
+    /// [`LedgerError::Database`].
+    pub async fn last_reconciliation(&self) -> Result<Option<Reconciliation>, LedgerError> {
+        reconcile::last(&self.pool).await
     }
 }

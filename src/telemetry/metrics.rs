@@ -35,6 +35,7 @@ pub struct Metrics {
     settlements_lost: Counter,
     balance_refusals: Counter,
     rate_limit_refusals: Counter,
+    overloads: Family<LimitLabels, Counter>,
     swept_holds: Counter,
     swept_pictures: Counter,
     store_requests: Family<StoreLabels, Counter>,
@@ -51,8 +52,15 @@ pub struct Metrics {
     spool_bytes: Family<PlaceLabels, Gauge>,
     request_body_bytes: Gauge,
     in_flight: Gauge,
+    client_connections: Family<ListenerLabels, Gauge>,
+    client_connections_max: Family<ListenerLabels, Gauge>,
     open_holds: Gauge,
     oldest_open_hold_seconds: Gauge,
+    pending_webhooks: Gauge,
+    oldest_pending_webhook_seconds: Gauge,
+    overdue_webhook_seconds: Gauge,
+    reconcile_disagreements: Gauge,
+    reconcile_finished_at: Gauge,
     config_reloads: Family<ReloadLabels, Counter>,
     config_reload_successful: Gauge,
     config_reloaded_at: Gauge,
@@ -69,6 +77,10 @@ pub struct Sample {
     pub in_flight: usize,
     /// Holds that nobody has ended yet, all replicas together; `None` when the database does not say.
     pub open_holds: Option<(u64, Duration)>,
+    /// Webhooks that nobody has taken yet, the age of the oldest, and for how long one is due that nobody sends.
+    pub pending_webhooks: Option<(u64, Duration, Duration)>,
+    /// When the books were proved last, in Unix seconds, and in how many places they did not agree.
+    pub reconciled: Option<(i64, u64)>,
     /// Connections to the database, and how many of them are idle.
     pub pool: (u32, usize),
     /// Each route that has been called, and whether it rests.
@@ -96,6 +108,17 @@ pub struct Charge {
     pub cost: NanoUsd,
     /// What the provider charges by its published prices.
     pub upstream_cost: NanoUsd,
+}
+
+/// A client's connection, which counts while it is open.
+#[derive(Debug)]
+#[must_use = "dropped, it is closed"]
+pub struct Connected(Gauge);
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }
 
 /// What is looked for and tidied up from time to time.
@@ -178,6 +201,16 @@ struct ReloadLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LimitLabels {
+    limit: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ListenerLabels {
+    listener: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct WebhookLabels {
     outcome: &'static str,
 }
@@ -257,6 +290,7 @@ impl Metrics {
             settlements_lost: Counter::default(),
             balance_refusals: Counter::default(),
             rate_limit_refusals: Counter::default(),
+            overloads: Family::default(),
             swept_holds: Counter::default(),
             swept_pictures: Counter::default(),
             store_requests: Family::default(),
@@ -273,8 +307,15 @@ impl Metrics {
             spool_bytes: Family::default(),
             request_body_bytes: Gauge::default(),
             in_flight: Gauge::default(),
+            client_connections: Family::default(),
+            client_connections_max: Family::default(),
             open_holds: Gauge::default(),
             oldest_open_hold_seconds: Gauge::default(),
+            pending_webhooks: Gauge::default(),
+            oldest_pending_webhook_seconds: Gauge::default(),
+            overdue_webhook_seconds: Gauge::default(),
+            reconcile_disagreements: Gauge::default(),
+            reconcile_finished_at: Gauge::default(),
             config_reloads: Family::default(),
             config_reload_successful: Gauge::default(),
             config_reloaded_at: Gauge::default(),
@@ -305,6 +346,9 @@ impl Metrics {
         }
         for is_taken in [true, false] {
             drop(self.trace_batches.get_or_create(&batch_labels(is_taken)));
+        }
+        for limit in ["max_in_flight", "request_bodies", "upload_spool"] {
+            drop(self.overloads.get_or_create(&LimitLabels { limit }));
         }
         for outcome in ["delivered", "retried", "gone", "given_up"] {
             drop(self.webhooks.get_or_create(&WebhookLabels { outcome }));
@@ -397,6 +441,11 @@ impl Metrics {
             self.rate_limit_refusals.clone(),
         );
         registry.register(
+            "overloads",
+            "Requests refused because a bound of this process was reached, by the bound",
+            self.overloads.clone(),
+        );
+        registry.register(
             "swept_holds",
             "Holds of dead replicas that were released",
             self.swept_holds.clone(),
@@ -477,6 +526,16 @@ impl Metrics {
             self.in_flight.clone(),
         );
         registry.register(
+            "client_connections",
+            "Connections of clients, by who listens",
+            self.client_connections.clone(),
+        );
+        registry.register(
+            "client_connections_max",
+            "How many there can be; more wait to be accepted",
+            self.client_connections_max.clone(),
+        );
+        registry.register(
             "open_holds",
             "Holds that nobody has ended yet, all replicas together",
             self.open_holds.clone(),
@@ -485,6 +544,31 @@ impl Metrics {
             "oldest_open_hold_seconds",
             "The age of the oldest of them",
             self.oldest_open_hold_seconds.clone(),
+        );
+        registry.register(
+            "pending_webhooks",
+            "Webhooks that nobody has taken yet, all replicas together",
+            self.pending_webhooks.clone(),
+        );
+        registry.register(
+            "oldest_pending_webhook_seconds",
+            "How long ago the generation of the oldest of them ended",
+            self.oldest_pending_webhook_seconds.clone(),
+        );
+        registry.register(
+            "overdue_webhook_seconds",
+            "For how long one of them is due that no replica sends",
+            self.overdue_webhook_seconds.clone(),
+        );
+        registry.register(
+            "reconcile_disagreements",
+            "Places in which the books did not agree when they were proved last",
+            self.reconcile_disagreements.clone(),
+        );
+        registry.register(
+            "reconcile_finished_timestamp_seconds",
+            "When that was, in Unix seconds; 0 before the first time",
+            self.reconcile_finished_at.clone(),
         );
         registry.register(
             "config_reloads",
@@ -555,6 +639,21 @@ impl Metrics {
         self.exchange_seconds
             .get_or_create(&labels)
             .observe(duration.as_secs_f64());
+    }
+
+    /// Somebody listens, and takes so many connections at most.
+    pub fn listens(&self, listener: &'static str, max_connections: usize) {
+        let labels = ListenerLabels { listener };
+        let max = i64::try_from(max_connections).unwrap_or(i64::MAX);
+        self.client_connections_max.get_or_create(&labels).set(max);
+    }
+
+    /// A client is connected, until what is returned is dropped.
+    pub fn connected(&self, listener: &'static str) -> Connected {
+        let labels = ListenerLabels { listener };
+        let connections = self.client_connections.get_or_create_owned(&labels);
+        connections.inc();
+        Connected(connections)
     }
 
     /// A generation took so long, from its hold to its settlement.
@@ -655,6 +754,11 @@ impl Metrics {
         self.rate_limit_refusals.inc();
     }
 
+    /// A bound of this process was reached: `max_in_flight`, `request_bodies` or `upload_spool`.
+    pub fn overloaded(&self, limit: &'static str) {
+        self.overloads.get_or_create(&LimitLabels { limit }).inc();
+    }
+
     /// Things were looked for, and so many tidied up; `None` when that did not work.
     pub fn swept(&self, what: Sweep, swept: Option<u64>) {
         self.sweeps
@@ -729,6 +833,16 @@ impl Metrics {
         if let Some((holds, oldest)) = sample.open_holds {
             self.open_holds.set(gauge(holds));
             self.oldest_open_hold_seconds.set(gauge(oldest.as_secs()));
+        }
+        if let Some((webhooks, oldest, overdue)) = sample.pending_webhooks {
+            self.pending_webhooks.set(gauge(webhooks));
+            self.oldest_pending_webhook_seconds
+                .set(gauge(oldest.as_secs()));
+            self.overdue_webhook_seconds.set(gauge(overdue.as_secs()));
+        }
+        if let Some((finished_at, disagreements)) = sample.reconciled {
+            self.reconcile_disagreements.set(gauge(disagreements));
+            self.reconcile_finished_at.set(finished_at);
         }
         let (connections, idle) = sample.pool;
         let idle = idle as u64;
@@ -893,9 +1007,15 @@ mod tests {
         metrics.swept(Sweep::Holds, Some(7));
         metrics.swept(Sweep::Pictures, None);
         metrics.answer_broke(Broken::Stream);
+        metrics.overloaded("upload_spool");
+        metrics.listens("main", 6);
+        let _open = metrics.connected("main");
+        drop(metrics.connected("main"));
         let exposition = metrics.exposition(&Sample {
             in_flight: 3,
             open_holds: Some((4, 9 * second)),
+            pending_webhooks: Some((5, 8 * second, 7 * second)),
+            reconciled: Some((1_790_000_000, 3)),
             pool: (5, 2),
             routes: vec![("somebody".to_owned(), "b-1".to_owned(), true)],
             ledger_queue: vec![("holds", 5)],
@@ -928,6 +1048,14 @@ mod tests {
             "easel_request_body_bytes 90",
             "easel_open_holds 4",
             "easel_oldest_open_hold_seconds 9",
+            "easel_pending_webhooks 5",
+            "easel_oldest_pending_webhook_seconds 8",
+            "easel_overdue_webhook_seconds 7",
+            "easel_reconcile_disagreements 3",
+            "easel_reconcile_finished_timestamp_seconds 1790000000",
+            "easel_overloads_total{limit=\"upload_spool\"} 1",
+            "easel_client_connections{listener=\"main\"} 1",
+            "easel_client_connections_max{listener=\"main\"} 6",
             "easel_pool_connections{state=\"busy\"} 3",
             "easel_route_resting{provider=\"somebody\",upstream_model=\"b-1\"} 1",
         ] {

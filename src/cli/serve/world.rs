@@ -239,6 +239,7 @@ impl World {
     /// The endpoints on the main listener.
     pub(super) fn serving(&self) -> Serving {
         Serving {
+            listener: "main",
             router: self.router.clone(),
             settings: self.settings,
             tls: self.tls.clone(),
@@ -248,6 +249,7 @@ impl World {
     /// Those on the listener for `/metrics`.
     pub(super) fn serving_metrics(&self) -> Serving {
         Serving {
+            listener: "metrics",
             router: self.metrics.clone(),
             settings: self.settings,
             // For a scraper nearby.

@@ -10,6 +10,7 @@ use crate::{
     ledger::{
         deliveries::{
             Delivery, DeliveryAttempt, DeliveryAttemptRecord, DeliveryEnd, DeliveryRecord,
+            PendingDeliveries,
         },
         error::LedgerError,
     },
@@ -54,6 +55,25 @@ pub(in crate::ledger) async fn claim(
         })
     })
     .collect()
+}
+
+/// How many nobody has taken yet, how old the oldest is, and for how long the one is due that waits longest.
+pub(in crate::ledger) async fn count(pool: &PgPool) -> Result<PendingDeliveries, LedgerError> {
+    let row = sqlx::query!(
+        r#"select count(*) as "pending!",
+               coalesce(extract(epoch from clock_timestamp() - min(created_at)), 0)::float8 as "oldest!",
+               coalesce(extract(epoch from clock_timestamp() - min(due_at)), 0)::float8 as "overdue!"
+           from webhook_deliveries where status = 'pending'"#
+    )
+    .fetch_one(pool)
+    .await
+    .map_err(LedgerError::during("count webhooks"))?;
+    let duration = |seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default();
+    Ok(PendingDeliveries {
+        count: u64::try_from(row.pending).unwrap_or(0),
+        oldest: duration(row.oldest),
+        overdue: duration(row.overdue),
+    })
 }
 
 pub(in crate::ledger) async fn end(

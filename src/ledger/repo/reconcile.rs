@@ -1,8 +1,11 @@
 //! What `easel reconcile` checks, one statement a check. Each finds the rows that do not agree.
 
-use sqlx::PgConnection;
+use sqlx::{PgConnection, PgPool};
 
-use crate::ledger::{error::LedgerError, reconcile::Discrepancy};
+use crate::ledger::{
+    error::LedgerError,
+    reconcile::{Discrepancy, Reconciliation},
+};
 
 /// A finding, as every check returns it.
 struct Finding {
@@ -53,6 +56,34 @@ pub(in crate::ledger) async fn check(
         spending(connection).await,
     )?;
     Ok(all)
+}
+
+/// Writes down that the books disagree in so many places now.
+pub(in crate::ledger) async fn remember(
+    pool: &PgPool,
+    disagreements: usize,
+) -> Result<(), LedgerError> {
+    sqlx::query!(
+        "insert into reconciliations (finished_at, disagreements) values (clock_timestamp(), $1)
+         on conflict (only_row) do update
+             set finished_at = excluded.finished_at, disagreements = excluded.disagreements",
+        i64::try_from(disagreements).unwrap_or(i64::MAX),
+    )
+    .execute(pool)
+    .await
+    .map_err(LedgerError::during("remember what reconciling found"))?;
+    Ok(())
+}
+
+pub(in crate::ledger) async fn last(pool: &PgPool) -> Result<Option<Reconciliation>, LedgerError> {
+    let row = sqlx::query!("select finished_at, disagreements from reconciliations")
+        .fetch_optional(pool)
+        .await
+        .map_err(LedgerError::during("read what reconciling found"))?;
+    Ok(row.map(|row| Reconciliation {
+        finished_at: row.finished_at,
+        disagreements: row.disagreements.unsigned_abs(),
+    }))
 }
 
 async fn balances(connection: &mut PgConnection) -> Result<Vec<Finding>, sqlx::Error> {

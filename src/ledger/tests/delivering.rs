@@ -193,3 +193,35 @@ async fn what_ended_long_ago_is_forgotten() {
     );
     books.check("1", "0").await;
 }
+
+#[tokio::test]
+async fn what_nobody_has_taken_is_counted() {
+    let books = Books::with("1").await;
+    let count = async || books.ledger.count_pending_deliveries().await.unwrap();
+    let none = PendingDeliveries {
+        count: 0,
+        oldest: Duration::ZERO,
+        overdue: Duration::ZERO,
+    };
+    assert_eq!(count().await, none);
+    for _ in 0..2 {
+        ended(&books).await;
+    }
+    books
+        .tamper(
+            "update webhook_deliveries set created_at = created_at - interval '1 hour',
+             due_at = due_at - interval '5 minutes'",
+        )
+        .await;
+    let pending = count().await;
+    let (hour, minute) = (Duration::from_hours(1), Duration::from_mins(1));
+    assert_eq!(pending.count, 2);
+    assert!(pending.oldest >= hour, "{pending:?}");
+    assert!(pending.overdue >= 5 * minute && pending.overdue < hour);
+    // What somebody sends is not due.
+    let due = claim(&books.ledger, 2, hour).await;
+    let sending = count().await;
+    assert_eq!((sending.count, sending.overdue), (2, Duration::ZERO));
+    end(&books, &due[0], None, DeliveryEnd::Delivered).await;
+    assert_eq!(count().await.count, 1);
+}

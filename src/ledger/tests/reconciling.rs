@@ -25,6 +25,23 @@ async fn check(tampering: &'static str, expected: &[&str]) {
     let found = books.ledger.reconcile().await.unwrap();
     let checks: Vec<_> = found.iter().map(|found| found.check).collect();
     assert_eq!(checks, expected, "{tampering}: {found:#?}");
+    let last = books.ledger.last_reconciliation().await.unwrap();
+    let disagreements = usize::try_from(last.unwrap().disagreements);
+    assert_eq!(disagreements.unwrap(), expected.len());
+}
+
+/// Whoever asks later is told what was found, and when.
+#[tokio::test]
+async fn what_was_found_is_remembered() {
+    let books = Books::with("1").await;
+    let last = async || books.replica().last_reconciliation().await.unwrap();
+    assert_eq!(last().await, None);
+    books.check("1", "0").await;
+    let first = last().await.unwrap();
+    assert_eq!(first.disagreements, 0);
+    books.check("1", "0").await;
+    assert!(last().await.unwrap().finished_at > first.finished_at);
+    assert_eq!(books.count("select count(*) from reconciliations").await, 1);
 }
 
 const BALANCE: &str = "a balance is the sum of its entries";

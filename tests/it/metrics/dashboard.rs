@@ -17,8 +17,8 @@ const ALERTS: &str = include_str!("../../../config/alerts.yml");
 /// What Prometheus adds to every series.
 const OF_PROMETHEUS: [&str; 2] = ["instance", "job"];
 
-/// Told by Prometheus itself, and by the operator's nightly `easel reconcile`.
-const OF_OTHERS: [&str; 2] = ["up", "easel_reconcile_failed"];
+/// Told by Prometheus itself.
+const OF_OTHERS: [&str; 1] = ["up"];
 /// There only where there is a bucket; `s3.rs` looks at these.
 const OF_BUCKETS: &str = "easel_store_request";
 

@@ -511,6 +511,13 @@ fn gateway_parts(error: &GatewayError) -> Parts {
             "The generation was abandoned and nothing was charged. Please try again.",
         )
         .come_back(Duration::from_secs(1)),
+        GatewayError::Abandoned => Parts::new(
+            Status::SERVICE_UNAVAILABLE,
+            "service_unavailable_error",
+            "generation_abandoned",
+            "The generation that this request repeats was abandoned and nothing was charged. Please try again.",
+        )
+        .come_back(Duration::from_secs(1)),
         GatewayError::Unsettled => Parts::new(
             Status::SERVICE_UNAVAILABLE,
             "service_unavailable_error",

@@ -59,8 +59,8 @@ pub(super) async fn answer(
     match timeout(app.limits.keepalive, &mut delivery).await {
         Ok(delivery) => events.attempts = Some(events.begin(delivery?)),
         Err(_elapsed) => {
-            // By now a repeat knows whom it joins.
-            let id = answering.id();
+            // By now a repeat knows whom it joins, and its client is told.
+            let id = answering.fix();
             events.is_replayed = id != events.intro.id;
             (events.intro.id, events.intro.created) = (id, id.created_at().timestamp());
             events.ready.push_back(KEEPALIVE);

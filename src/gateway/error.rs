@@ -109,6 +109,9 @@ pub enum GatewayError {
     /// The hold was swept while the provider worked: this process had been taken for dead.
     #[error("the hold ended before the settlement")]
     HoldLost,
+    /// The answer had begun as that of the generation whose request is repeated, and nothing came of that one.
+    #[error("nothing came of the generation that was joined")]
+    Abandoned,
     /// A bug: the task died.
     #[error("the generation's task panicked")]
     Panicked,
@@ -149,6 +152,7 @@ impl GatewayError {
             | Self::StoreUnavailable
             | Self::Unsettled
             | Self::HoldLost
+            | Self::Abandoned
             | Self::Panicked
             | Self::IdempotencyConflict
             | Self::ReplayExpired { .. }
@@ -206,6 +210,7 @@ impl GatewayError {
             Self::StoreUnavailable => Self::StoreUnavailable,
             Self::Unsettled => Self::Unsettled,
             Self::HoldLost => Self::HoldLost,
+            Self::Abandoned => Self::Abandoned,
             Self::Panicked => Self::Panicked,
             Self::IdempotencyConflict => Self::IdempotencyConflict,
             Self::ReplayExpired { generation } => Self::ReplayExpired {

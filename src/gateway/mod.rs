@@ -587,8 +587,16 @@ impl Accepted {
             };
             // Rare, so that the others need not have room for it.
             let repeater = Repeater::of(&admission);
-            match Box::pin(gateway.repeat(&repeater, before, &answering)).await? {
+            let told = Box::pin(gateway.repeat(&repeater, before, &answering)).await?;
+            // What began as another one's answer cannot go on as one that is painted, and charged, by itself.
+            let is_fixed = answering.is_fixed_beside(admission.generation);
+            match told {
                 Told::Answer(generation) => return Ok(Delivery::Whole(generation)),
+                Told::Nothing if is_fixed => return Err(GatewayError::Abandoned),
+                Told::Gone if is_fixed => {
+                    let generation = answering.id();
+                    return Err(GatewayError::ReplayExpired { generation });
+                }
                 Told::Nothing => {}
                 Told::Gone => admission.joins = false,
             }

@@ -501,6 +501,66 @@ async fn a_stream_that_joins_says_whose_it_is() {
     app.finish().await;
 }
 
+/// And then it is nobody else's: what comes of none, or of one whose pictures are nowhere, ends with an error and costs
+/// nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_has_said_whose_it_is_is_not_painted_for_itself() {
+    let app = App::builder()
+        .await
+        .set("limits.keepalive", "1s")
+        .set("images.relay_copies", false)
+        .start()
+        .await;
+    app.keep_secret(PROMPT, "a prompt");
+    let second = app.start_replica().await;
+    let key = app.live_key("1");
+    let gate = gate(&app.openai);
+    let body = json!({"model": "gpt-image-1", "prompt": PROMPT, "size": "1024x1024", "quality": "low", "stream": true});
+    for (round, (behaviour, code)) in [
+        (
+            Behaviour::Reply(Reply::server_error()),
+            "generation_abandoned",
+        ),
+        (Behaviour::Answer, "replay_expired"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        app.openai.next(behaviour);
+        let joins = async {
+            while app.openai.calls().len() == round {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            let joined = second
+                .client
+                .request(Method::POST, GENERATIONS)
+                .bearer_auth(&key.secret)
+                .header("content-type", "application/json")
+                .header("x-stainless-retry-count", "1")
+                .body(body.to_string());
+            // It has begun before there is anything to tell.
+            let joined = joined.send().await.unwrap();
+            gate.add_permits(1);
+            joined
+        };
+        let (first, joined) = tokio::join!(again(&app.client, &key, 0, &body), joins);
+        let first = first.expect(200);
+        assert!(!is_replayed(&first));
+        assert_eq!(joined.headers()[REPLAYED], "true");
+        assert_eq!(
+            joined.headers()["x-generation-id"],
+            first.header("x-generation-id")
+        );
+        let told = joined.text().await.unwrap();
+        assert!(told.contains("\nevent: error\n"), "{told}");
+        assert!(told.contains(&format!("\"code\":\"{code}\"")), "{told}");
+        assert_eq!(app.openai.calls().len(), round + 1);
+    }
+    assert_eq!(charges(&app).await, 1);
+    second.stop().await;
+    app.finish().await;
+}
+
 /// What a provider said of the pictures that are missing is said again, and is not kept with the generation.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_missing_is_told_again() {

@@ -90,20 +90,47 @@ pub(super) enum Place {
 
 /// Which generation answers an order, as far as is known by now: its own, or the one whose request it repeats.
 #[derive(Debug, Clone)]
-pub struct Answering(Arc<Mutex<GenerationId>>);
+pub struct Answering(Arc<Mutex<Answerer>>);
+
+#[derive(Debug)]
+struct Answerer {
+    generation: GenerationId,
+    /// Of whom the client knows.
+    told: Option<GenerationId>,
+}
 
 impl Answering {
     pub(super) fn new(own: GenerationId) -> Self {
-        Self(Arc::new(Mutex::new(own)))
+        Self(Arc::new(Mutex::new(Answerer {
+            generation: own,
+            told: None,
+        })))
     }
 
-    /// Its name.
-    pub fn id(&self) -> GenerationId {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Its name, for a client that is told it before the answer is there. There is no way back: if it is another
+    /// one's, the client is not painted for any more.
+    pub fn fix(&self) -> GenerationId {
+        let mut answerer = self.lock();
+        let generation = answerer.generation;
+        answerer.told = Some(generation);
+        generation
+    }
+
+    pub(super) fn id(&self) -> GenerationId {
+        self.lock().generation
     }
 
     pub(super) fn set(&self, generation: GenerationId) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = generation;
+        self.lock().generation = generation;
+    }
+
+    /// Whether the client has been told of another generation than its own.
+    pub(super) fn is_fixed_beside(&self, own: GenerationId) -> bool {
+        self.lock().told.is_some_and(|told| told != own)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Answerer> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

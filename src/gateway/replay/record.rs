@@ -80,6 +80,8 @@ enum OtherEnd {
     RateLimited,
     Timeout,
     Storage,
+    /// Why is its code.
+    Cancelled,
     /// Every other kind, which are all told as the same.
     Broken,
 }
@@ -98,12 +100,12 @@ impl OtherEnd {
             ErrorKind::RateLimited { .. } => Self::RateLimited,
             ErrorKind::Timeout { .. } => Self::Timeout,
             ErrorKind::Storage => Self::Storage,
+            ErrorKind::Cancelled => Self::Cancelled,
             ErrorKind::InvalidRequest
             | ErrorKind::ContentRefused
             | ErrorKind::ModelUnavailable
             | ErrorKind::Overloaded { .. }
             | ErrorKind::Transport { .. }
-            | ErrorKind::Cancelled
             | ErrorKind::Malformed => Self::Broken,
         }
     }
@@ -114,6 +116,7 @@ impl OtherEnd {
             Self::RateLimited => ErrorKind::RateLimited { retry_after: None },
             Self::Timeout => ErrorKind::Timeout { sent: true },
             Self::Storage => ErrorKind::Storage,
+            Self::Cancelled => ErrorKind::Cancelled,
             Self::Broken => ErrorKind::Malformed,
         }
     }
@@ -311,4 +314,65 @@ fn word<T: FromStr<Err: std::error::Error + Send + Sync + 'static>>(
 ) -> Result<Option<T>, GatewayError> {
     let parsed = text.map(|text| text.parse()).transpose();
     parsed.map_err(|error: T::Err| GatewayError::Internal(Box::new(error)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{gateway::DRAINING, ledger::CANCELED};
+
+    /// Whatever ends a stream behind its drafts is told by the same code all day.
+    #[test]
+    fn an_end_that_was_charged_comes_back_as_it_was() {
+        for (kind, code, expected) in [
+            (ErrorKind::Auth, None, "upstream_error"),
+            (ErrorKind::QuotaExhausted, None, "upstream_error"),
+            (
+                ErrorKind::RateLimited { retry_after: None },
+                None,
+                "upstream_rate_limited",
+            ),
+            (ErrorKind::Timeout { sent: true }, None, "upstream_timeout"),
+            (ErrorKind::Storage, None, "storage_error"),
+            (ErrorKind::Malformed, None, "upstream_error"),
+            (ErrorKind::Cancelled, None, CANCELED),
+            (ErrorKind::Cancelled, Some(DRAINING), DRAINING),
+            (
+                ErrorKind::ContentRefused,
+                Some("moderation_blocked"),
+                "moderation_blocked",
+            ),
+        ] {
+            let told = UpstreamFailure {
+                generation: GenerationId::new(),
+                attempts: "openai=cut".to_owned(),
+                provider: "openai".to_owned(),
+                model: "openai/gpt-image-1".to_owned(),
+                retired_on: None,
+                error: ProviderError {
+                    code: code.map(str::to_owned),
+                    ..ProviderError::new(kind, "it ended")
+                },
+                drafts: Some(Usage {
+                    output_image_tokens: 100,
+                    cost: NanoUsd::from_nano(4_000_000),
+                    ..Usage::default()
+                }),
+                is_replayed: false,
+                times: None,
+            };
+            assert_eq!(told.code(), expected);
+            let generation = told.generation;
+            let kept = refusal(&GatewayError::Upstream(Box::new(told)));
+            let kept = kept.expect("it was charged");
+            let again = replay_refusal(generation, &kept).unwrap();
+            let GatewayError::Upstream(again) = again else {
+                panic!("{again}");
+            };
+            assert_eq!(again.code(), expected);
+            assert!(again.is_replayed);
+            let drafts = again.drafts.expect("they are told again");
+            assert_eq!(drafts.cost, NanoUsd::from_nano(4_000_000));
+        }
+    }
 }

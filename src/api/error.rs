@@ -144,6 +144,8 @@ pub(crate) struct Parts {
     message: String,
     /// What the provider's safety system says of its refusal.
     moderation: Option<ModerationDetails>,
+    /// What was charged of it all the same.
+    usage: Option<UsageJson>,
     retry_after: Option<Duration>,
     /// `x-should-retry`: overrides what the SDKs would conclude from the status.
     should_retry: Option<bool>,
@@ -163,6 +165,7 @@ impl Parts {
             param: None,
             message: message.into(),
             moderation: None,
+            usage: None,
             retry_after: None,
             // Whatever could be retried has been retried here; a repeat by the SDK would only cost more.
             should_retry: status.is_server_error().then_some(false),
@@ -476,7 +479,18 @@ fn gateway_parts(error: &GatewayError) -> Parts {
         )
         .come_back(*retry_after),
         GatewayError::SpendLimited(limit) => spend_parts(limit),
-        GatewayError::Upstream(failure) => upstream_parts(failure),
+        GatewayError::Upstream(failure) => {
+            let parts = upstream_parts(failure);
+            match &failure.drafts {
+                None => parts,
+                // Charged, so that it is told the same to every repeat.
+                Some(drafts) => Parts {
+                    usage: Some(drafts.into()),
+                    retry_after: None,
+                    ..parts.finally()
+                },
+            }
+        }
         GatewayError::Saturated => Parts::new(
             Status::SERVICE_UNAVAILABLE,
             "service_unavailable_error",
@@ -733,11 +747,15 @@ fn seconds(duration: Duration) -> u64 {
         .max(1)
 }
 
-/// `OpenAI`'s error body: all four members, always, in its order; and what it adds to its refusals.
+/// `OpenAI`'s error body: all four members, always, in its order; and what it adds to its refusals. Beside it the
+/// bill, where there is one.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "ErrorAnswer")]
 pub(super) struct Envelope<'a> {
     error: EnvelopeError<'a>,
+    /// What the drafts cost that were shown before it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usage: Option<&'a UsageJson>,
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -767,9 +785,6 @@ pub(super) struct EventBody<'a> {
     event_type: &'static str,
     #[serde(flatten)]
     envelope: Envelope<'a>,
-    /// What the drafts cost that were shown before it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    usage: Option<UsageJson>,
     /// The upstream calls, where the head of the answer went out before they were known.
     #[serde(skip_serializing_if = "Option::is_none")]
     attempts: Option<&'a str>,
@@ -799,13 +814,14 @@ impl Parts {
                 code: self.code.as_deref(),
                 moderation_details: self.moderation.as_ref(),
             },
+            usage: self.usage.as_ref(),
         }
     }
 }
 
 impl ApiError {
-    /// The error as the last event of a stream that has begun; with the bill of its drafts, and with the
-    /// upstream calls, where the headers went out before any was known.
+    /// The error as the last event of a stream that has begun; with the upstream calls, where the headers went
+    /// out before any was known.
     pub(super) fn event(&self, with_attempts: bool) -> String {
         let parts = self.parts();
         self.log();
@@ -818,9 +834,6 @@ impl ApiError {
         let body = EventBody {
             event_type: "error",
             envelope: parts.envelope(),
-            usage: failure
-                .and_then(|failure| failure.drafts.as_ref())
-                .map(UsageJson::from),
             attempts: attempts.filter(|_| with_attempts),
         };
         let json = serde_json::to_string(&body).expect("plain fields always serialise");

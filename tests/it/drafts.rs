@@ -327,7 +327,8 @@ async fn a_repeat_is_told_the_same_and_not_charged_again() {
     {
         app.openai.next(then(2, &reply));
         let first = post(&app.client, code).await.expect(200);
-        error_behind(&first, 2);
+        let told = error_behind(&first, 2);
+        assert_eq!(told["usage"]["cost"], usd(2 * EACH));
         for client in [&app.client, &second.client] {
             let repeat = post(client, code).await.expect(status);
             assert_eq!(repeat.header("idempotent-replayed"), "true");
@@ -335,8 +336,11 @@ async fn a_repeat_is_told_the_same_and_not_charged_again() {
                 repeat.header("x-generation-id"),
                 first.header("x-generation-id")
             );
-            let problem = repeat.problem();
-            assert_eq!(problem.code(), code);
+            assert_eq!(repeat.problem().code(), code);
+            assert_eq!(repeat.json()["usage"], told["usage"], "{code}");
+            // It will be the same all day.
+            assert_ne!(repeat.find_header("x-should-retry"), Some("true"));
+            assert_eq!(repeat.find_header("retry-after"), None);
         }
         let charges = "select count(*) from ledger_entries where kind = 'charge'";
         let rounds = i64::try_from(round).unwrap() + 1;

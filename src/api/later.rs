@@ -22,7 +22,7 @@ use crate::{
 };
 
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
-/// The path of a generation; clients resolve it against the address that they asked.
+/// The path of a generation, below that of `public_url`; clients resolve it against the host that they asked.
 const GENERATIONS: &str = "/v1/images/generations";
 /// Of the time that a generation has taken so far, the part after which to look at it again.
 const SHARE_OF_AGE: u32 = 4;
@@ -55,7 +55,7 @@ pub(super) async fn answer(
             answer::announce(&intro);
             let begun = GenerationJson::begun(intro.id, intro.model, user, name);
             let mut response = (StatusCode::ACCEPTED, Json(begun)).into_response();
-            say_where(response.headers_mut(), intro.id);
+            say_where(app, response.headers_mut(), intro.id);
             say_come_back(app, response.headers_mut(), intro.id.created_at());
             response
         }
@@ -135,16 +135,17 @@ pub(super) async fn shown(
     let object = GenerationJson::of(app, generation).await?;
     let mut response = (status, Json(object)).into_response();
     let headers = response.headers_mut();
-    say_where(headers, generation.id);
+    say_where(app, headers, generation.id);
     if is_running {
         say_come_back(app, headers, generation.created_at);
     }
     Ok(response)
 }
 
-fn say_where(headers: &mut HeaderMap, id: GenerationId) {
+fn say_where(app: &App, headers: &mut HeaderMap, id: GenerationId) {
     answer::trace(headers, &id.to_string(), "");
-    if let Ok(location) = HeaderValue::from_str(&format!("{GENERATIONS}/{id}")) {
+    let below = app.gateway.rooms().links.path();
+    if let Ok(location) = HeaderValue::from_str(&format!("{below}{GENERATIONS}/{id}")) {
         headers.insert(header::LOCATION, location);
     }
 }

@@ -61,6 +61,13 @@ impl Links {
         }
     }
 
+    /// The path that everything here is below, without a slash at its end; empty at the root of its host.
+    pub fn path(&self) -> &str {
+        let behind = self.public_url.find("://").map_or(0, |colon| colon + 3);
+        let slash = self.public_url[behind..].find('/');
+        slash.map_or("", |slash| &self.public_url[behind + slash..])
+    }
+
     /// The same, but new links lead to the bucket. Those that lead here go on opening.
     #[must_use]
     pub fn presigned(self, presigner: Presigner) -> Self {
@@ -273,6 +280,19 @@ mod tests {
         let links = Links::new("https://images.example", SECRET);
         let link = links.sign(ImageId::new(), PictureFormat::Png, DateTime::<Utc>::MIN_UTC);
         assert_eq!(take_apart(&link).expires, "0");
+    }
+
+    #[test]
+    fn the_path_is_that_of_public_url() {
+        for (public_url, expected) in [
+            ("https://images.example", ""),
+            ("https://images.example/", ""),
+            ("http://127.0.0.1:8080", ""),
+            ("https://example.com/easel", "/easel"),
+            ("https://example.com/apps/easel/", "/apps/easel"),
+        ] {
+            assert_eq!(Links::new(public_url, SECRET).path(), expected);
+        }
     }
 
     #[test]

@@ -124,6 +124,28 @@ async fn it_is_answered_at_once_and_finished_later_for_any_replica() {
     app.finish().await;
 }
 
+/// Where everything is below a path of its host, the proxy that takes the path away does not put it into headers.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_address_of_a_generation_has_the_path_of_public_url() {
+    let app = App::builder()
+        .await
+        .set("public_url", "https://example.com/apps/easel/")
+        .start()
+        .await;
+    let key = app.live_key("1");
+    let answer = later_with(&app.client, &key, &[], &card())
+        .await
+        .expect(202);
+    let id = answer.header("x-generation-id").to_owned();
+    assert_eq!(
+        answer.header("location"),
+        format!("/apps/easel/v1/images/generations/{id}")
+    );
+    let state = ended(&app.client, &key, &id, "").await;
+    assert_eq!(state["status"], "completed", "{state}");
+    app.finish().await;
+}
+
 /// What comes to no hold is refused as ever, and costs nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn refusals_before_the_hold_are_those_of_any_request() {

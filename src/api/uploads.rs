@@ -1,5 +1,9 @@
 //! The pictures of an edit on their way in, whichever form they come in.
 
+use std::borrow::Cow;
+
+use percent_encoding::percent_decode;
+
 use super::{ApiError, App, Limits, error::excerpt};
 use crate::{
     catalog::{OutputFormat, Violation},
@@ -242,6 +246,8 @@ pub(super) struct DataUrl {
     /// The URL up to its comma, or all of it when it is a link.
     head: Vec<u8>,
     content: Option<Base64Decoder>,
+    /// The beginning of an escape whose rest has not come yet.
+    escape: Vec<u8>,
     bytes: Vec<u8>,
     incoming: Incoming,
 }
@@ -259,6 +265,7 @@ impl DataUrl {
             field,
             head: Vec::new(),
             content: None,
+            escape: Vec::new(),
             bytes: Vec::new(),
         }
     }
@@ -273,7 +280,9 @@ impl DataUrl {
             return Ok(());
         };
         for text in data.chunks(DECODED_AT_ONCE) {
-            self.decode(|decoder, bytes| decoder.decode(text, bytes))?;
+            let mut escape = std::mem::take(&mut self.escape);
+            self.decode(|decoder, bytes| decoder.decode(&unescaped(&mut escape, text), bytes))?;
+            self.escape = escape;
             self.incoming.write(&app.spool, &self.bytes).await?;
         }
         Ok(())
@@ -320,6 +329,9 @@ impl DataUrl {
                 return Err(self.invalid("it is a data URL, but not in base64"));
             }
             self.fetch(app, fetch_left).await?;
+        }
+        if !self.escape.is_empty() {
+            return Err(self.not_base64());
         }
         // What a link brought is not encoded, and leaves nothing to finish.
         self.decode(Base64Decoder::finish)?;
@@ -370,7 +382,11 @@ impl DataUrl {
             Some(decoder) => work(decoder, &mut self.bytes),
             None => Ok(()),
         };
-        decoded.map_err(|_| self.invalid("it is not base64"))
+        decoded.map_err(|_| self.not_base64())
+    }
+
+    fn not_base64(&self) -> ApiError {
+        self.invalid("it is not base64")
     }
 
     /// Never shows the URL: it is a picture, or a link that may be signed.
@@ -378,5 +394,72 @@ impl DataUrl {
         let field = &self.field;
         let message = format!("Invalid value for '{field}': {why}.");
         ApiError::Parameter(Violation::named(field, "invalid_value", message))
+    }
+}
+
+/// What these characters of a data URL stand for: `%2B` is a `+` (RFC 2397 leaves it to URLs, RFC 3986, section 2.1).
+/// `escape` has the beginning of an escape from one call to the next; what is none stays as it is.
+fn unescaped<'a>(escape: &mut Vec<u8>, text: &'a [u8]) -> Cow<'a, [u8]> {
+    if escape.is_empty() && memchr::memchr(b'%', text).is_none() {
+        return Cow::Borrowed(text);
+    }
+    let mut text = [escape.as_slice(), text].concat();
+    let cut = text.iter().rev().take(2).position(|&byte| byte == b'%');
+    *escape = text.split_off(text.len() - cut.map_or(0, |place| place + 1));
+    Cow::Owned(percent_decode(&text).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What it says, cut in two at this place; `None`: it is not base64.
+    fn decoded(text: &str, cut: usize) -> Option<Vec<u8>> {
+        let (mut escape, mut decoder) = (Vec::new(), Base64Decoder::default());
+        let mut bytes = Vec::new();
+        let (before, behind) = text.as_bytes().split_at(cut);
+        for text in [before, behind] {
+            let text = unescaped(&mut escape, text);
+            decoder.decode(&text, &mut bytes).ok()?;
+        }
+        decoder.finish(&mut bytes).ok()?;
+        escape.is_empty().then_some(bytes)
+    }
+
+    #[test]
+    fn escapes_are_what_they_stand_for_wherever_they_are_cut() {
+        let bytes = &b"\xfb\xff\xbf\xfb"[..];
+        for (text, expected) in [
+            ("+/+/+w==", Some(bytes)),
+            ("%2B%2F%2B%2F%2Bw%3D%3D", Some(bytes)),
+            ("%2b/%2b/+w%3d=", Some(bytes)),
+            ("+/+/+w%3D%3D", Some(bytes)),
+            ("%2B/+/+w", Some(bytes)),
+            ("%0A+/+/%0D%0A+w==", Some(bytes)),
+            ("%41%41%41%41", Some(&[0; 3][..])),
+            ("", Some(&[][..])),
+            ("+/+/+w%3D%3", None),
+            ("+/+/+w%3D%", None),
+            ("%", None),
+            ("%zz+/+/+w==", None),
+            ("%2%2B+/+/", None),
+            ("%%2B+/+/", None),
+            ("%252B+/", None),
+            ("%20+/+/", None),
+        ] {
+            for cut in 0..=text.len() {
+                assert_eq!(decoded(text, cut).as_deref(), expected, "{text} at {cut}");
+            }
+        }
+    }
+
+    #[test]
+    fn text_without_escapes_is_not_copied() {
+        let mut escape = Vec::new();
+        assert!(matches!(
+            unescaped(&mut escape, b"+/+/"),
+            Cow::Borrowed(b"+/+/")
+        ));
+        assert!(escape.is_empty());
     }
 }

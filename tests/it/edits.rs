@@ -211,6 +211,15 @@ async fn pictures_come_in_json() {
         "{usage}"
     );
 
+    // As a link says it that was put together from parts.
+    let content = STANDARD.encode(pictures::noise(256, 3));
+    assert!(content.contains('+') && content.contains('/'));
+    let content = content.replace('+', "%2B").replace('/', "%2f");
+    let escaped = format!("data:image/png;base64,{}", content.replace('=', "%3D"));
+    let body =
+        json!({"images": [{"image_url": escaped}], "model": "easel/sandbox", "prompt": PROMPT});
+    edit_json(&app, &key, &body).await.expect(200);
+
     // By tiles of 512 pixels, and more where it shall be close to the original.
     for (fidelity, tokens) in [(None, 194), (Some("low"), 194), (Some("high"), 4354)] {
         let body = json!({
@@ -533,6 +542,14 @@ async fn what_is_wrong_with_the_json_is_said_by_name() {
         ),
         (
             base(json!([{"image_url": "data:image/png;base64,!!!!"}])),
+            (400, "images[0].image_url", "invalid_value"),
+        ),
+        (
+            base(json!([{"image_url": data_url("image/png", &square()) + "%zz"}])),
+            (400, "images[0].image_url", "invalid_value"),
+        ),
+        (
+            base(json!([{"image_url": data_url("image/png", &square()) + "%3"}])),
             (400, "images[0].image_url", "invalid_value"),
         ),
         (

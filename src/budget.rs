@@ -12,7 +12,7 @@ use std::{
     },
 };
 
-/// Room in bytes. Cheap to clone; clones share it.
+/// Room in bytes, or in places of one each. Cheap to clone; clones share it.
 #[derive(Debug, Clone)]
 pub struct Budget(Arc<Room>);
 
@@ -34,7 +34,7 @@ struct Taken {
     by: HashMap<Owner, u64>,
 }
 
-/// Bytes that are taken from a budget and given back on drop.
+/// Bytes, or places, that are taken from a budget and given back on drop.
 #[derive(Debug)]
 pub struct Share {
     budget: Budget,
@@ -52,7 +52,7 @@ impl Owner {
 }
 
 impl Budget {
-    /// Room for `most` bytes, of which one owner may have `most_each`.
+    /// Room for `most` bytes, or places, of which one owner may have `most_each`.
     pub fn new(most: u64, most_each: u64) -> Self {
         Self(Arc::new(Room {
             most: AtomicU64::new(most),

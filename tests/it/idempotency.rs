@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::{
+    FutureExt as _,
+    future::{join_all, select_all},
+};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -699,6 +702,51 @@ async fn repeats_count_as_requests_only() {
         problem.message.contains("requests per minute"),
         "{problem:?}"
     );
+    app.finish().await;
+}
+
+/// One account's repeats leave places for those of others. One that gets none counts as a request, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn repeats_of_one_account_do_not_take_all_places() {
+    let app = App::builder()
+        .await
+        .set("limits.max_in_flight", 4)
+        .start()
+        .await;
+    let keys = [(); 2].map(|()| app.create_key(&["--credit", "1", "--rpm", "3"]));
+    let gate = gate(&app.openai);
+    let body = small("url");
+    let repeats = async {
+        while app.openai.calls().len() < 2 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let mut waiting = Vec::new();
+        for key in &keys {
+            let both = [(); 2].map(|()| named(&app.client, key, "heron", &body).boxed());
+            let (refused, _, mut rest) = select_all(both).await;
+            assert_eq!(refused.expect(503).problem().code(), "server_is_overloaded");
+            waiting.append(&mut rest);
+        }
+        for key in &keys {
+            let problem = named(&app.client, key, "heron", &body).await.expect(429);
+            assert_eq!(problem.problem().code(), "rate_limit_exceeded");
+        }
+        gate.add_permits(2);
+        join_all(waiting).await
+    };
+    let [one, other] = keys
+        .each_ref()
+        .map(|key| named(&app.client, key, "heron", &body));
+    let (one, other, repeats) = tokio::join!(one, other, repeats);
+    for (first, repeat) in [one, other].into_iter().zip(repeats) {
+        let (first, repeat) = (first.expect(200), repeat.expect(200));
+        assert!(!is_replayed(&first) && is_replayed(&repeat));
+        assert_eq!(
+            first.header("x-generation-id"),
+            repeat.header("x-generation-id")
+        );
+    }
+    assert_eq!(charges(&app).await, 2);
     app.finish().await;
 }
 

@@ -15,7 +15,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{Semaphore, watch},
+    sync::watch,
     time::{Instant, sleep},
 };
 use tokio_util::sync::CancellationToken;
@@ -24,6 +24,7 @@ pub use self::recall::Recall;
 pub(super) use self::record::{answer, refusal, words};
 use super::{Gateway, GatewayError, Generation, admit::Admission, cancel, settle::Outcome};
 use crate::{
+    budget::{Budget, Owner},
     catalog::ResponseFormat,
     ids::{GenerationId, KeyId},
     ledger::{Caller, Gauge, LedgerError, RequestHash, Standing},
@@ -60,8 +61,8 @@ pub(super) enum Echo {
 #[derive(Debug)]
 pub(super) struct Repeats {
     running: Mutex<HashMap<Name, Running>>,
-    /// Places for those that wait for another's answer.
-    waiting: Semaphore,
+    /// Places for those that wait for another's answer; one account has a quarter of them.
+    waiting: Budget,
 }
 
 #[derive(Debug)]
@@ -148,9 +149,10 @@ pub(super) enum Told {
 impl Repeats {
     /// For so many that wait at the same time.
     pub(super) fn new(most_waiting: usize) -> Arc<Self> {
+        let most = most_waiting as u64;
         Arc::new(Self {
             running: Mutex::default(),
-            waiting: Semaphore::new(most_waiting),
+            waiting: Budget::new(most, (most / 4).max(1)),
         })
     }
 
@@ -353,13 +355,17 @@ impl Gateway {
         before: Before,
         answering: &Answering,
     ) -> Result<Told, GatewayError> {
-        let place = self.shared.repeats.waiting.try_acquire();
-        let _place = place.map_err(|_| GatewayError::Saturated)?;
+        if let Before::Here(_) = before {
+            // Also one for which there is no place has been made.
+            self.count_repeat(repeater).await?;
+        }
+        let owner = Owner::of(&repeater.caller.account);
+        let mut place = self.shared.repeats.waiting.share(Some(owner));
+        if !place.grow(1) {
+            return Err(GatewayError::Saturated);
+        }
         let mut echo = match before {
-            Before::Here(heard) => {
-                self.count_repeat(repeater).await?;
-                listen(heard).await
-            }
+            Before::Here(heard) => listen(heard).await,
             // The books have counted it.
             Before::Booked(generation) => Echo::RepeatOf(generation),
         };

@@ -58,6 +58,8 @@ const PART: u64 = 8 * 1024 * 1024;
 const ALL_IN_MEMORY: u64 = 64 * 1024 * 1024;
 /// Memory is shared out in pieces of this.
 const UNIT: u64 = 64 * 1024;
+/// How many pictures are looked for at once, for all that ask. A page of the history names a hundred and more.
+const MOST_LOOKS: usize = 64;
 /// How often a request is repeated; the pauses between are 0.1 s at first and double.
 const MOST_RETRIES: usize = 3;
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
@@ -81,6 +83,7 @@ struct Place {
     prefix: Path,
     timeout: Duration,
     memory: Semaphore,
+    looks: Semaphore,
     /// An upload goes on when who waited for it is gone.
     uploads: TaskTracker,
     is_well: AtomicBool,
@@ -189,6 +192,7 @@ impl Bucket {
             prefix,
             timeout: config.timeout,
             memory: Semaphore::new(in_all.min(Semaphore::MAX_PERMITS)),
+            looks: Semaphore::new(MOST_LOOKS),
             uploads: TaskTracker::new(),
             is_well: AtomicBool::new(true),
             probed: Mutex::default(),
@@ -432,6 +436,11 @@ impl Bucket {
 
     /// Whether a picture is there.
     pub(super) async fn has(&self, id: ImageId, format: PictureFormat) -> Result<bool, StoreError> {
+        let look = timeout(self.0.timeout, self.0.looks.acquire()).await;
+        let Ok(Ok(_look)) = look else {
+            let fault = Fault::failed("too many pictures are looked for in it");
+            return Err(error(Action::Head, fault));
+        };
         let key = self.key(id, format);
         let head = async { found(self.0.store.head(&key).await) };
         Ok(self.measure(Action::Head, head).await?.is_some())

@@ -1,6 +1,8 @@
 //! `GET /v1/images/generations` and `GET /v1/images/generations/{id}`: what became of earlier requests of
 //! the same account, with their pictures as fresh links or as base64.
 
+use std::slice;
+
 use axum::{
     Json,
     extract::State,
@@ -90,13 +92,9 @@ pub(super) async fn list(
     let page = usize::try_from(limit).unwrap_or(usize::MAX);
     let has_more = found.len() > page;
     found.truncate(page);
-    let mut data = Vec::with_capacity(found.len());
-    for generation in found {
-        data.push(GenerationJson::of(&app, &generation).await?);
-    }
     Ok(Json(Page {
         object: "list",
-        data,
+        data: GenerationJson::of_all(&app, &found).await?,
         has_more,
     }))
 }
@@ -138,7 +136,7 @@ pub(super) async fn show(
     };
     let generation = find(&app, &key, &id).await?;
     let mut shown = GenerationJson::from(&generation);
-    let kept = kept(&app, &generation).await?;
+    let kept = kept(&app, slice::from_ref(&generation)).await?.concat();
     let mut response = match format {
         ResponseFormat::Url => {
             shown.data = links(&app, &kept).await?;

@@ -1,6 +1,8 @@
 //! The generation object (`image.generation`): what became of a request, as its account sees it. What `GET` shows,
 //! what an order is answered with whose client comes back, and what webhooks carry.
 
+use std::slice;
+
 use chrono::TimeDelta;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -72,11 +74,28 @@ impl GenerationJson {
     /// # Errors
     /// [`ApiError::Internal`] when the store cannot be looked into.
     pub(crate) async fn of(app: &App, generation: &Generation) -> Result<Self, ApiError> {
-        let kept = kept(app, generation).await?;
-        Ok(Self {
-            data: links(app, &kept).await?,
-            ..Self::from(generation)
-        })
+        let mut one = Self::of_all(app, slice::from_ref(generation)).await?;
+        Ok(one.pop().expect("there is one for each"))
+    }
+
+    /// The same of each of them. The store is looked into once for all.
+    ///
+    /// # Errors
+    /// [`ApiError::Internal`] when that cannot be done.
+    pub(super) async fn of_all(
+        app: &App,
+        generations: &[Generation],
+    ) -> Result<Vec<Self>, ApiError> {
+        let kept = kept(app, generations).await?;
+        let mut links = links(app, &kept.concat()).await?.into_iter();
+        let all = generations
+            .iter()
+            .zip(&kept)
+            .map(|(generation, kept)| Self {
+                data: links.by_ref().take(kept.len()).collect(),
+                ..Self::from(generation)
+            });
+        Ok(all.collect())
     }
 
     /// One that has just begun.
@@ -124,28 +143,32 @@ impl From<&Generation> for GenerationJson {
 /// A picture and what its bytes are.
 pub(super) type Kept<'a> = (&'a ImageRecord, PictureFormat);
 
-/// The pictures that are still kept. The copy of a relayed picture may go before its time is over.
+/// The pictures of each generation that are still kept. The copy of a relayed picture may go before its time is over.
 pub(super) async fn kept<'a>(
     app: &App,
-    generation: &'a Generation,
-) -> Result<Vec<Kept<'a>>, ApiError> {
+    generations: &'a [Generation],
+) -> Result<Vec<Vec<Kept<'a>>>, ApiError> {
     let now = app.clock.now();
-    let images = generation.images.iter();
-    let in_time: Vec<Kept<'a>> = images
-        .filter(move |image| image.expires_at > now)
-        .filter_map(|image| Some((image, PictureFormat::from_extension(&image.format)?)))
-        .collect();
-    if in_time.is_empty() {
-        return Ok(in_time);
+    let in_time = |generation: &'a Generation| -> Vec<Kept<'a>> {
+        let images = generation.images.iter();
+        images
+            .filter(|image| image.expires_at > now)
+            .filter_map(|image| Some((image, PictureFormat::from_extension(&image.format)?)))
+            .collect()
+    };
+    let mut kept: Vec<_> = generations.iter().map(in_time).collect();
+    let names = kept.iter().flatten();
+    let names: Vec<_> = names.map(|(image, format)| (image.id, *format)).collect();
+    if names.is_empty() {
+        return Ok(kept);
     }
-    let names = in_time.iter().map(|(image, format)| (image.id, *format));
     let are_here = app.gateway.rooms().store.find(names).await;
     let are_here = are_here.map_err(|error| ApiError::Internal(Box::new(error)))?;
-    Ok(in_time
-        .into_iter()
-        .zip(are_here)
-        .filter_map(|(kept, is_here)| is_here.then_some(kept))
-        .collect())
+    let mut are_here = are_here.into_iter();
+    for kept in &mut kept {
+        kept.retain(|_| are_here.next().unwrap_or(false));
+    }
+    Ok(kept)
 }
 
 pub(super) async fn links(app: &App, kept: &[Kept<'_>]) -> Result<Vec<PictureJson>, ApiError> {

@@ -56,6 +56,22 @@ async fn recent_generations_come_newest_first_in_pages() {
     assert_eq!(ids(&second), [made[1].as_str(), made[2].as_str()]);
     let link = all["data"][1]["data"][0]["url"].as_str().unwrap();
     app.open_link(link).await.expect(200);
+    // Each has its own pictures, also when those of one are gone.
+    let name_of = |link: &Value| {
+        let link = link.as_str().unwrap();
+        let (_, name) = link.split_once("/files/").unwrap();
+        name.split_once('?').unwrap().0.to_owned()
+    };
+    let gone = name_of(&all["data"][2]["data"][0]["url"]);
+    let hours = std::fs::read_dir(app.directory().join("data/images")).unwrap();
+    let mut files = hours.map(|hour| hour.unwrap().path().join(&gone));
+    std::fs::remove_file(files.find(|file| file.exists()).unwrap()).unwrap();
+    let left = list("").await;
+    assert_eq!(left["data"][2]["data"], json!([]));
+    for row in [1, 3, 4] {
+        let [before, now] = [&all, &left].map(|page| name_of(&page["data"][row]["data"][0]["url"]));
+        assert_eq!(before, now, "row {row}");
+    }
 
     let others = app
         .get(&stranger, "/v1/images/generations")

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
+use futures_util::future::join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -159,6 +160,37 @@ async fn pictures_of_any_size_are_in_the_bucket_and_links_open_at_any_replica() 
 }
 
 /// What a client hears to its end needs no copy elsewhere.
+/// Those of a page together, and of all pages so many at a time that nobody else waits for long.
+#[tokio::test(flavor = "multi_thread")]
+async fn pictures_are_looked_for_together_and_within_a_bound() {
+    let s3 = S3Server::start().await;
+    let app = on(&s3, &[]).await;
+    let key = app.live_key("1");
+    let mut body = order("url");
+    body["n"] = json!(2);
+    for _ in 0..6 {
+        app.generate(&key, &body).await.expect(200);
+    }
+    s3.trouble(
+        Method::HEAD,
+        Trouble::Slow(Duration::from_millis(300)),
+        usize::MAX,
+    );
+    let list = async || app.get(&key, GENERATIONS).await.expect(200).json();
+    let page = list().await;
+    let rows = page["data"].as_array().unwrap();
+    assert_eq!(rows.len(), 6);
+    for row in rows {
+        assert_eq!(row["data"].as_array().unwrap().len(), 2, "{row}");
+    }
+    let most = s3.most_at_once(&Method::HEAD);
+    assert!((3..=8).contains(&most), "{most}");
+    join_all((0..12).map(|_| list())).await;
+    let most = s3.most_at_once(&Method::HEAD);
+    assert!((9..=64).contains(&most), "{most}");
+    app.finish().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn relayed_answers_leave_the_bucket_alone() {
     let s3 = S3Server::start().await;

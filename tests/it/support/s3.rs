@@ -59,7 +59,18 @@ struct Shared {
     service: S3Service,
     troubles: Mutex<Vec<(Method, Trouble, usize)>>,
     requests: Mutex<Vec<(Method, String)>>,
+    under_way: Mutex<HashMap<Method, UnderWay>>,
 }
+
+/// Requests of a method.
+#[derive(Default)]
+struct UnderWay {
+    now: usize,
+    most: usize,
+}
+
+/// Counts a request until it is answered.
+struct Counted(Arc<Shared>, Method);
 
 /// Who may come in: key ids and their secrets.
 #[derive(Clone, Default)]
@@ -81,6 +92,7 @@ impl S3Server {
             service: builder.build(),
             troubles: Mutex::default(),
             requests: Mutex::default(),
+            under_way: Mutex::default(),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut server = Self {
@@ -152,6 +164,12 @@ impl S3Server {
         self.shared.requests.lock().unwrap().clone()
     }
 
+    /// How many requests of this method were waiting for an answer at the same time, at most.
+    pub(crate) fn most_at_once(&self, method: &Method) -> usize {
+        let under_way = self.shared.under_way.lock().unwrap();
+        under_way.get(method).map_or(0, |under_way| under_way.most)
+    }
+
     /// Where the bucket's objects are as files.
     pub(crate) fn bucket(&self) -> PathBuf {
         self.directory.path().join(BUCKET)
@@ -189,6 +207,7 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Answe
     let method = request.method().clone();
     let requests = &shared.requests;
     requests.lock().unwrap().push((method.clone(), asked));
+    let _counted = Counted::new(&shared, &method);
     // The server would make it.
     let bucket = request.uri().path().split('/').nth(1);
     if bucket != Some(BUCKET) {
@@ -218,6 +237,23 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Answe
         Some(bytes) => cut_after(body, bytes).await,
     };
     Ok(Response::from_parts(head, body))
+}
+
+impl Counted {
+    fn new(shared: &Arc<Shared>, method: &Method) -> Self {
+        let mut under_way = shared.under_way.lock().unwrap();
+        let under_way = under_way.entry(method.clone()).or_default();
+        under_way.now += 1;
+        under_way.most = under_way.most.max(under_way.now);
+        Self(Arc::clone(shared), method.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let mut under_way = self.0.under_way.lock().unwrap();
+        under_way.get_mut(&self.1).unwrap().now -= 1;
+    }
 }
 
 impl Shared {

@@ -18,35 +18,30 @@ use super::{ApiError, openapi};
 const PAGE: &str = include_str!("docs/page.html");
 const START: &str = include_str!("docs/start.js");
 
-/// Packed once, when the program is built.
-macro_rules! packed {
-    ($name:literal) => {
-        include_bytes!(concat!(env!("OUT_DIR"), "/", $name))
-    };
-}
-
-/// A file that the page is made of.
+/// A file that the page is made of, packed when the program is built.
 struct File {
     kind: &'static str,
     packed: &'static [u8],
+    /// For the few clients that do not unpack: a command line, mostly. Kept, since anybody may ask for it as often as
+    /// they like, and it is up to 1.5 MB.
+    unpacked: LazyLock<Bytes>,
 }
 
-const STYLE: File = File {
-    kind: "text/css; charset=utf-8",
-    packed: packed!("swagger-ui.css.gz"),
-};
-const SCRIPT: File = File {
-    kind: "text/javascript; charset=utf-8",
-    packed: packed!("swagger-ui-bundle.js.gz"),
-};
-const NOTICE: File = File {
-    kind: "text/plain; charset=utf-8",
-    packed: packed!("swagger-ui-notice.txt.gz"),
-};
-const LICENSE: File = File {
-    kind: "text/plain; charset=utf-8",
-    packed: packed!("swagger-ui-license.txt.gz"),
-};
+macro_rules! file {
+    ($kind:literal, $name:literal) => {{
+        const PACKED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/", $name));
+        File {
+            kind: $kind,
+            packed: PACKED,
+            unpacked: LazyLock::new(|| unpack(PACKED)),
+        }
+    }};
+}
+
+static STYLE: File = file!("text/css; charset=utf-8", "swagger-ui.css.gz");
+static SCRIPT: File = file!("text/javascript; charset=utf-8", "swagger-ui-bundle.js.gz");
+static NOTICE: File = file!("text/plain; charset=utf-8", "swagger-ui-notice.txt.gz");
+static LICENSE: File = file!("text/plain; charset=utf-8", "swagger-ui-license.txt.gz");
 
 /// Swagger UI sets styles of elements; scripts are its file and ours.
 const POLICY: HeaderValue = HeaderValue::from_static(
@@ -57,7 +52,7 @@ const CACHE: HeaderValue = HeaderValue::from_static("public, max-age=3600");
 
 /// All of it changes with the program and with nothing else.
 static ETAG: LazyLock<HeaderValue> = LazyLock::new(|| {
-    let packed = [STYLE, SCRIPT, NOTICE, LICENSE].map(|file| file.packed);
+    let packed = [&STYLE, &SCRIPT, &NOTICE, &LICENSE].map(|file| file.packed);
     openapi::etag([&packed[..], &[PAGE.as_bytes(), START.as_bytes()]].concat())
 });
 
@@ -81,10 +76,10 @@ pub(super) async fn file(
                 (Bytes::from_static(START.as_bytes()), false)
             }));
         }
-        "swagger-ui.css" => STYLE,
-        "swagger-ui-bundle.js" => SCRIPT,
-        "NOTICE" => NOTICE,
-        "LICENSE" => LICENSE,
+        "swagger-ui.css" => &STYLE,
+        "swagger-ui-bundle.js" => &SCRIPT,
+        "NOTICE" => &NOTICE,
+        "LICENSE" => &LICENSE,
         _ => {
             let path = super::error::excerpt(uri.path());
             return Err(ApiError::UnknownPath(method, path));
@@ -94,7 +89,7 @@ pub(super) async fn file(
         if unpacks {
             (Bytes::from_static(file.packed), true)
         } else {
-            (unpacked(file.packed), false)
+            (file.unpacked.clone(), false)
         }
     }))
 }
@@ -149,8 +144,7 @@ fn takes_gzip(asked: &HeaderMap) -> bool {
         })
 }
 
-/// For the few clients that do not unpack: a command line, mostly.
-fn unpacked(packed: &[u8]) -> Bytes {
+fn unpack(packed: &[u8]) -> Bytes {
     let mut bytes = Vec::new();
     GzDecoder::new(packed)
         .read_to_end(&mut bytes)
@@ -182,7 +176,7 @@ mod tests {
 
     #[test]
     fn what_was_packed_is_what_it_should_be() {
-        let text = |file: &File| String::from_utf8(unpacked(file.packed).to_vec()).unwrap();
+        let text = |file: &File| String::from_utf8(file.unpacked.to_vec()).unwrap();
         assert!(text(&STYLE).contains(".swagger-ui"));
         assert!(text(&SCRIPT).contains("SwaggerUIBundle"));
         assert!(text(&LICENSE).contains("Apache License"));

@@ -136,13 +136,9 @@ impl<'a> Collector<'a> {
         whole >= self.wanted || self.collected.len() >= self.wanted.saturating_mul(2)
     }
 
-    /// What is being taken will not be whole.
+    /// What is being taken will not be whole: dropping it says so, to the store and to who sees it.
     fn give_up(&mut self) {
-        if let Current::Taking(taking) = std::mem::replace(&mut self.current, Current::Idle)
-            && let Some(flow) = taking.flow
-        {
-            flow.tear();
-        }
+        self.current = Current::Idle;
     }
 
     fn begin(&mut self, opening: Opening, encoding: Encoding, is_certain: bool) {
@@ -261,13 +257,11 @@ impl Taking<'_> {
         exposure: Exposure<'_>,
     ) -> Option<StoredImage> {
         let may_be_whole = !self.is_draft && self.is_certain && self.step != Step::Writing;
-        if (!may_be_whole || self.step == Step::Showing)
-            && let Some(flow) = self.flow.take()
-        {
-            flow.tear();
-        }
         if !may_be_whole {
             return None;
+        }
+        if self.step == Step::Showing {
+            self.flow = None;
         }
         let stored = self.end(store, exposure).await.ok()?;
         tracing::info!(image.id = %stored.id, "a picture broke off behind its last byte, and counts");
@@ -318,12 +312,7 @@ impl Taking<'_> {
                 Ok(stored)
             }
             (Ok(stored), None, Exposure::Stored | Exposure::Flowing(_)) => Ok(stored),
-            (Err(error), flow, _) => {
-                if let Some(flow) = flow {
-                    flow.tear();
-                }
-                Err(error)
-            }
+            (Err(error), _, _) => Err(error),
         }
     }
 }

@@ -124,11 +124,6 @@ impl<'a> Flow<'a> {
         }
     }
 
-    /// It will never be whole. The same as dropping it.
-    pub(in crate::gateway) fn tear(self) {
-        drop(self);
-    }
-
     async fn show(&mut self, text: Bytes, has_copy: bool) {
         let State::Flowing { shown } = self.state else {
             return;
@@ -147,7 +142,7 @@ impl<'a> Flow<'a> {
     }
 }
 
-/// Also when the call that it belongs to is dropped halfway: an answer may not go on behind half a picture.
+/// It will never be whole. Also when the call that it belongs to is dropped halfway: an answer may not go on behind half a picture.
 impl Drop for Flow<'_> {
     fn drop(&mut self) {
         match self.state {

@@ -328,6 +328,8 @@ async fn accept(
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use axum::routing::get;
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -347,23 +349,35 @@ mod tests {
                 .unwrap();
             String::from_utf8_lossy(&heard).into_owned()
         };
-        with_server(talk).await
+        with_hasty_server(talk).await
     }
 
-    async fn with_server<T>(talk: impl AsyncFnOnce(TcpStream) -> T) -> T {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
+    /// With one connection to a server that waits for nobody.
+    async fn with_hasty_server<T>(talk: impl AsyncFnOnce(TcpStream) -> T) -> T {
+        let settings = ServerSettings {
+            max_connections: 8,
+            header_timeout: Duration::from_millis(100),
+            stall_timeout: Duration::from_millis(200),
+        };
         let answer = || async {
             // Longer than a silent connection lives: asking is what counts, not being answered.
             sleep(Duration::from_millis(400)).await;
             "painted"
         };
         let router = Router::new().route("/", get(answer));
-        let settings = ServerSettings {
-            max_connections: 8,
-            header_timeout: Duration::from_millis(100),
-            stall_timeout: Duration::from_millis(200),
-        };
+        let talk =
+            async |address: SocketAddr| talk(TcpStream::connect(address).await.unwrap()).await;
+        with_server(settings, router, talk).await
+    }
+
+    /// With the address of a server, which ends with the talk.
+    async fn with_server<T>(
+        settings: ServerSettings,
+        router: Router,
+        talk: impl AsyncFnOnce(SocketAddr) -> T,
+    ) -> T {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
         let stop = Stop::default();
         let serving = Arc::new(ArcSwap::from_pointee(Serving {
             listener: "test",
@@ -373,7 +387,7 @@ mod tests {
         }));
         let serving = serve(listener, serving, stop.clone());
         let talking = async {
-            let said = talk(TcpStream::connect(address).await.unwrap()).await;
+            let said = talk(address).await;
             stop.closing.cancel();
             said
         };
@@ -407,23 +421,13 @@ mod tests {
     #[tokio::test]
     async fn connections_are_bounded() {
         const ASK: &[u8] = b"GET / HTTP/1.1\r\nhost: easel\r\nconnection: close\r\n\r\n";
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
         let settings = ServerSettings {
             max_connections: 2,
             header_timeout: Duration::from_mins(1),
             stall_timeout: Duration::from_mins(1),
         };
-        let stop = Stop::default();
         let router = Router::new().route("/", get(async || "painted"));
-        let serving = Arc::new(ArcSwap::from_pointee(Serving {
-            listener: "test",
-            router,
-            settings,
-            tls: None,
-        }));
-        let serving = serve(listener, serving, stop.clone());
-        let talking = async {
+        let talk = async |address: SocketAddr| {
             let connect = async || TcpStream::connect(address).await.unwrap();
             let (_idle, busy) = (connect().await, connect().await);
             let mut third = connect().await;
@@ -434,10 +438,9 @@ mod tests {
             drop(busy);
             let late = timeout(Duration::from_secs(20), third.read_to_end(&mut heard)).await;
             late.expect("there is a place again").unwrap();
-            stop.closing.cancel();
             String::from_utf8_lossy(&heard).into_owned()
         };
-        let ((), heard) = tokio::join!(serving, talking);
+        let heard = with_server(settings, router, talk).await;
         assert!(heard.ends_with("painted"), "{heard}");
     }
 
@@ -490,7 +493,7 @@ mod tests {
             }
             (painted, refused)
         };
-        let counted = timeout(Duration::from_secs(10), with_server(talk)).await;
+        let counted = timeout(Duration::from_secs(10), with_hasty_server(talk)).await;
         assert_eq!(counted.unwrap(), (32, 8));
     }
 
@@ -509,7 +512,7 @@ mod tests {
                 }
             }
         };
-        let gone = timeout(Duration::from_secs(20), with_server(talk)).await;
+        let gone = timeout(Duration::from_secs(20), with_hasty_server(talk)).await;
         assert_eq!(
             gone.expect("the connection should have been given up"),
             io::ErrorKind::ConnectionReset

@@ -3,7 +3,7 @@
 //! repeat need not do likewise.
 
 use axum::extract::FromRequestParts;
-use http::request::Parts;
+use http::{HeaderMap, request::Parts};
 use sha2::{Digest as _, Sha256};
 
 use super::{ApiError, App, prefer};
@@ -13,6 +13,9 @@ const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
 const LONGEST_KEY: usize = 255;
 /// `OpenAI`'s SDKs count their repeats in it, from 0, and send no key.
 const RETRY_COUNT: &str = "x-stainless-retry-count";
+/// Where the count stops. No SDK counts so far, and the books, which count up to 32,767, must not take two counts that
+/// they tell apart for one.
+const HIGHEST_COUNT: u16 = 1000;
 
 /// What a client asks. Taken out of the headers here, so that a request that waits for its picture does not
 /// keep all of them.
@@ -79,10 +82,6 @@ impl FromRequestParts<App> for Asked {
             ),
             (Some(_), Some(_)) => return Err(refused()),
         };
-        let retry_count = parts.headers.get(RETRY_COUNT);
-        let retry_count = retry_count
-            .and_then(|count| count.to_str().ok())
-            .and_then(|count| count.parse().ok());
         let mut digest = Sha256::new();
         // A path has no space.
         digest.update(parts.method.as_str());
@@ -91,7 +90,7 @@ impl FromRequestParts<App> for Asked {
         digest.update(b" ");
         Ok(Self {
             idempotency_key: idempotency_key.map(str::to_owned),
-            retry_count: retry_count.unwrap_or(0),
+            retry_count: retry_count(&parts.headers),
             reader: if prefer::responds_async(&parts.headers) {
                 Reader::ComesBack
             } else {
@@ -101,6 +100,13 @@ impl FromRequestParts<App> for Asked {
             part: None,
         })
     }
+}
+
+fn retry_count(headers: &HeaderMap) -> u16 {
+    let count = headers.get(RETRY_COUNT);
+    count
+        .and_then(|count| count.to_str().ok()?.parse().ok())
+        .map_or(0, |count: u16| count.min(HIGHEST_COUNT))
 }
 
 fn is_key(key: &str) -> bool {
@@ -117,6 +123,8 @@ fn refused() -> ApiError {
 
 #[cfg(test)]
 mod tests {
+    use http::{HeaderName, HeaderValue};
+
     use super::*;
 
     #[test]
@@ -132,6 +140,29 @@ mod tests {
         }
         assert!(is_key(&"k".repeat(255)));
         assert!(!is_key(&"k".repeat(256)));
+    }
+
+    #[test]
+    fn the_count_of_repeats_ends_where_nobody_counts() {
+        for (given, expected) in [
+            ("0", 0),
+            ("2", 2),
+            ("1000", 1000),
+            ("1001", 1000),
+            ("32768", 1000),
+            ("65535", 1000),
+            ("65536", 0),
+            ("-1", 0),
+            ("two", 0),
+            ("", 0),
+        ] {
+            let headers = HeaderMap::from_iter([(
+                HeaderName::from_static(RETRY_COUNT),
+                HeaderValue::from_static(given),
+            )]);
+            assert_eq!(retry_count(&headers), expected, "{given}");
+        }
+        assert_eq!(retry_count(&HeaderMap::new()), 0);
     }
 
     fn asked() -> Asked {

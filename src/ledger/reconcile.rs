@@ -30,9 +30,8 @@ impl Ledger {
     /// that each entry follows from the one before; and for every generation that its state, its hold, its charge
     /// and its pictures say the same; that what was used, as days and as generations, is what was charged; and that
     /// what is kept of spending for limits follows from the holds. All of it as of one moment, while the gateway goes
-    /// on; reads every row, so
-    /// it takes a while on a large database. Empty is proven; at most a thousand findings per check are listed.
-    /// How many there are is remembered.
+    /// on; reads every row, so it takes a while on a large database. Empty is proven; at most a thousand findings per
+    /// check are listed. How many there are is remembered, where the database can be written.
     ///
     /// # Errors
     /// [`LedgerError::Database`].
@@ -41,7 +40,13 @@ impl Ledger {
         let mut snapshot = begin_wide(&self.pool).await.map_err(&action)?;
         let found = reconcile::check(&mut snapshot).await?;
         snapshot.rollback().await.map_err(&action)?;
-        reconcile::remember(&self.pool, found.len()).await?;
+        if let Err(error) = reconcile::remember(&self.pool, found.len()).await {
+            // What was found is no less true, and a standby is a good place to look.
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "when the books were proved could not be written down"
+            );
+        }
         Ok(found)
     }
 

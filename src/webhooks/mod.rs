@@ -193,6 +193,8 @@ impl Webhooks {
                     keys.insert(task.id(), key);
                 }
                 if came < wanted {
+                    // What is due of a key that has its share is looked for when one of its own has ended.
+                    is_behind = !busy.is_empty();
                     break;
                 }
             }

@@ -43,7 +43,7 @@ impl Ledger {
         if let Err(error) = reconcile::remember(&self.pool, found.len()).await {
             // What was found is no less true, and a standby is a good place to look.
             tracing::warn!(
-                error = &error as &dyn std::error::Error,
+                %error,
                 "when the books were proved could not be written down"
             );
         }

@@ -174,15 +174,13 @@ impl Webhooks {
                 forgotten_at = Some(Instant::now());
                 webhooks.forget().await;
             }
-            is_behind = false;
-            loop {
+            is_behind = loop {
                 let free = most.saturating_sub(sending.len());
                 let share = (most / SHARE_OF_ONE).max(1);
                 let (busy, room) = standing(keys.values(), share);
                 let wanted = free.min(room);
                 if wanted == 0 {
-                    is_behind = true;
-                    break;
+                    break true;
                 }
                 let due = webhooks.claim(&busy, wanted).await;
                 let came = due.len();
@@ -194,10 +192,9 @@ impl Webhooks {
                 }
                 if came < wanted {
                     // What is due of a key that has its share is looked for when one of its own has ended.
-                    is_behind = !busy.is_empty();
-                    break;
+                    break !busy.is_empty();
                 }
-            }
+            };
         }
         let rest = async { while sending.join_next().await.is_some() {} };
         // What is not done by then is done again when its lease has run out.

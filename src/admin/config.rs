@@ -243,6 +243,7 @@ fn describe_webhooks(section: &WebhooksConfig) -> Value {
         hosts,
         timeout,
         max_in_flight,
+        max_pending,
         first_retry,
         retry_for,
     } = section;
@@ -250,6 +251,7 @@ fn describe_webhooks(section: &WebhooksConfig) -> Value {
         "hosts": hosts,
         "timeout": span(*timeout),
         "max_in_flight": max_in_flight,
+        "max_pending": max_pending,
         "first_retry": span(*first_retry),
         "retry_for": span(*retry_for),
     })

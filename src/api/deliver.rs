@@ -92,7 +92,7 @@ async fn carry_out(
 fn is_refused_request(refusal: &ApiError) -> bool {
     match refusal {
         ApiError::Gateway(error) => error.is_refused_request(),
-        ApiError::Parameter(_) | ApiError::WebhooksForbidden => true,
+        ApiError::Parameter(_) | ApiError::WebhooksForbidden | ApiError::WebhooksPending(_) => true,
         _ => false,
     }
 }

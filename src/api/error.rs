@@ -97,6 +97,9 @@ pub enum ApiError {
     /// The key may have no webhooks.
     #[error("the key may have no webhooks")]
     WebhooksForbidden,
+    /// The key has so many webhooks that nobody has taken yet.
+    #[error("{0} webhooks of the key are pending")]
+    WebhooksPending(usize),
     /// The generation cannot be cancelled, since it has ended so.
     #[error("{0} has ended already")]
     GenerationFinished(GenerationId, GenerationStatus),

@@ -87,7 +87,7 @@ pub(super) async fn repeated(
 /// Whether the end of this order may be told there.
 ///
 /// # Errors
-/// [`ApiError::Parameter`]; [`ApiError::WebhooksForbidden`].
+/// [`ApiError::Parameter`]; [`ApiError::WebhooksForbidden`]; [`ApiError::WebhooksPending`].
 pub(super) async fn check_webhook(app: &App, order: &Order, url: &str) -> Result<(), ApiError> {
     let invalid = |message| {
         let violation = Violation::named(WEBHOOK_URL, "invalid_value", message);
@@ -104,6 +104,15 @@ pub(super) async fn check_webhook(app: &App, order: &Order, url: &str) -> Result
     }
     if !app.keys.allows_webhooks(order.key.id).await? {
         return Err(ApiError::WebhooksForbidden);
+    }
+    // Those of generations in flight are not counted: they are bounded by themselves.
+    let most = app.limits.pending_webhooks;
+    if app
+        .ledger
+        .has_pending_deliveries(order.key.id, most)
+        .await?
+    {
+        return Err(ApiError::WebhooksPending(most));
     }
     Ok(())
 }

@@ -120,4 +120,6 @@ pub struct Limits {
     pub upload_timeout: Duration,
     /// How long a stream may be silent before a comment says that it lives.
     pub keepalive: Duration,
+    /// How many webhooks of one key may be pending when it asks for another.
+    pub pending_webhooks: usize,
 }

@@ -225,6 +225,8 @@ pub struct WebhooksConfig {
     pub timeout: Duration,
     /// Messages at the same time.
     pub max_in_flight: usize,
+    /// How many of one key nobody may have taken yet.
+    pub max_pending: usize,
     /// The pause after the first attempt that failed.
     pub first_retry: Duration,
     /// How long to try.
@@ -526,6 +528,7 @@ fn read(root: &mut Section<'_>, environment: &Environment) -> Config {
                 Duration::from_mins(5),
             ),
             max_in_flight: section.count("max_in_flight", 32),
+            max_pending: section.count("max_pending", 10_000),
             first_retry: section.duration_up_to(
                 "first_retry",
                 Duration::from_secs(5),

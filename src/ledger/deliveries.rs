@@ -142,6 +142,18 @@ impl Ledger {
         deliveries::count(&self.pool).await
     }
 
+    /// Whether a key has so many messages that are still to be told, or more.
+    ///
+    /// # Errors
+    /// [`LedgerError::Database`].
+    pub async fn has_pending_deliveries(
+        &self,
+        key: KeyId,
+        at_least: usize,
+    ) -> Result<bool, LedgerError> {
+        deliveries::are_pending(&self.pool, key, at_least).await
+    }
+
     /// Deletes messages that ended so long ago, with their attempts. Returns how many.
     ///
     /// # Errors

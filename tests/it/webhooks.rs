@@ -284,6 +284,39 @@ async fn who_may_not_have_them_is_told_by_name() {
     loft.close().await;
 }
 
+/// Nobody is called for ever and more and more often: who has too much to be taken may ask for no more of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_too_many_that_nobody_takes_is_refused_one_more() {
+    let loft = Loft::with(|builder| {
+        builder
+            .set("webhooks.max_pending", 2)
+            .set("webhooks.first_retry", "1h")
+    })
+    .await;
+    let (app, key) = (&loft.app, &loft.key);
+    for count in 1..=2 {
+        loft.receiver.next(Answer::status(503));
+        later(&app.client, key, &loft.order()).await;
+        loft.receiver.wait_for(count).await;
+    }
+    let answer = later_with(&app.client, key, &[], &loft.order()).await;
+    let answer = answer.expect(429);
+    assert_eq!(answer.header("x-should-retry"), "false");
+    let problem = answer.problem();
+    let told = (problem.code(), problem.param());
+    assert_eq!(told, ("webhook_queue_full", "webhook_url"));
+    // Without one it may, and so may who has none pending.
+    let order = json!({"model": "dall-e-2", "prompt": PROMPT});
+    let id = later(&app.client, key, &order).await;
+    ended(&app.client, key, &id, "").await;
+    let taken = "update webhook_deliveries set status = 'delivered', ended_at = clock_timestamp()";
+    let done = sqlx::raw_sql(taken).execute(app.database.pool()).await;
+    done.unwrap();
+    later(&app.client, key, &loft.order()).await;
+    loft.receiver.wait_for(3).await;
+    loft.close().await;
+}
+
 /// A form names it as JSON does.
 #[tokio::test(flavor = "multi_thread")]
 async fn edits_have_them_too() {

@@ -198,6 +198,17 @@ impl ApiError {
                  parameter out and ask for the generation.",
             )
             .param(WEBHOOK_URL),
+            Self::WebhooksPending(most) => Parts::new(
+                Status::TOO_MANY_REQUESTS,
+                "rate_limit_error",
+                "webhook_queue_full",
+                format!(
+                    "{most} webhooks of this API key wait for their receivers to take them. Have the receivers answer \
+                     with 2xx, or leave 'webhook_url' out and ask for the generation."
+                ),
+            )
+            .param(WEBHOOK_URL)
+            .finally(),
             Self::GenerationFinished(id, status) => Parts::new(
                 Status::CONFLICT,
                 INVALID,

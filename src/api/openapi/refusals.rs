@@ -143,6 +143,7 @@ const REFUSALS: &[Refusal] = &[
         codes: &[
             "rate_limit_exceeded",
             "spend_limit_exceeded",
+            "webhook_queue_full",
             "upstream_rate_limited",
             "too_many_failed_attempts",
         ],

@@ -347,6 +347,7 @@ fn limits(config: &Config) -> Limits {
         upload_pictures: config.limits.upload_pictures,
         upload_timeout: config.limits.upload_timeout,
         keepalive: config.limits.keepalive,
+        pending_webhooks: config.webhooks.max_pending,
     }
 }
 

@@ -76,6 +76,26 @@ pub(in crate::ledger) async fn count(pool: &PgPool) -> Result<PendingDeliveries,
     })
 }
 
+/// Whether so many of this key are pending, or more.
+pub(in crate::ledger) async fn are_pending(
+    pool: &PgPool,
+    key: KeyId,
+    at_least: usize,
+) -> Result<bool, LedgerError> {
+    let at_least = i64::try_from(at_least).unwrap_or(i64::MAX);
+    let found = sqlx::query_scalar!(
+        r#"select count(*) as "pending!" from (
+               select from webhook_deliveries where key_id = $1 and status = 'pending' limit $2
+           ) of_key"#,
+        key.to_string(),
+        at_least,
+    )
+    .fetch_one(pool)
+    .await
+    .map_err(LedgerError::during("count a key's webhooks"))?;
+    Ok(found >= at_least)
+}
+
 pub(in crate::ledger) async fn end(
     pool: &PgPool,
     delivery: &Delivery,

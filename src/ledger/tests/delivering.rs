@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use futures_util::future::join_all;
 
 use super::*;
+use crate::ids::KeyId;
 
 const URL: &str = "https://app.example/hook";
 const LEASE: Duration = Duration::from_mins(1);
@@ -218,6 +219,15 @@ async fn what_nobody_has_taken_is_counted() {
     assert_eq!(pending.count, 2);
     assert!(pending.oldest >= hour, "{pending:?}");
     assert!(pending.overdue >= 5 * minute && pending.overdue < hour);
+    for (key, at_least, expected) in [
+        (books.key.id, 1, true),
+        (books.key.id, 2, true),
+        (books.key.id, 3, false),
+        (KeyId::new(), 1, false),
+    ] {
+        let found = books.ledger.has_pending_deliveries(key, at_least).await;
+        assert_eq!(found.unwrap(), expected, "{at_least}");
+    }
     // What somebody sends is not due.
     let due = claim(&books.ledger, 2, hour).await;
     let sending = count().await;

@@ -148,16 +148,14 @@ async fn store(config: &Config) -> Finding {
         return bucket(config).await;
     };
     let probed = async {
-        if !can_be_made(directory.clone())
-            .await
-            .map_err(|error| said(&error))?
-        {
-            let opened = ImageStore::open(directory.clone(), config.images.max_size_bytes);
-            opened.await.map_err(|error| said(&error))?;
-            return Ok(Finding::ok(WHAT, format!("{place} can be written")));
+        let is_to_be_made = can_be_made(directory.clone()).await;
+        if is_to_be_made.map_err(|error| said(&error))? {
+            let found = format!("{place} is not there yet");
+            return Ok(Finding::warning(WHAT, found, "serve makes it"));
         }
-        let found = format!("{place} is not there yet");
-        Ok::<_, String>(Finding::warning(WHAT, found, "serve makes it"))
+        let opened = ImageStore::open(directory.clone(), config.images.max_size_bytes);
+        opened.await.map_err(|error| said(&error))?;
+        Ok::<_, String>(Finding::ok(WHAT, format!("{place} can be written")))
     };
     match timeout(PATIENCE, probed).await {
         Ok(Ok(found)) => found,

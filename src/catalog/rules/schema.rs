@@ -72,6 +72,11 @@ impl JsonSchema for ParameterRule {
                     "properties": {
                         "values": words,
                         "tolerance_percent": count,
+                        "except": {
+                            "type": "array",
+                            "items": {"type": "string"},
+                            "description": "Sizes of such a shape that are refused all the same.",
+                        },
                         "min_pixels": count,
                         "max_pixels": count,
                     },

@@ -9,8 +9,7 @@ use serde_json::{Value, json};
 
 use crate::{
     later::{GENERATIONS, ended, later},
-    reload::gate,
-    support::{Answer, App, Behaviour, Client, Key, pictures},
+    support::{Answer, App, Behaviour, Client, Key, pictures, until},
 };
 
 const PROMPT: &str = "a balloon that is called back";
@@ -73,7 +72,7 @@ async fn a_running_generation_is_stopped_from_any_replica() {
 async fn those_who_wait_are_told() {
     let app = stoppable().await;
     let second = app.start_replica().await;
-    let key = app.live_key("1");
+    let key = app.create_key(&["--credit", "1", "--rpm", "100"]);
     app.openai.always(Behaviour::Never);
     let post = |client: &Client| {
         client
@@ -86,8 +85,11 @@ async fn those_who_wait_are_told() {
     let stop = async {
         app.openai.wait_for_call().await;
         let id = newest(&app).await;
-        // The one that joins has been told that it repeats by the time that it may be counted.
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        until("both that join are counted", async || {
+            let counted = "select coalesce(sum(requests), 0)::bigint from key_seconds";
+            app.database.number(counted).await == 3
+        })
+        .await;
         cancel(&second.client, &key, &id).await.expect(200);
     };
     let joining = async {
@@ -159,7 +161,7 @@ async fn what_came_whole_is_charged() {
 async fn what_the_provider_cannot_stop_is_finished_and_paid() {
     let app = App::start().await;
     let key = app.live_key("1");
-    let gate = gate(&app.openai);
+    let gate = app.openai.gate();
     let id = later(&app.client, &key, &balloon()).await;
     app.openai.wait_for_call().await;
     let running = cancel(&app.client, &key, &id).await.expect(202).json();

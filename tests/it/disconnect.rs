@@ -4,14 +4,13 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::{App, Behaviour, Key, pictures, raw::Raw};
+use crate::support::{App, Key, pictures, raw::Raw};
 
 const PROMPT: &str = "a letter that was never collected";
 
 /// Posts and hangs up while the provider works.
 async fn post_and_leave(app: &App, key: &Key, request: &Value) {
-    app.openai
-        .next(Behaviour::AnswerAfter(Duration::from_millis(500)));
+    let gate = app.openai.gate();
     let mut raw = Raw::connect(app.easel.port()).await;
     raw.send(&Raw::post(
         "/v1/images/generations",
@@ -21,6 +20,7 @@ async fn post_and_leave(app: &App, key: &Key, request: &Value) {
     .await;
     app.openai.wait_for_call().await;
     drop(raw);
+    gate.add_permits(1);
 }
 
 async fn state_when_ended(app: &App, key: &Key, query: &str) -> Value {

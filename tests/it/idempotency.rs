@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::{
     edits::{EDITS, form, png, square, text},
-    reload::{gate, model as pilot},
+    reload::model as pilot,
     support::{Answer, App, Behaviour, Client, Key, Reply, raw::Raw, usd},
 };
 
@@ -517,7 +517,7 @@ async fn a_stream_that_has_said_whose_it_is_is_not_painted_for_itself() {
     app.keep_secret(PROMPT, "a prompt");
     let second = app.start_replica().await;
     let key = app.live_key("1");
-    let gate = gate(&app.openai);
+    let gate = app.openai.gate();
     let body = json!({"model": "gpt-image-1", "prompt": PROMPT, "size": "1024x1024", "quality": "low", "stream": true});
     for (round, (behaviour, code)) in [
         (
@@ -714,7 +714,7 @@ async fn repeats_of_one_account_do_not_take_all_places() {
         .start()
         .await;
     let keys = [(); 2].map(|()| app.create_key(&["--credit", "1", "--rpm", "3"]));
-    let gate = gate(&app.openai);
+    let gate = app.openai.gate();
     let body = small("url");
     let repeats = async {
         while app.openai.calls().len() < 2 {
@@ -808,7 +808,7 @@ async fn what_was_served_is_told_again_whatever_has_changed_since() {
         .await;
     app.keep_secret(PROMPT, "a prompt");
     let key = app.live_key("1");
-    let client = app.client.held_to_the_document();
+    let client = app.client.clone();
     let tokens =
         json!({"model": "gpt-image-1", "prompt": PROMPT, "size": "1024x1024", "quality": "low"});
     let streamed = {
@@ -936,7 +936,7 @@ async fn what_was_served_is_told_again_whatever_has_changed_since() {
 async fn what_is_in_flight_is_waited_for_after_its_provider_was_switched_off() {
     let mut app = App::start().await;
     let key = app.live_key("1");
-    let gate = gate(&app.openai);
+    let gate = app.openai.gate();
     let client = app.client.clone();
     let body = small("url");
     let first = named(&client, &key, "slow", &body);

@@ -225,20 +225,3 @@ async fn refused_requests_count_against_requests_per_minute() {
     }
     app.finish().await;
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_key_has_a_bound_in_flight() {
-    let app = App::start().await;
-    let key = app.create_key(&["--credit", "1", "--max-in-flight", "2"]);
-    app.openai.always(crate::support::Behaviour::AnswerAfter(
-        std::time::Duration::from_millis(600),
-    ));
-    let request = json!({"model": "dall-e-2", "prompt": PROMPT, "size": "256x256"});
-    let answers =
-        futures_util::future::join_all((0..5).map(|_| app.generate(&key, &request))).await;
-    let mut statuses: Vec<u16> = answers.iter().map(|answer| answer.status).collect();
-    statuses.sort_unstable();
-    assert_eq!(statuses, [200, 200, 429, 429, 429]);
-    app.generate(&key, &request).await.expect(200);
-    app.finish().await;
-}

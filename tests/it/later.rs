@@ -74,6 +74,7 @@ async fn it_is_answered_at_once_and_finished_later_for_any_replica() {
     let second = app.start_replica().await;
     let key = app.live_key("1");
     app.keep_secret(PROMPT, "a prompt");
+    let gate = app.openai.gate();
     for (body, query) in [
         (card(), ""),
         (
@@ -81,8 +82,6 @@ async fn it_is_answered_at_once_and_finished_later_for_any_replica() {
             "?response_format=b64_json",
         ),
     ] {
-        app.openai
-            .next(Behaviour::AnswerAfter(Duration::from_millis(700)));
         let answer = later_with(&app.client, &key, &[], &body).await.expect(202);
         let begun = answer.json();
         let id = begun["id"].as_str().unwrap();
@@ -104,6 +103,7 @@ async fn it_is_answered_at_once_and_finished_later_for_any_replica() {
             assert_eq!(found.json(), begun);
             assert_eq!(found.header("retry-after"), "1");
         }
+        gate.add_permits(1);
         let state = ended(&second.client, &key, id, query).await;
         assert_eq!(state["status"], "completed", "{state}");
         assert_eq!(state["provider"], "openai");
@@ -234,13 +234,12 @@ async fn repeats_are_the_same_generation() {
     let app = App::start().await;
     let second = app.start_replica().await;
     let key = app.live_key("1");
+    let gate = app.openai.gate();
     for (name, value, again) in [
         ("idempotency-key", "card", "card"),
         ("x-stainless-retry-count", "0", "1"),
     ] {
         let before = app.openai.calls().len();
-        app.openai
-            .next(Behaviour::AnswerAfter(Duration::from_millis(1500)));
         let first = later_with(&app.client, &key, &[(name, value)], &card()).await;
         let first = first.expect(202);
         let id = first.header("x-generation-id").to_owned();
@@ -269,7 +268,9 @@ async fn repeats_are_the_same_generation() {
             .header("content-type", "application/json")
             .header(name, again)
             .body(card().to_string());
-        let waited = app.client.send(waiting).await.expect(200);
+        let open = async { gate.add_permits(1) };
+        let (waited, ()) = tokio::join!(app.client.send(waiting), open);
+        let waited = waited.expect(200);
         assert_eq!(waited.header("x-generation-id"), id);
         assert_eq!(waited.json()["usage"]["cost"], json!(0.04));
 

@@ -165,7 +165,7 @@ async fn a_client_that_leaves_is_said_to_have_left() {
         .await;
     let key = app.live_key("1");
     app.openai
-        .next(Behaviour::EventsEvery(Duration::from_millis(300)));
+        .next(Behaviour::EventsEvery(Duration::from_secs(2)));
     let request = app
         .client
         .request(Method::POST, GENERATIONS)

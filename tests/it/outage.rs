@@ -6,7 +6,10 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
-use tokio::time::{sleep, timeout};
+use tokio::{
+    sync::Semaphore,
+    time::{sleep, timeout},
+};
 
 use crate::support::{App, Behaviour, Key, usd};
 
@@ -49,11 +52,10 @@ fn with_body(request: RequestBuilder, key: &Key, body: &Value) -> RequestBuilder
 
 /// The database goes away when the provider has been called so often, so that the holds are committed and the
 /// settlements cannot be.
-async fn away_before_settling(app: &App, calls: usize) {
-    while app.openai.calls().len() < calls {
-        sleep(Duration::from_millis(10)).await;
-    }
+async fn away_before_settling(app: &App, gate: &Semaphore, calls: usize) {
+    app.openai.wait_for_calls(calls).await;
     app.proxy().close();
+    gate.add_permits(calls);
 }
 
 async fn wait_until_repeated(app: &App) {
@@ -79,10 +81,9 @@ async fn charges(app: &App) -> i64 {
 async fn the_answer_waits_for_its_settlement() {
     let app = App::builder().await.with_proxy().start().await;
     let key = app.live_key("1");
-    app.openai
-        .always(Behaviour::AnswerAfter(Duration::from_millis(500)));
+    let gate = app.openai.gate();
     let outage = async {
-        away_before_settling(&app, 1).await;
+        away_before_settling(&app, &gate, 1).await;
         wait_until_repeated(&app).await;
         assert_eq!(charges(&app).await, 0);
         // While it lasts, or an alert would come when it is over.
@@ -107,12 +108,11 @@ async fn the_answer_waits_for_its_settlement() {
 async fn a_settlement_is_kept_longer_than_its_answer() {
     let app = App::builder().await.with_proxy().start().await;
     let key = app.live_key("1");
-    app.openai
-        .always(Behaviour::AnswerAfter(Duration::from_millis(500)));
+    let gate = app.openai.gate();
     let (answer, broken, ()) = tokio::join!(
         app.client.send(named(&app, &key)),
         app.client.try_send(relayed(&app, &key, 0)),
-        away_before_settling(&app, 2)
+        away_before_settling(&app, &gate, 2)
     );
     let problem = answer.clone().expect(503).problem();
     assert_eq!(problem.code(), "settlement_pending");
@@ -212,9 +212,7 @@ async fn a_database_that_crashes_under_load_costs_no_money() {
     let (relayed, hosted) = (order("b64_json"), order("url"));
     let in_flight = join_all((0..before).map(|_| app.generate(&key, &relayed)));
     let crash = async {
-        while app.openai.calls().len() < before {
-            sleep(Duration::from_millis(10)).await;
-        }
+        app.openai.wait_for_calls(before).await;
         cluster.crash();
         let late = join_all((0..during).map(|_| app.generate(&key, &hosted)));
         let back = async {

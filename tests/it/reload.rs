@@ -1,13 +1,12 @@
 //! A configuration that changes while Easel runs: what is in flight keeps what it began with, what is bad
 //! changes nothing, and nobody is cut off.
 
-use std::{os::unix::fs::symlink, path::Path, sync::Arc, time::Duration};
+use std::{os::unix::fs::symlink, path::Path, time::Duration};
 
 use futures_util::future::join_all;
 use reqwest::Method;
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
 
 use crate::support::{App, Behaviour, FakeOpenAi, Reply, fake_openai};
 
@@ -16,17 +15,6 @@ const TOKEN: &str = "operator-5b1c-of-the-reload-tests";
 
 fn request() -> Value {
     json!({"model": "dall-e-3", "prompt": PROMPT})
-}
-
-/// Holds the fake's calls until there is a permit for each.
-pub(crate) fn gate(openai: &FakeOpenAi) -> Arc<Semaphore> {
-    let gate = Arc::new(Semaphore::new(0));
-    let held = Arc::clone(&gate);
-    openai.on_call(move |_| {
-        let held = Arc::clone(&held);
-        Box::pin(async move { held.acquire().await.unwrap().forget() })
-    });
-    gate
 }
 
 async fn readiness(app: &App) -> Value {
@@ -43,7 +31,7 @@ async fn admin(app: &App, method: Method, path: &str, token: &str) -> crate::sup
 async fn what_is_in_flight_keeps_the_old_prices() {
     let mut app = App::start().await;
     let key = app.live_key("1");
-    let gate = gate(&app.openai);
+    let gate = app.openai.gate();
     let client = app.client.clone();
     let old = async {
         let path = "/v1/images/generations";
@@ -366,7 +354,7 @@ async fn providers_come_and_go_and_those_that_stay_keep_what_is_known_of_them() 
 async fn a_provider_that_is_switched_off_finishes_what_it_has_begun() {
     let mut app = App::start().await;
     let key = app.live_key("1");
-    let gate = gate(&app.openai);
+    let gate = app.openai.gate();
     let client = app.client.clone();
     let begun = async {
         let path = "/v1/images/generations";

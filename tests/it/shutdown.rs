@@ -20,7 +20,7 @@ use tokio::sync::Semaphore;
 use crate::support::{
     App, Behaviour, Key, pictures,
     s3::{BUCKET, KEY_ID, S3Server, SECRET, Trouble},
-    usd,
+    until, usd,
 };
 
 const PROMPT: &str = "the last train leaves the station";
@@ -49,13 +49,25 @@ async fn sigterm_lets_running_generations_finish() {
 async fn a_draining_process_takes_nothing_new() {
     let app = App::start().await;
     let key = app.live_key("1");
-    app.openai
-        .always(Behaviour::AnswerAfter(Duration::from_millis(1500)));
+    let gate = app.openai.gate();
     let request = json!({"model": "dall-e-3", "prompt": PROMPT});
     let meanwhile = async {
         app.openai.wait_for_call().await;
         app.easel.signal(Signal::TERM);
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        // Until it has heard of it, what is wrong is refused for that.
+        let wrong = json!({"model": "dall-e-3", "prompt": PROMPT, "size": "1x1"});
+        let wrong = wrong.to_string();
+        until("nothing new is taken", async || {
+            let request = app
+                .client
+                .request(reqwest::Method::POST, "/v1/images/generations")
+                .bearer_auth(&key.secret)
+                .header("content-type", "application/json")
+                .body(wrong.clone());
+            let answer = app.client.try_send(request).await;
+            answer.is_err() || answer.is_ok_and(|answer| answer.status == 503)
+        })
+        .await;
         // Refused at the door or with 503; never accepted and then lost.
         let late = app
             .client
@@ -71,6 +83,7 @@ async fn a_draining_process_takes_nothing_new() {
             }
             Err(error) => assert!(error.is_connect() || error.is_request(), "{error:?}"),
         }
+        gate.add_permits(2);
     };
     let (answer, ()) = tokio::join!(app.generate(&key, &request), meanwhile);
     answer.expect(200);
@@ -215,9 +228,7 @@ async fn what_outlasts_the_drain_is_settled_by_what_has_come() {
     let two = json!({"model": "singles", "prompt": PROMPT, "n": 2});
     let one = json!({"model": "dall-e-3", "prompt": PROMPT});
     let stop = async {
-        while app.openai.calls().len() < 2 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        app.openai.wait_for_calls(2).await;
         // The first answer has to be here, and kept.
         let path = app.directory().join("data/images");
         let is_kept = || {
@@ -232,9 +243,7 @@ async fn what_outlasts_the_drain_is_settled_by_what_has_come() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         let third = async {
-            while app.openai.calls().len() < 3 {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
+            app.openai.wait_for_calls(3).await;
             app.easel.signal(Signal::TERM);
         };
         tokio::join!(app.generate(&nothing, &one), third).0
@@ -326,9 +335,7 @@ async fn what_many_are_told_when_they_are_cut_is_what_they_pay() {
     });
     let orders: Vec<Value> = orders.collect();
     let stop = async {
-        while app.openai.calls().len() < CLIENTS {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        app.openai.wait_for_calls(CLIENTS).await;
         app.easel.signal(Signal::TERM);
     };
     let told = join_all(orders.iter().map(|order| told_cost(&app, &key, order)));
@@ -382,9 +389,7 @@ async fn a_bucket_that_is_silent_does_not_hold_up_the_last_settlements() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         let other = async {
-            while app.openai.calls().len() < 2 {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
+            app.openai.wait_for_calls(2).await;
             app.easel.signal(Signal::TERM);
         };
         tokio::join!(app.generate(&key, &order), other).0

@@ -12,7 +12,7 @@ use tokio::{net::TcpListener, task::JoinSet};
 
 use crate::{
     edits::{BOUNDARY, EDITS, form, png, post as post_form, square, text},
-    support::{App, pictures, raw::Raw},
+    support::{App, pictures, raw::Raw, until_some},
 };
 
 const PROMPT: &str = "two ferries in a lantern's light";
@@ -367,7 +367,6 @@ async fn one_account_leaves_room_for_the_uploads_of_others() {
     let sent = Raw::post(EDITS, &greedy.secret, &body.to_string());
     let mut half = Raw::connect(app.easel.port()).await;
     half.send(&sent[..sent.len() - 1000]).await;
-    tokio::time::sleep(Duration::from_millis(500)).await;
 
     let parts = [
         text("model", "easel/sandbox"),
@@ -375,7 +374,11 @@ async fn one_account_leaves_room_for_the_uploads_of_others() {
         text("size", "64x64"),
         png("image", &heavy),
     ];
-    let full = post_form(&app, &greedy, EDITS, form(&parts)).await;
+    let full = until_some("the half is being read", async || {
+        let answer = post_form(&app, &greedy, EDITS, form(&parts)).await;
+        (answer.status != 200).then_some(answer)
+    })
+    .await;
     assert_eq!(full.expect(503).problem().code(), "server_is_overloaded");
     post_form(&app, &other, EDITS, form(&parts))
         .await

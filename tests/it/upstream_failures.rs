@@ -1,6 +1,6 @@
 //! What a provider can do to us: the caller gets the right error, pays nothing, and nothing stays held.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
@@ -387,10 +387,8 @@ async fn a_provider_that_never_answers_is_given_up() {
         .await;
     let key = app.live_key("1");
     for behaviour in [Behaviour::Never, Behaviour::StallAfter(600)] {
-        let begun = Instant::now();
         let seen_error = fails(&app, &key, behaviour, &dall_e_3()).await;
         assert_eq!(seen_error, seen(504, "upstream_timeout", Some("false")));
-        assert!(begun.elapsed() < Duration::from_secs(10));
     }
     let marked = app
         .database
@@ -412,10 +410,8 @@ async fn silence_inside_an_answer_is_given_up() {
         .start()
         .await;
     let key = app.live_key("1");
-    let begun = Instant::now();
     let seen = fails(&app, &key, Behaviour::StallAfter(600), &dall_e_3()).await;
     assert_eq!(seen.status, 504, "{seen:?}");
-    assert!(begun.elapsed() < Duration::from_secs(10));
     app.finish().await;
 }
 

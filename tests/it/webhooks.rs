@@ -9,13 +9,13 @@ use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpListener,
+    time::timeout,
 };
 
 use crate::{
     cancel::cancel,
     edits::{BOUNDARY, EDITS, form, png, square, text},
     later::{ended, later, later_with},
-    reload::gate,
     support::{
         App, Behaviour, Builder, Contract, Key, Reply,
         receiver::{Answer, Receiver},
@@ -45,8 +45,7 @@ impl Loft {
             .set("webhooks.timeout", "2s")
             .set("providers.openai.on_disconnect", "cancel")
             .set("admin.token", TOKEN);
-        let mut app = set(builder).start().await;
-        app.client = app.client.held_to_the_document();
+        let app = set(builder).start().await;
         app.keep_secret(PROMPT, "a prompt");
         app.keep_secret("token=otter", "a webhook's address");
         app.keep_secret(TOKEN, "the admin token");
@@ -317,6 +316,27 @@ async fn who_has_too_many_that_nobody_takes_is_refused_one_more() {
     loft.close().await;
 }
 
+/// A name is judged by where it leads when it is called: nobody is connected to who is not public.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_public_name_of_a_private_address_is_never_called() {
+    let loft = Loft::with(|builder| builder.set("webhooks.retry_for", "1s")).await;
+    let inside = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = inside.local_addr().unwrap().port();
+    let url = format!("https://localhost:{port}/hook?token=otter");
+    let order = json!({"model": "dall-e-2", "prompt": PROMPT, "webhook_url": url});
+    let id = later(&loft.app.client, &loft.key, &order).await;
+    let record = loft.record(&id).await;
+    assert_eq!(record["status"], "failed", "{record}");
+    let attempts = record["attempts"].as_array().unwrap();
+    assert!(!attempts.is_empty(), "{record}");
+    for attempt in attempts {
+        assert_eq!(attempt["error"], "refused", "{record}");
+    }
+    let knocked = timeout(Duration::ZERO, inside.accept()).await;
+    assert!(knocked.is_err(), "{knocked:?}");
+    loft.close().await;
+}
+
 /// A form names it as JSON does.
 #[tokio::test(flavor = "multi_thread")]
 async fn edits_have_them_too() {
@@ -409,9 +429,7 @@ async fn a_crash_loses_none() {
         id
     };
     let lost = later(&loft.app.client, &loft.key, &loft.order()).await;
-    while loft.app.openai.calls().len() < 2 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    loft.app.openai.wait_for_calls(2).await;
     loft.app.lost_a_call();
     loft.app.easel.kill();
     let second = loft.app.start_replica().await;
@@ -536,7 +554,7 @@ async fn keys_do_not_share_a_secret() {
 async fn what_a_revoked_key_asked_for_is_told() {
     let loft = Loft::open().await;
     let (app, key) = (&loft.app, &loft.key);
-    let gate = gate(&app.openai);
+    let gate = app.openai.gate();
     // The first time, nobody takes it.
     loft.receiver.next(Answer::status(503));
     let id = later(&app.client, key, &loft.order()).await;
@@ -553,7 +571,7 @@ async fn what_a_revoked_key_asked_for_is_told() {
 #[tokio::test(flavor = "multi_thread")]
 async fn hosts_that_are_taken_off_the_list_are_not_called() {
     let mut loft = Loft::with(|builder| builder.set("webhooks.retry_for", "1s")).await;
-    let gate = gate(&loft.app.openai);
+    let gate = loft.app.openai.gate();
     let id = later(&loft.app.client, &loft.key, &loft.order()).await;
     loft.app.configure(|settings| {
         settings.set("webhooks.hosts", json!([]));

@@ -1,6 +1,6 @@
 //! What goes wrong at Google or on the way there: nothing is charged, and the books know the risk.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -116,11 +116,9 @@ async fn a_google_that_falls_silent_is_given_up() {
         ([("idle_timeout", "500ms")], Behaviour::StallAfter(600)),
     ] {
         let google = Google::start_with(Doors::Gemini, &settings).await;
-        let begun = Instant::now();
         google
             .fails(behaviour, &banana(), 504, "upstream_timeout")
             .await;
-        assert!(begun.elapsed() < Duration::from_secs(10));
         assert_eq!(google.marked().await, 1, "Google may charge us for it");
         google.finish().await;
     }

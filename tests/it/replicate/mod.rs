@@ -809,10 +809,8 @@ async fn a_prediction_beyond_the_deadline_is_cancelled() {
         patience: Duration::from_millis(50),
         ..Script::default()
     }));
-    let began_at = Instant::now();
     let failure = studio.fail(&several(1)).await;
     assert_eq!(failure, (504, "upstream_timeout".to_owned()));
-    assert!(began_at.elapsed() < Duration::from_secs(10));
     wait_for(|| studio.replicate.cancelled().len() == 1).await;
     assert_eq!(studio.attempts("maybe_charged").await, 1);
     studio.close().await;

@@ -21,6 +21,7 @@ pub(crate) mod receiver;
 pub(crate) mod s3;
 mod secrets;
 mod settings;
+mod waiting;
 
 pub(crate) use self::{
     app::{App, Builder, Key, Replica, usd},
@@ -32,4 +33,5 @@ pub(crate) use self::{
     process::{Easel, Output, run_easel},
     proxy::Proxy,
     secrets::Secrets,
+    waiting::{until, until_some},
 };

@@ -31,7 +31,7 @@ use axum::{
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, task::JoinSet};
+use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet};
 
 use self::rules::{Accepted, Refusal};
 pub(crate) use self::{
@@ -40,7 +40,7 @@ pub(crate) use self::{
     form::Part,
     rules::Endpoint,
 };
-use crate::support::pictures;
+use crate::support::{pictures, until};
 
 /// The account's key at this provider: the only one the fake takes.
 pub(crate) const API_KEY: &str = "sk-fake-upstream-key-0123456789abcdefghijwxyz";
@@ -159,15 +159,26 @@ impl FakeOpenAi {
         calls.remove(0)
     }
 
+    /// Holds every call until there is a permit for it.
+    pub(crate) fn gate(&self) -> Arc<Semaphore> {
+        let gate = Arc::new(Semaphore::new(0));
+        let held = Arc::clone(&gate);
+        self.on_call(move |_| {
+            let held = Arc::clone(&held);
+            Box::pin(async move { held.acquire().await.unwrap().forget() })
+        });
+        gate
+    }
+
     /// Waits until a request has come.
     pub(crate) async fn wait_for_call(&self) {
-        for _ in 0..4000 {
-            if !self.calls().is_empty() {
-                return;
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-        }
-        panic!("nobody called the fake");
+        self.wait_for_calls(1).await;
+    }
+
+    /// Waits until so many have.
+    pub(crate) async fn wait_for_calls(&self, count: usize) {
+        let what = format!("{count} calls at the fake");
+        until(&what, async || self.calls().len() >= count).await;
     }
 
     /// How many of its own pictures were fetched by link.

@@ -85,7 +85,7 @@ async fn what_is_documented_is_served() {
 async fn answers_are_what_is_described() {
     let app = App::start().await;
     let key = app.live_key("5");
-    let client = app.client.held_to_the_document();
+    let client = &app.client;
     let generations = "/v1/images/generations";
     let asked = [
         (

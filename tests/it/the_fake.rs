@@ -18,7 +18,7 @@ impl Fake {
         let origin = format!("http://{}", fake.authority());
         Self {
             fake,
-            client: Client::of_fake(origin, Arc::new(Secrets::default())),
+            client: Client::new(origin, Arc::new(Secrets::default())),
         }
     }
 

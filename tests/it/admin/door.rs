@@ -4,43 +4,35 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::{Office, TOKEN, assert_mistake};
-use crate::support::App;
+use crate::support::{App, Contract};
 
-const ENDPOINTS: [(&str, &str); 23] = [
-    ("GET", "/accounts"),
-    ("POST", "/accounts"),
-    ("GET", "/accounts/a"),
-    ("PATCH", "/accounts/a"),
-    ("POST", "/accounts/a/credit"),
-    ("POST", "/accounts/a/debit"),
-    ("GET", "/accounts/a/entries"),
-    ("GET", "/keys"),
-    ("POST", "/keys"),
-    ("GET", "/keys/a"),
-    ("PATCH", "/keys/a"),
-    ("POST", "/keys/a/rotate"),
-    ("POST", "/keys/a/revoke"),
-    ("GET", "/generations"),
-    ("GET", "/generations/a"),
-    ("GET", "/images"),
-    ("GET", "/usage"),
-    ("GET", "/providers"),
-    ("POST", "/providers/openai/rest"),
-    ("POST", "/providers/openai/resume"),
-    ("GET", "/models/dall-e-2"),
-    ("GET", "/config"),
-    ("POST", "/reload"),
-];
+/// Every method and path that the document has here.
+fn endpoints() -> Vec<(Method, String)> {
+    let paths = Contract::of_easel().document()["paths"].as_object();
+    let own = paths
+        .unwrap()
+        .iter()
+        .filter(|(path, _)| path.starts_with("/admin/v1/"));
+    let endpoints: Vec<_> = own
+        .flat_map(|(path, methods)| {
+            let path = path
+                .replace("/models/{id}", "/models/dall-e-2")
+                .replace("/providers/{name}", "/providers/openai")
+                .replace("{id}", "a");
+            assert!(!path.contains('{'), "{path}");
+            let methods = methods.as_object().unwrap().keys();
+            methods.map(move |method| (method.to_uppercase().parse().unwrap(), path.clone()))
+        })
+        .collect();
+    assert!(endpoints.len() > 25, "{endpoints:?}");
+    endpoints
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_token_in_the_configuration_there_is_no_admin_api() {
     let app = App::start().await;
-    for (method, path) in ENDPOINTS {
-        let path = format!("/admin/v1{path}");
-        let request = app
-            .client
-            .request(method.parse().unwrap(), &path)
-            .bearer_auth(TOKEN);
+    for (method, path) in endpoints() {
+        let request = app.client.request(method, &path).bearer_auth(TOKEN);
         let answer = app.client.send(request).await.expect(404);
         assert_eq!(answer.problem().code(), "unknown_url", "{path}");
     }
@@ -51,9 +43,8 @@ async fn without_a_token_in_the_configuration_there_is_no_admin_api() {
 async fn only_the_token_opens_anything() {
     let office = Office::open().await;
     let key = office.live_key("1");
-    for (method, path) in ENDPOINTS {
-        let path = format!("/admin/v1{path}");
-        let knock = || office.client.request(method.parse().unwrap(), &path);
+    for (method, path) in endpoints() {
+        let knock = || office.client.request(method.clone(), &path);
         let answer = office.client.send(knock()).await.expect(401);
         assert_eq!(answer.problem().code(), "invalid_admin_token", "{path}");
         assert_eq!(answer.header("www-authenticate"), "Bearer");

@@ -52,7 +52,7 @@ fn request(client: &Client, path: &str, body: &Value) -> reqwest::RequestBuilder
 #[tokio::test(flavor = "multi_thread")]
 async fn the_fake_is_strict() {
     let fake = FakeGoogle::legacy().await;
-    let client = Client::of_fake(fake.base_url(), Arc::new(Secrets::default()));
+    let client = Client::new(fake.base_url(), Arc::new(Secrets::default()));
     let post = async |call: &str, body: &Value| {
         let request = request(&client, &format!("/models/{call}"), body);
         client.send(request.header("x-goog-api-key", API_KEY)).await
@@ -189,7 +189,7 @@ async fn the_fake_is_strict() {
     }
     // Imagen is dead but for those who know an old copy.
     let fake = FakeGoogle::start().await;
-    let client = Client::of_fake(fake.base_url(), Arc::new(Secrets::default()));
+    let client = Client::new(fake.base_url(), Arc::new(Secrets::default()));
     let request = request(&client, &format!("/models/{imagen_4}"), &imagen());
     let request = request.header("x-goog-api-key", API_KEY);
     let answer = client.send(request).await.expect(404).json();

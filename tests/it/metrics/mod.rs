@@ -161,12 +161,14 @@ async fn figures_are_named_by_the_rules() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn figures_can_have_an_address_of_their_own() {
+    let token = "operator-of-the-figures-3c9e";
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = free.local_addr().unwrap().to_string();
     drop(free);
     let app = App::builder()
         .await
         .set("metrics.listen", address.as_str())
+        .set("admin.token", token)
         .start()
         .await;
     app.client.get("/metrics", None).await.expect(404);
@@ -176,5 +178,9 @@ async fn figures_can_have_an_address_of_their_own() {
     assert!(String::from_utf8_lossy(&metrics.bytes).contains("easel_in_flight"));
     there.get("/v1/models", None).await.expect(404);
     there.get("/files/x.png", None).await.expect(404);
+    app.keep_secret(token, "the admin token");
+    let config = "/admin/v1/config";
+    app.client.get(config, Some(token)).await.expect(200);
+    there.get(config, Some(token)).await.expect(404);
     app.finish().await;
 }

@@ -166,7 +166,8 @@ impl App {
             .map(|(name, value)| (name.as_str(), value.as_str()))
             .collect();
         let output = run_easel(self.directory.path(), &arguments, &environment);
-        // What a command changes about a key holds everywhere within a second, not at once.
+        // What a command changes about a key holds everywhere within a second, however slow the machine is, because
+        // nobody believes for longer what he has not heard confirmed; and not at once.
         if matches!(arguments[1], "update" | "revoke" | "rotate") {
             #[expect(
                 clippy::disallowed_methods,
@@ -285,7 +286,7 @@ impl App {
             &environment,
         )
         .await;
-        self.client = Client::new(self.easel.origin(), Arc::clone(&self.secrets));
+        self.client = client(&self.easel, &self.secrets);
     }
 
     /// The same with another variable.
@@ -315,7 +316,7 @@ impl App {
             .await;
         let easel = easel.unwrap_or_else(|output| panic!("a replica did not start: {output:#?}"));
         Replica {
-            client: Client::new(easel.origin(), Arc::clone(&self.secrets)),
+            client: client(&easel, &self.secrets),
             easel,
             directory,
             data_dir,
@@ -447,6 +448,11 @@ impl Replica {
     }
 }
 
+/// Speaks to this process, and holds what it answers to the document of the API.
+fn client(easel: &Easel, secrets: &Arc<Secrets>) -> Client {
+    Client::new(easel.origin(), Arc::clone(secrets)).held_to_the_document()
+}
+
 /// No prompt, picture, key or signed link was logged, at `trace` (I10); nothing panicked.
 fn prove_silence(easel: &Easel, secrets: &Secrets) {
     let log = format!("{}\n{}", easel.stdout(), easel.stderr());
@@ -538,7 +544,7 @@ impl Builder {
             "the provider's name of our account",
         );
         App {
-            client: Client::new(easel.origin(), Arc::clone(&secrets)),
+            client: client(&easel, &secrets),
             openai: self.openai,
             database,
             easel,

@@ -41,21 +41,8 @@ pub(crate) struct Problem {
 }
 
 impl Client {
-    /// Speaks to an Easel.
+    /// Speaks to whoever is there.
     pub(crate) fn new(origin: String, secrets: Arc<Secrets>) -> Self {
-        Self::of_fake(origin, secrets)
-    }
-
-    /// The same, with every answer held to the document of the API.
-    pub(crate) fn held_to_the_document(&self) -> Self {
-        Self {
-            contract: Some(Contract::of_easel()),
-            ..self.clone()
-        }
-    }
-
-    /// Speaks to something else.
-    pub(crate) fn of_fake(origin: String, secrets: Arc<Secrets>) -> Self {
         // Fails only when it is installed already.
         rustls::crypto::ring::default_provider()
             .install_default()
@@ -73,6 +60,14 @@ impl Client {
             origin,
             secrets,
             contract: None,
+        }
+    }
+
+    /// The same, with every answer held to the document of the API.
+    pub(crate) fn held_to_the_document(self) -> Self {
+        Self {
+            contract: Some(Contract::of_easel()),
+            ..self
         }
     }
 

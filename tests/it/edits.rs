@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::support::{Answer, App, Key, pictures};
 
 pub(crate) const EDITS: &str = "/v1/images/edits";
-const VARIATIONS: &str = "/v1/images/variations";
+pub(crate) const VARIATIONS: &str = "/v1/images/variations";
 const PROMPT: &str = "the same otter with a lantern";
 pub(crate) const BOUNDARY: &str = "otter-boundary-7f3a";
 

@@ -10,9 +10,9 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::{
-    edits::{EDITS, form, png, square, text},
+    edits::{BOUNDARY, EDITS, VARIATIONS, form, png, square, text},
     reload::model as pilot,
-    support::{Answer, App, Behaviour, Client, Key, Reply, raw::Raw, usd},
+    support::{Answer, App, Behaviour, Client, Key, Reply, raw::Raw, until, until_some, usd},
 };
 
 const GENERATIONS: &str = "/v1/images/generations";
@@ -107,34 +107,8 @@ async fn names_are_good_for_one_key_and_one_request() {
     assert_eq!(app.openai.calls().len(), 3);
     let before = app.credits(&key).await;
 
-    for (path, request) in [
-        (
-            GENERATIONS,
-            json!({"model": "dall-e-2", "prompt": PROMPT, "size": "512x512"}),
-        ),
-        (EDITS, body.clone()),
-    ] {
-        let request = app
-            .client
-            .request(Method::POST, path)
-            .bearer_auth(&key.secret)
-            .header("idempotency-key", "one")
-            .header("content-type", "application/json")
-            .body(request.to_string());
-        let answer = app.client.send(request).await;
-        if path == EDITS {
-            // It has no picture, which is found out first.
-            answer.expect(400).problem();
-            continue;
-        }
-        let answer = answer.expect(409);
-        let problem = answer.problem();
-        assert_eq!(
-            (problem.code(), problem.param()),
-            ("idempotency_conflict", "Idempotency-Key")
-        );
-        assert_eq!(answer.header("x-should-retry"), "false");
-    }
+    let larger = json!({"model": "dall-e-2", "prompt": PROMPT, "size": "512x512"});
+    conflicts(&named(&app.client, &key, "one", &larger).await);
     assert_eq!(app.credits(&key).await, before);
     // The slash at the end makes no other request.
     let slash = app
@@ -145,6 +119,49 @@ async fn names_are_good_for_one_key_and_one_request() {
         .header("content-type", "application/json")
         .body(body.to_string());
     assert!(is_replayed(&app.client.send(slash).await.expect(200)));
+    app.finish().await;
+}
+
+fn conflicts(answer: &Answer) {
+    assert_eq!(answer.status, 409, "{:?}", answer.problem());
+    let problem = answer.problem();
+    assert_eq!(
+        (problem.code(), problem.param()),
+        ("idempotency_conflict", "Idempotency-Key")
+    );
+    assert_eq!(answer.header("x-should-retry"), "false");
+}
+
+/// The same parts ask for something else at another path.
+#[tokio::test(flavor = "multi_thread")]
+async fn names_are_good_for_one_path() {
+    let app = App::start().await;
+    let key = app.live_key("1");
+    let parts = [
+        text("model", "dall-e-2"),
+        text("size", "256x256"),
+        png("image", &square()),
+    ];
+    let post = async |path: &str| {
+        let request = app
+            .client
+            .request(Method::POST, path)
+            .bearer_auth(&key.secret)
+            .header("idempotency-key", "one")
+            .header(
+                "content-type",
+                format!("multipart/form-data; boundary={BOUNDARY}"),
+            )
+            .body(form(&parts));
+        app.client.send(request).await
+    };
+    let first = post(VARIATIONS).await.expect(200);
+    assert!(!is_replayed(&first));
+    let before = app.credits(&key).await;
+    conflicts(&post(EDITS).await);
+    assert!(is_replayed(&post(VARIATIONS).await.expect(200)));
+    assert_eq!(app.credits(&key).await, before);
+    assert_eq!(app.openai.calls().len(), 1);
     app.finish().await;
 }
 
@@ -307,11 +324,7 @@ async fn an_edit_is_told_again_whatever_the_boundary() {
             png("image", picture),
         ];
         let body = form(&parts);
-        let body = replace(
-            &body,
-            crate::edits::BOUNDARY.as_bytes(),
-            boundary.as_bytes(),
-        );
+        let body = replace(&body, BOUNDARY.as_bytes(), boundary.as_bytes());
         let request = app
             .client
             .request(Method::POST, EDITS)
@@ -426,6 +439,74 @@ async fn what_is_not_kept_any_more_is_not_painted_again() {
     app.finish().await;
 }
 
+/// After `replay_ttl` there is nothing to tell again; a link is good for `url_ttl` all the same, and so is its repeat.
+#[tokio::test(flavor = "multi_thread")]
+async fn pictures_are_kept_for_their_time() {
+    let app = App::builder()
+        .await
+        .set("images.replay_ttl", "1s")
+        .start()
+        .await;
+    let key = app.live_key("1");
+    let (inline, linked) = (small("b64_json"), small("url"));
+    let link = named(&app.client, &key, "linked", &linked).await;
+    let link = link.expect(200).link(0);
+    let first = named(&app.client, &key, "inline", &inline).await;
+    let first = first.expect(200);
+    let balance = app.balance(&key).await;
+    let expired = until_some("the picture's time is over", async || {
+        let again = named(&app.client, &key, "inline", &inline).await;
+        (again.status != 200).then_some(again)
+    })
+    .await;
+    assert_eq!(expired.expect(410).problem().code(), "replay_expired");
+    let path = format!("{GENERATIONS}/{}", first.header("x-generation-id"));
+    let shown = app.get(&key, &path).await.expect(200).json();
+    assert_eq!(
+        (&shown["status"], &shown["data"]),
+        (&json!("completed"), &json!([]))
+    );
+    assert_eq!(shown["cost"], first.json()["usage"]["cost"]);
+
+    app.open_link(&link).await.expect(200);
+    let again = named(&app.client, &key, "linked", &linked).await;
+    assert!(is_replayed(&again.expect(200)));
+    assert_eq!(app.openai.calls().len(), 2);
+    assert_eq!(app.balance(&key).await, balance);
+    app.finish().await;
+}
+
+/// A link ends after `url_ttl`, its picture after `replay_ttl`: until then there are fresh links to it.
+#[tokio::test(flavor = "multi_thread")]
+async fn pictures_outlive_their_links() {
+    let app = App::builder()
+        .await
+        .set("images.url_ttl", "2s")
+        .start()
+        .await;
+    let key = app.live_key("1");
+    let body = small("url");
+    let first = named(&app.client, &key, "linked", &body).await.expect(200);
+    let path = format!("{GENERATIONS}/{}", first.header("x-generation-id"));
+    until("the link ends", async || {
+        app.open_link(&first.link(0)).await.status == 410
+    })
+    .await;
+    until("a fresh link opens", async || {
+        let again = named(&app.client, &key, "linked", &body).await.expect(200);
+        assert!(is_replayed(&again));
+        app.open_link(&again.link(0)).await.status == 200
+    })
+    .await;
+    until("the link of GET opens", async || {
+        let shown = app.get(&key, &path).await.expect(200);
+        app.open_link(&shown.link(0)).await.status == 200
+    })
+    .await;
+    assert_eq!(charges(&app).await, 1);
+    app.finish().await;
+}
+
 /// Returns how many.
 fn remove_pictures(app: &App) -> usize {
     let images = app.directory().join("data/images");
@@ -478,25 +559,37 @@ async fn a_stream_that_joins_says_whose_it_is() {
     let second = app.start_replica().await;
     let key = app.live_key("1");
     let body = json!({"model": "gpt-image-1", "prompt": PROMPT, "size": "1024x1024", "quality": "low", "stream": true});
-    app.openai
-        .always(Behaviour::AnswerAfter(Duration::from_secs(3)));
+    let gate = app.openai.gate();
     let joins = async {
         app.openai.wait_for_call().await;
-        tokio::join!(
-            named(&app.client, &key, "stream", &body),
-            named(&second.client, &key, "stream", &body)
-        )
+        let joins = [&app.client, &second.client].map(async |client| {
+            let request = client
+                .request(Method::POST, GENERATIONS)
+                .bearer_auth(&key.secret)
+                .header("content-type", "application/json")
+                .header("idempotency-key", "stream")
+                .body(body.to_string());
+            let mut joined = request.send().await.unwrap();
+            let begin = joined.chunk().await.unwrap().unwrap();
+            assert!(begin.starts_with(b": keepalive"));
+            joined
+        });
+        let joined = join_all(joins).await;
+        gate.add_permits(1);
+        joined
     };
-    let (first, (here, there)) = tokio::join!(named(&app.client, &key, "stream", &body), joins);
+    let (first, joined) = tokio::join!(named(&app.client, &key, "stream", &body), joins);
     let first = first.expect(200);
     assert!(!is_replayed(&first));
-    for joined in [here.expect(200), there.expect(200)] {
-        assert!(joined.bytes.starts_with(b": keepalive"));
-        assert!(is_replayed(&joined));
+    for joined in joined {
+        assert_eq!(joined.status(), 200);
+        assert_eq!(joined.headers()[REPLAYED], "true");
         assert_eq!(
-            joined.header("x-generation-id"),
+            joined.headers()["x-generation-id"],
             first.header("x-generation-id")
         );
+        let rest = joined.text().await.unwrap();
+        assert!(rest.contains("event: image_generation.completed\n"));
     }
     assert_eq!(app.openai.calls().len(), 1);
     assert_eq!(charges(&app).await, 1);
@@ -640,9 +733,7 @@ async fn equal_requests_with_their_repeats_stay_two() {
             .await;
         left.push(raw);
     }
-    while app.openai.calls().len() < 2 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    app.openai.wait_for_calls(2).await;
     drop(left);
     for count in [1, 2] {
         let (one, other) = tokio::join!(
@@ -760,15 +851,21 @@ async fn a_repeat_that_waits_keeps_the_provider_at_work() {
         .await;
     let key = app.live_key("1");
     let body = small("url");
-    app.openai
-        .next(Behaviour::AnswerAfter(Duration::from_secs(2)));
+    let gate = app.openai.gate();
     let mut raw = Raw::connect(app.easel.port()).await;
     raw.send(&Raw::post(GENERATIONS, &key.secret, &body.to_string()))
         .await;
     app.openai.wait_for_call().await;
     let leave = async {
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        until("the repeat has joined", async || {
+            let joined = "select count(*) from generation_repeats";
+            app.database.number(joined).await == 1
+        })
+        .await;
         drop(raw);
+        // Nothing shows that its leaving was noticed; it is in this time, and would have stopped the provider.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        gate.add_permits(100);
     };
     let (joined, ()) = tokio::join!(again(&app.client, &key, 1, &body), leave);
     assert!(is_replayed(&joined.expect(200)));
@@ -780,9 +877,7 @@ async fn a_repeat_that_waits_keeps_the_provider_at_work() {
     let mut raw = Raw::connect(app.easel.port()).await;
     raw.send(&Raw::post(GENERATIONS, &key.secret, &other.to_string()))
         .await;
-    while app.openai.calls().len() < 2 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    app.openai.wait_for_calls(2).await;
     drop(raw);
     let failed = "select count(*) from generations where status = 'failed'";
     while app.database.number(failed).await == 0 {

@@ -9,10 +9,11 @@ use std::{
 use serde_json::json;
 
 use crate::support::{
-    App,
+    App, Proxy,
     fake_google::{self, FakeGoogle},
     fake_replicate::{self, FakeReplicate},
     fake_stability::{self, FakeStability},
+    until,
 };
 
 fn python() -> PathBuf {
@@ -31,6 +32,32 @@ fn node() -> PathBuf {
         "the Node SDK is not installed: start the tests with `tests/run`"
     );
     PathBuf::from("node")
+}
+
+/// An interpreter that is to run a script of ours.
+fn command(interpreter: PathBuf, script: &str) -> Command {
+    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sdk");
+    let mut command = Command::new(interpreter);
+    command
+        .arg(scripts.join(script))
+        .env_remove("OPENAI_API_KEY")
+        .env_remove("OPENAI_BASE_URL")
+        .env("PYTHONDONTWRITEBYTECODE", "1");
+    command
+}
+
+/// Waits for its end, which is a good one.
+async fn succeed(mut command: Command, script: &str) {
+    let output = tokio::task::spawn_blocking(move || command.output())
+        .await
+        .unwrap()
+        .expect("the interpreter starts");
+    assert!(
+        output.status.success(),
+        "{script} failed\n--- stdout\n{}\n--- stderr\n{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 /// Runs one script with the addresses and keys it needs.
@@ -55,16 +82,8 @@ async fn run(interpreter: PathBuf, script: &str) {
         )
         .start()
         .await;
-    let mut command = Command::new(interpreter);
+    let mut command = command(interpreter, script);
     command
-        .arg(
-            Path::new(env!("CARGO_MANIFEST_DIR"))
-                .join("tests/sdk")
-                .join(script),
-        )
-        .env_remove("OPENAI_API_KEY")
-        .env_remove("OPENAI_BASE_URL")
-        .env("PYTHONDONTWRITEBYTECODE", "1")
         .env("EASEL_BASE_URL", format!("{}/v1", app.easel.origin()))
         .env("EASEL_KEY", &app.live_key("100").secret)
         .env("EASEL_TEST_KEY", &app.test_key("100").secret)
@@ -78,17 +97,46 @@ async fn run(interpreter: PathBuf, script: &str) {
             "EASEL_LIMITED_KEY",
             &app.create_key(&["--credit", "1", "--rpm", "1"]).secret,
         );
-    let output = tokio::task::spawn_blocking(move || command.output())
-        .await
-        .unwrap()
-        .expect("the interpreter starts");
-    assert!(
-        output.status.success(),
-        "{script} failed\n--- stdout\n{}\n--- stderr\n{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
+    succeed(command, script).await;
     replicate.prove();
+    app.finish().await;
+}
+
+/// The client's connection breaks twice while its picture is painted, and it asks again by itself: that is one call
+/// and one charge, and the picture is there.
+async fn retry(interpreter: PathBuf, script: &str) {
+    let app = App::start().await;
+    let key = app.live_key("1");
+    let between = Proxy::before_port(app.easel.port()).await;
+    let mut command = command(interpreter, script);
+    for name in [
+        "EASEL_KEY",
+        "EASEL_TEST_KEY",
+        "EASEL_POOR_KEY",
+        "EASEL_BOUND_KEY",
+        "EASEL_LIMITED_KEY",
+    ] {
+        command.env(name, &key.secret);
+    }
+    command.env("EASEL_BASE_URL", format!("{}/v1", between.origin()));
+    let gate = app.openai.gate();
+    let weather = async {
+        app.openai.wait_for_call().await;
+        for repeats in 1..=2 {
+            between.cut(1);
+            until("it is asked for again", async || {
+                let joined = "select count(*) from generation_repeats";
+                app.database.number(joined).await == repeats
+            })
+            .await;
+        }
+        gate.add_permits(1);
+    };
+    tokio::join!(succeed(command, script), weather);
+    assert_eq!(app.openai.calls().len(), 1);
+    let charges = "select count(*) from ledger_entries where kind = 'charge'";
+    assert_eq!(app.database.number(charges).await, 1);
+    assert_eq!(app.balance(&key).await, json!(0.984));
     app.finish().await;
 }
 
@@ -185,6 +233,16 @@ async fn node_later() {
 #[tokio::test(flavor = "multi_thread")]
 async fn node_edits() {
     run(node(), "node/edits.mjs").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn python_retry() {
+    retry(python(), "python/retry.py").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn node_retry() {
+    retry(node(), "node/retry.mjs").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,4 +1,4 @@
-//! What stands between Easel and its `PostgreSQL` when a test wants bad weather there.
+//! What stands between Easel and its `PostgreSQL`, or an app and Easel, when a test wants bad weather there.
 //!
 //! Knows nothing of what it carries. Connections break as they do when a machine goes away: in the middle of
 //! anything, without a word.
@@ -53,10 +53,19 @@ impl Proxy {
     pub(crate) async fn before(database_url: &str) -> Self {
         let options = PgConnectOptions::from_str(database_url).unwrap();
         let port = options.get_port();
-        let target = match options.get_socket() {
+        Self::to(match options.get_socket() {
             Some(directory) => Target::Socket(directory.join(format!(".s.PGSQL.{port}"))),
             None => Target::Address(options.get_host().to_owned(), port),
-        };
+        })
+        .await
+    }
+
+    /// Before whoever listens on this port.
+    pub(crate) async fn before_port(port: u16) -> Self {
+        Self::to(Target::Address("127.0.0.1".to_owned(), port)).await
+    }
+
+    async fn to(target: Target) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (weather, seen) = watch::channel(Weather::FINE);
@@ -67,6 +76,11 @@ impl Proxy {
             weather,
             _server: server,
         }
+    }
+
+    /// `http://127.0.0.1:PORT`
+    pub(crate) fn origin(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
     }
 
     /// How the same database is reached through here.

@@ -20,14 +20,14 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use crate::support::App;
 
 /// An authority, and what it has signed for localhost.
-struct Signed {
-    authority: String,
-    cert: String,
-    key: String,
+pub(crate) struct Signed {
+    pub(crate) authority: String,
+    pub(crate) cert: String,
+    pub(crate) key: String,
 }
 
 impl Signed {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let authority_key = KeyPair::generate().unwrap();
@@ -54,6 +54,11 @@ struct Secure {
 
 impl Secure {
     async fn start() -> Self {
+        Self::with_patience("2m").await
+    }
+
+    /// Waits so long for a client to say what it wants.
+    async fn with_patience(patience: &str) -> Self {
         let builder = App::builder().await;
         let path = |name: &str| builder.directory().join(name);
         let (cert, key) = (path("tls.crt"), path("tls.key"));
@@ -63,7 +68,7 @@ impl Secure {
         let app = builder
             .set("tls.cert", cert.to_str().unwrap())
             .set("tls.key", key.to_str().unwrap())
-            .set("limits.header_timeout", "2s")
+            .set("limits.header_timeout", patience)
             .start()
             .await;
         assert!(app.easel.origin().starts_with("https://"));
@@ -194,7 +199,7 @@ async fn an_app_that_trusts_the_authority_is_served() {
 /// Handshakes that go on are in nobody's way.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_takes_time_over_the_handshake_holds_up_nobody() {
-    let secure = Secure::start().await;
+    let secure = Secure::with_patience("2s").await;
     let mut slow = Vec::new();
     for _ in 0..32 {
         let address = ("127.0.0.1", secure.app.easel.port());
@@ -216,7 +221,7 @@ async fn who_takes_time_over_the_handshake_holds_up_nobody() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_speaks_no_tls_is_hung_up_on() {
-    let secure = Secure::start().await;
+    let secure = Secure::with_patience("2s").await;
     for says in [
         &b""[..],
         b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n",

@@ -18,6 +18,7 @@ use futures_util::StreamExt as _;
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{Method, Request, Response, body::Incoming, service::service_fn};
 use hyper_util::rt::TokioIo;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use s3s::{
     S3Result,
     auth::{S3Auth, SecretKey},
@@ -25,6 +26,7 @@ use s3s::{
 };
 use tempfile::TempDir;
 use tokio::{net::TcpListener, task::JoinSet};
+use tokio_rustls::TlsAcceptor;
 
 /// The bucket that is there.
 pub(crate) const BUCKET: &str = "pictures";
@@ -52,6 +54,7 @@ pub(crate) struct S3Server {
     shared: Arc<Shared>,
     address: SocketAddr,
     keys: Keys,
+    tls: Option<TlsAcceptor>,
     server: Option<JoinSet<()>>,
 }
 
@@ -82,6 +85,24 @@ type Answer = Response<UnsyncBoxBody<Bytes, Broken>>;
 impl S3Server {
     /// With an empty [`BUCKET`], for [`KEY_ID`] and [`SECRET`].
     pub(crate) async fn start() -> Self {
+        Self::start_with(None).await
+    }
+
+    /// The same behind TLS, with a certificate and its key, both in PEM.
+    pub(crate) async fn start_with_tls(cert: &str, key: &str) -> Self {
+        let cert = CertificateDer::from_pem_slice(cert.as_bytes()).unwrap();
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![cert], key)
+            .unwrap();
+        Self::start_with(Some(TlsAcceptor::from(Arc::new(config)))).await
+    }
+
+    async fn start_with(tls: Option<TlsAcceptor>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         std::fs::create_dir(directory.path().join(BUCKET)).unwrap();
         let files = s3s_fs::FileSystem::new(directory.path()).unwrap();
@@ -100,6 +121,7 @@ impl S3Server {
             address: listener.local_addr().unwrap(),
             shared,
             keys,
+            tls,
             server: None,
         };
         server.replace_keys(KEY_ID, SECRET);
@@ -116,6 +138,7 @@ impl S3Server {
 
     fn serve(&mut self, listener: TcpListener) {
         let shared = Arc::clone(&self.shared);
+        let tls = self.tls.clone();
         let mut server = JoinSet::new();
         server.spawn(async move {
             let mut connections = JoinSet::new();
@@ -123,9 +146,19 @@ impl S3Server {
                 let (socket, _) = listener.accept().await.unwrap();
                 let shared = Arc::clone(&shared);
                 let service = service_fn(move |request| answer(Arc::clone(&shared), request));
-                let connection = hyper::server::conn::http1::Builder::new()
-                    .serve_connection(TokioIo::new(socket), service);
-                connections.spawn(async move { connection.await.unwrap_or_default() });
+                let http = hyper::server::conn::http1::Builder::new();
+                let Some(tls) = tls.clone() else {
+                    let connection = http.serve_connection(TokioIo::new(socket), service);
+                    connections.spawn(async move { connection.await.unwrap_or_default() });
+                    continue;
+                };
+                connections.spawn(async move {
+                    // Who does not trust us leaves.
+                    if let Ok(socket) = tls.accept(socket).await {
+                        let connection = http.serve_connection(TokioIo::new(socket), service);
+                        connection.await.unwrap_or_default();
+                    }
+                });
             }
         });
         self.server = Some(server);
@@ -145,7 +178,8 @@ impl S3Server {
     }
 
     pub(crate) fn endpoint(&self) -> String {
-        format!("http://{}", self.address)
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
     }
 
     /// This happens to the next so many requests of this method.

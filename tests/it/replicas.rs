@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use futures_util::future::join_all;
+use reqwest::Method;
 use serde_json::json;
 
-use crate::support::{App, Client, Database, Easel, Secrets, run_easel};
+use crate::support::{App, Client, Database, Easel, Key, Secrets, run_easel, until};
 
 const PROMPT: &str = "twins who never meet";
 
@@ -38,6 +39,45 @@ async fn replicas_agree_on_keys_balances_and_links() {
         .map(|(_, rest)| format!("/files/{rest}"))
         .unwrap();
     second.client.get(&path, None).await.expect(200);
+    second.stop().await;
+    app.finish().await;
+}
+
+/// What ends at one replica has ended at all of them, without a restart; how soon is for the tests of `keys`.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_is_revoked_at_one_replica_opens_nothing_at_another() {
+    const TOKEN: &str = "operator-9e0b-of-the-twins";
+    let app = App::builder().await.set("admin.token", TOKEN).start().await;
+    app.keep_secret(TOKEN, "the admin token");
+    let second = app.start_replica().await;
+    let (key, other) = (app.live_key("1"), app.live_key("1"));
+    let credits = async |client: &Client, key: &Key| {
+        let credits = client.get("/v1/credits", Some(&key.secret)).await;
+        credits.status
+    };
+    // Both remember them now.
+    for key in [&key, &other] {
+        assert_eq!(credits(&app.client, key).await, 200);
+        assert_eq!(credits(&second.client, key).await, 200);
+    }
+    let revoke = format!("/admin/v1/keys/{}/revoke", key.id);
+    let revoke = app.client.request(Method::POST, &revoke).bearer_auth(TOKEN);
+    app.client.send(revoke).await.expect(200);
+    app.run(&["keys", "revoke", &other.id]).expect_success();
+    let request = json!({"model": "dall-e-2", "prompt": PROMPT});
+    for key in [&key, &other] {
+        for client in [&second.client, &app.client] {
+            until("the key is refused", async || {
+                // Asked all the time, so that it would be remembered.
+                credits(client, key).await == 401
+            })
+            .await;
+            let generation =
+                client.post_json("/v1/images/generations", Some(&key.secret), &request);
+            let problem = generation.await.expect(401).problem();
+            assert_eq!(problem.code(), "invalid_api_key");
+        }
+    }
     second.stop().await;
     app.finish().await;
 }

@@ -1,8 +1,8 @@
-//! Any interleaving of what can happen to money keeps I2, I3 and I4, and what may be spent.
+//! Any interleaving of what can happen to money keeps I2, I3, I4 and I8, and what may be spent.
 //!
 //! Random scripts run against the real ledger and against a model of a few integers; after each step
-//! both must agree on the balance, on what is held, on what was spent in the day and the month, and on who was
-//! refused, and at the end the books must reconcile.
+//! both must agree on the balance, on what is held, on what was spent in the day and the month, on who was
+//! refused, and on whose request is a repeat of which, and at the end the books must reconcile.
 
 #![expect(
     clippy::arithmetic_side_effects,
@@ -41,7 +41,14 @@ struct Ask {
     key: usize,
     /// Whether the replica has heard of the limits yet.
     is_limited: bool,
+    /// Under which name of the key's, and what it asks under that.
+    name: Option<(usize, u8)>,
 }
+
+/// How many names a key uses.
+const NAMES: usize = 3;
+/// What is released under this one was refused by its provider, which is told again.
+const REFUSED: usize = 0;
 
 /// What may be spent in a day and a month: by the first key, by the second, by the account.
 const SPEND: [Option<(i64, i64)>; 3] = [Some((500, 1200)), None, Some((900, 2000))];
@@ -51,11 +58,14 @@ const REPLICAS: usize = 3;
 
 fn step() -> impl Strategy<Value = Step> {
     let amount = 1..400_i64;
-    let ask = (amount.clone(), 0..2_usize, prop::bool::weighted(0.9)).prop_map(
-        |(amount, key, is_limited)| Ask {
+    let asks = prop_oneof![6 => Just(0_u8), 1 => Just(1)];
+    let name = prop::option::weighted(0.4, (0..NAMES, asks));
+    let ask = (amount.clone(), 0..2_usize, prop::bool::weighted(0.9), name).prop_map(
+        |(amount, key, is_limited, name)| Ask {
             amount,
             key,
             is_limited,
+            name,
         },
     );
     prop_oneof![
@@ -76,6 +86,25 @@ struct Model {
     balance: i64,
     /// Every hold that was granted.
     placed: BTreeMap<GenerationId, Placed>,
+    /// What the names of the keys stand for.
+    names: BTreeMap<(usize, usize), Named>,
+}
+
+#[derive(Debug)]
+struct Named {
+    asks: u8,
+    generation: GenerationId,
+    since: Instant,
+}
+
+/// What is to come of a hold that is asked for.
+#[derive(Debug, PartialEq, Eq)]
+enum Answer {
+    Granted,
+    /// By balance or limits.
+    Refused,
+    Repeated(GenerationId),
+    NameTaken,
 }
 
 #[derive(Debug)]
@@ -84,7 +113,10 @@ struct Placed {
     replica: usize,
     key: usize,
     on: NaiveDate,
+    name: Option<usize>,
     is_open: bool,
+    /// It has ended, and its request is not done again.
+    is_told_again: bool,
     /// Of an ended one.
     taken: i64,
 }
@@ -125,16 +157,37 @@ impl Model {
         })
     }
 
-    fn allows(&self, ask: &Ask, today: NaiveDate) -> bool {
+    fn answer(&self, ask: &Ask, now: Instant) -> Answer {
+        if let Some((name, asks)) = ask.name
+            && let Some(named) = self.names.get(&(ask.key, name))
+            && now - named.since < TimeDelta::from_std(KEY_KEPT_FOR).unwrap()
+        {
+            let before = &self.placed[&named.generation];
+            if named.asks != asks {
+                return Answer::NameTaken;
+            } else if before.is_open || before.is_told_again {
+                return Answer::Repeated(named.generation);
+            }
+        }
+        let today = now.date_naive();
         let within = |who: usize| {
             let (day, month) = self.spent(who, today);
             SPEND[who].is_none_or(|(of_day, of_month)| {
                 day + ask.amount <= of_day && month + ask.amount <= of_month
             })
         };
-        ask.amount <= self.available()
-            && (!ask.is_limited || [ask.key, ACCOUNT].into_iter().all(within))
+        let is_allowed = ask.amount <= self.available()
+            && (!ask.is_limited || [ask.key, ACCOUNT].into_iter().all(within));
+        if is_allowed {
+            Answer::Granted
+        } else {
+            Answer::Refused
+        }
     }
+}
+
+fn name_of(name: usize) -> String {
+    format!("order {name}")
 }
 
 struct World {
@@ -182,7 +235,13 @@ impl World {
                 }
             }
             Step::Hold(replica, asks) => self.hold(replica, &asks).await,
-            Step::Wait(hours) => self.books.clock.advance(TimeDelta::hours(hours)),
+            Step::Wait(hours) => {
+                self.books.clock.advance(TimeDelta::hours(hours));
+                // Forgetting what is over, or not yet, is the same to everybody.
+                if hours % 2 == 0 {
+                    self.books.ledger.forget_claims().await.unwrap();
+                }
+            }
             Step::Capture(hold, percent) => {
                 if let Some(hold) = self.pick(hold) {
                     let taken = hold.amount.nano() * percent / 100;
@@ -196,7 +255,16 @@ impl World {
             }
             Step::Release(hold) => {
                 if let Some(hold) = self.pick(hold) {
-                    self.settle(release(hold), 0).await;
+                    let placed = &self.model.placed[&hold.generation];
+                    let mut settlement = release(hold);
+                    if placed.name == Some(REFUSED) {
+                        settlement.replay = Replay {
+                            answer: Some("{}".to_owned()),
+                            claim: Some((self.keys[placed.key], name_of(REFUSED))),
+                            ..Replay::default()
+                        };
+                    }
+                    self.settle(settlement, 0).await;
                 }
             }
             Step::Repeat(settlement) => {
@@ -236,6 +304,10 @@ impl World {
                 let mut new = self.books.new_hold("0");
                 new.amount = NanoUsd::from_nano(ask.amount);
                 new.caller.key = self.keys[ask.key];
+                if let Some((name, asks)) = ask.name {
+                    new.idempotency_key = Some(name_of(name));
+                    new.request_hash = Some(RequestHash::new([asks; 32]));
+                }
                 if ask.is_limited {
                     (new.caller.limits, new.caller.account_limits) =
                         (limits(ask.key), limits(ACCOUNT));
@@ -246,17 +318,33 @@ impl World {
         // They go as one batch, in this order.
         let calls = batch.iter().map(|new| self.replicas[replica].hold_one(new));
         let outcomes = futures_util::future::join_all(calls).await;
-        let today = self.books.clock.now().date_naive();
+        let now = self.books.clock.now();
         for (ask, outcome) in asks.iter().zip(outcomes) {
-            let is_allowed = self.model.allows(ask, today);
-            assert_eq!(outcome.is_ok(), is_allowed, "{ask:?}: {outcome:?}");
+            let answer = match &outcome {
+                Ok(_) => Answer::Granted,
+                Err(LedgerError::Repeated(generation)) => Answer::Repeated(*generation),
+                Err(LedgerError::NameTaken) => Answer::NameTaken,
+                Err(_) => Answer::Refused,
+            };
+            let expected = self.model.answer(ask, now);
+            assert_eq!(answer, expected, "{ask:?}: {outcome:?}");
             if let Ok(hold) = outcome {
+                if let Some((name, asks)) = ask.name {
+                    let named = Named {
+                        asks,
+                        generation: hold.generation,
+                        since: now,
+                    };
+                    self.model.names.insert((ask.key, name), named);
+                }
                 let placed = Placed {
                     amount: ask.amount,
                     replica,
                     key: ask.key,
-                    on: today,
+                    on: now.date_naive(),
+                    name: ask.name.map(|(name, _)| name),
                     is_open: true,
+                    is_told_again: false,
                     taken: 0,
                 };
                 self.model.placed.insert(hold.generation, placed);
@@ -275,6 +363,8 @@ impl World {
                 // A second release of a released hold is the same settlement.
                 if open {
                     placed.is_open = false;
+                    placed.is_told_again = placed.name == Some(REFUSED)
+                        || matches!(settlement.ending, Ending::Captured { .. });
                     placed.taken = taken;
                     self.model.balance -= taken;
                     self.settlements.push(settlement);

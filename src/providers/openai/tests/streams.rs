@@ -75,11 +75,12 @@ async fn a_stream_is_over_when_all_has_come() {
     // Without the empty line, and the connection stays open.
     let mut script = stream(&[DRAFT, PICTURE.trim_end()]);
     script.push(Step::Hang);
+    let fake = Fake::always(script).await;
     let began_at = Instant::now();
-    let (outcome, pictures) = outcome(1, script).await;
+    let (outcome, pictures) = make(&streaming(1), &patient(fake.base_url())).await;
     outcome.unwrap();
     assert_eq!(pictures.whole(), ["CCCC"]);
-    assert!(began_at.elapsed() < Duration::from_millis(350));
+    assert!(began_at.elapsed() < PATIENCE);
 }
 
 #[tokio::test]

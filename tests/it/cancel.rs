@@ -127,23 +127,7 @@ async fn what_came_whole_is_charged() {
     let body = json!({"model": "dall-e-2", "prompt": PROMPT, "n": 2});
     let id = later(&app.client, &key, &body).await;
     // The first picture is in the store before the second is cancelled.
-    let images = app.directory().join("data/images");
-    let whole = || {
-        let hours = std::fs::read_dir(&images).into_iter().flatten();
-        let mut files = hours.flat_map(|hour| std::fs::read_dir(hour.unwrap().path()).unwrap());
-        files.any(|file| {
-            file.unwrap()
-                .path()
-                .extension()
-                .is_some_and(|end| end == "png")
-        })
-    };
-    for _ in 0..2000 {
-        if whole() {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    until("it is kept", async || !app.kept_pictures().is_empty()).await;
     let state = cancel(&app.client, &key, &id).await.expect(200).json();
     assert_eq!(state["status"], "completed", "{state}");
     assert_eq!(state["error"]["code"], "canceled");
@@ -282,8 +266,7 @@ async fn a_race_has_one_winner() {
     };
     let charged = join_all((0..RACES).map(race)).await;
     let charged = charged.into_iter().filter(|charged| *charged).count();
-    let charges = "select count(*) from ledger_entries where kind = 'charge'";
-    let charges = usize::try_from(app.database.number(charges).await).unwrap();
+    let charges = usize::try_from(app.charges().await).unwrap();
     assert_eq!(charges, charged);
     assert!(charged > 0, "nobody was as fast as the first cancellation");
     assert!(charged < RACES, "no cancellation was in time");

@@ -570,8 +570,7 @@ async fn bodies_that_are_being_read_are_bounded_together() {
     .expect(503);
     assert_eq!(full.problem().code(), "server_is_overloaded");
     assert_eq!(full.header("retry-after"), "1");
-    let figures = app.client.get("/metrics", None).await.expect(200);
-    let figures = String::from_utf8_lossy(&figures.bytes).into_owned();
+    let figures = app.figures().await;
     let counted = "easel_overloads_total{limit=\"request_bodies\"} 1";
     assert!(figures.contains(counted), "{figures}");
     let small = json!({"model": "dall-e-2", "prompt": PROMPT, "size": "256x256"});

@@ -342,8 +342,7 @@ async fn another_replica_cleans_up_behind_the_dead_and_the_slow() {
         abandoned, 9,
         "four points, asked for in two ways, and the slow one's"
     );
-    let metrics = app.client.get("/metrics", None).await.expect(200);
-    let metrics = String::from_utf8(metrics.bytes.to_vec()).unwrap();
+    let metrics = app.figures().await;
     assert!(metrics.contains("easel_swept_holds_total 9"), "{metrics}");
     let usage = app.run(&["usage", "--json"]).expect_success().json();
     let row: &Value = &usage[0];

@@ -65,18 +65,6 @@ async fn post(app: &App, key: &Key, order: &Value) -> reqwest::Response {
     request.body(order.to_string()).send().await.unwrap()
 }
 
-/// Who leaves, or whose answer breaks off, does not hear of the settlement.
-async fn wait_until_settled(app: &App) {
-    let open = "select count(*) from generations where status = 'in_progress'";
-    for _ in 0..1500 {
-        if app.database.number(open).await == 0 {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    panic!("a generation did not settle");
-}
-
 async fn generation(app: &App, key: &Key, answer: &Answer) -> Value {
     let id = answer.header("x-generation-id");
     let path = format!("{GENERATIONS}/{id}");
@@ -152,7 +140,7 @@ async fn only_drafts_that_came_whole_are_charged() {
         }
     };
     assert!(broke_off, "{} bytes", text.len());
-    wait_until_settled(&app).await;
+    app.wait_until_settled().await;
     assert_eq!(app.balance(&key).await, usd(DOLLAR - EACH));
 
     // A draft that is no picture is none, and an error instead of any event costs nothing.
@@ -225,13 +213,10 @@ price = { per_image = [{ price = "0.010" }] }
 #[tokio::test(flavor = "multi_thread")]
 async fn behind_a_draft_no_other_route_is_tried() {
     let backup = FakeOpenAi::start().await;
-    let builder = App::builder().await;
-    let models = builder.directory().join("models");
-    std::fs::create_dir(&models).unwrap();
-    std::fs::write(models.join("test.toml"), TWO_HOMES).unwrap();
     let api_key = crate::support::fake_openai::API_KEY;
-    let app = builder
-        .set("models_dir", models.to_str().unwrap())
+    let app = App::builder()
+        .await
+        .models(TWO_HOMES)
         .set("providers.backup.adapter", "openai")
         .set("providers.backup.base_url", backup.base_url())
         .set("providers.backup.api_key", api_key)
@@ -290,7 +275,7 @@ async fn who_leaves_behind_a_draft_pays_for_what_comes() {
         let first = response.chunk().await.unwrap().unwrap();
         assert!(first.starts_with(b"event: image_generation.partial_image\n"));
         drop(response);
-        wait_until_settled(&app).await;
+        app.wait_until_settled().await;
         assert_eq!(
             app.balance(&key).await,
             usd(DOLLAR - 2 * EACH),
@@ -342,9 +327,8 @@ async fn a_repeat_is_told_the_same_and_not_charged_again() {
             assert_ne!(repeat.find_header("x-should-retry"), Some("true"));
             assert_eq!(repeat.find_header("retry-after"), None);
         }
-        let charges = "select count(*) from ledger_entries where kind = 'charge'";
         let rounds = i64::try_from(round).unwrap() + 1;
-        assert_eq!(app.database.number(charges).await, rounds);
+        assert_eq!(app.charges().await, rounds);
         assert_eq!(
             app.balance(&key).await,
             usd(DOLLAR - 2 * rounds * EACH),

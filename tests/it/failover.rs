@@ -53,12 +53,9 @@ impl House {
 
     async fn with(settings: &[(&str, Value)]) -> Self {
         let backup = FakeOpenAi::start().await;
-        let mut builder = App::builder().await;
-        let models = builder.directory().join("models");
-        std::fs::create_dir(&models).unwrap();
-        std::fs::write(models.join("test.toml"), MODEL).unwrap();
-        builder = builder
-            .set("models_dir", models.to_str().unwrap())
+        let mut builder = App::builder()
+            .await
+            .models(MODEL)
             .set("providers.backup.adapter", "openai")
             .set("providers.backup.base_url", backup.base_url())
             .set(
@@ -468,16 +465,11 @@ async fn a_route_that_recovers_is_used_again() {
 /// A retired name on a living model: the answer says what painted.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rerouted_name_says_what_it_led_to() {
-    let mut builder = App::builder().await;
-    let models = builder.directory().join("models");
-    std::fs::create_dir(&models).unwrap();
     let stanza = MODEL.split("[[model.routes]]").next().unwrap().to_owned()
         + "[[model.routes]]\nprovider = \"openai\"\nupstream_model = \"dall-e-2\"\nserves = \"openai/dall-e-2\"\n"
         + "translation = { response_format = \"b64_json\", send_defaults = [\"size\"] }\n"
         + "price = { per_image = [{ price = \"0.020\" }] }\n";
-    std::fs::write(models.join("test.toml"), stanza).unwrap();
-    builder = builder.set("models_dir", models.to_str().unwrap());
-    let app = builder.start().await;
+    let app = App::builder().await.models(&stanza).start().await;
     let key = app.live_key("1");
     let answer = app
         .generate(&key, &House::request(&json!({})))

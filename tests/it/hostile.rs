@@ -26,22 +26,6 @@ fn peak(app: &App) -> u64 {
     kibibytes.parse::<u64>().unwrap() * 1024
 }
 
-async fn charges(app: &App) -> i64 {
-    let charges = "select count(*) from ledger_entries where kind = 'charge'";
-    app.database.number(charges).await
-}
-
-async fn wait_until_settled(app: &App) {
-    let open = "select count(*) from generations where status = 'in_progress'";
-    for _ in 0..3000 {
-        if app.database.number(open).await == 0 {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    panic!("a generation did not settle");
-}
-
 /// Posts it, and reads what comes; `false` when the answer broke off.
 async fn read(app: &App, key: &Key) -> bool {
     let request = app.client.request(Method::POST, "/v1/images/generations");
@@ -93,11 +77,11 @@ async fn two_gigabytes_in_one_picture_take_no_memory() {
     for _ in 0..2 {
         app.openai.next(Behaviour::Pieces(two_gigabytes(), true));
         assert!(!read(&app, &key).await, "a torso is no answer");
-        wait_until_settled(&app).await;
+        app.wait_until_settled().await;
     }
     let grown = peak(&app).saturating_sub(before);
     assert!(grown < 24 << 20, "{grown} bytes more");
-    assert_eq!(charges(&app).await, 1);
+    assert_eq!(app.charges().await, 1);
     app.openai.next(Behaviour::Reply(good));
     assert!(read(&app, &key).await);
     assert_eq!(app.balance(&key).await, usd(DOLLAR - 2 * COST));
@@ -154,13 +138,13 @@ async fn bombs_of_json_take_no_memory() {
             502,
         ),
     ] {
-        let charged = charges(&app).await;
+        let charged = app.charges().await;
         app.openai.next(reply(body));
         let answer = app.generate(&key, &order()).await.expect(status);
         if status == 200 {
             assert_eq!(answer.json()["usage"]["cost"], usd(COST));
         }
-        assert_eq!(charges(&app).await, charged + i64::from(status == 200));
+        assert_eq!(app.charges().await, charged + i64::from(status == 200));
     }
     let grown = peak(&app).saturating_sub(before);
     assert!(grown < 24 << 20, "{grown} bytes more");
@@ -193,7 +177,7 @@ async fn what_stands_there_twice_counts_once() {
         assert_eq!(data.len(), 1);
         assert_eq!(data[0]["b64_json"], one, "round {round}");
         let charged = i64::try_from(round).unwrap() + 1;
-        assert_eq!(charges(&app).await, charged);
+        assert_eq!(app.charges().await, charged);
         assert!(answer["usage"]["cost"].as_f64().unwrap() > 0.0);
     }
     let charged = "select sum(-amount_nano_usd)::bigint from ledger_entries where kind = 'charge'";

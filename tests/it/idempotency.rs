@@ -52,12 +52,6 @@ fn is_replayed(answer: &Answer) -> bool {
     answer.find_header(REPLAYED) == Some("true")
 }
 
-async fn charges(app: &App) -> i64 {
-    app.database
-        .number("select count(*) from ledger_entries where kind = 'charge'")
-        .await
-}
-
 fn small(response_format: &str) -> Value {
     json!({"model": "dall-e-2", "prompt": PROMPT, "size": "256x256", "response_format": response_format})
 }
@@ -86,7 +80,7 @@ async fn a_thousand_repeats_are_one_charge() {
     let replayed = answers.iter().filter(|answer| is_replayed(answer)).count();
     assert_eq!(replayed, 999);
     assert_eq!(app.openai.calls().len(), 1);
-    assert_eq!(charges(&app).await, 1);
+    assert_eq!(app.charges().await, 1);
     assert_eq!(app.balance(&key).await, usd(984_000_000));
     second.stop().await;
     third.stop().await;
@@ -346,7 +340,7 @@ async fn an_edit_is_told_again_whatever_the_boundary() {
     );
     let other = crate::support::pictures::paint("png", 512, 512, 8, false);
     post("first-boundary-1", &other).await.expect(409);
-    assert_eq!(charges(&app).await, 1);
+    assert_eq!(app.charges().await, 1);
     app.finish_with_other_upstreams().await;
 }
 
@@ -503,17 +497,17 @@ async fn pictures_outlive_their_links() {
         app.open_link(&shown.link(0)).await.status == 200
     })
     .await;
-    assert_eq!(charges(&app).await, 1);
+    assert_eq!(app.charges().await, 1);
     app.finish().await;
 }
 
 /// Returns how many.
 fn remove_pictures(app: &App) -> usize {
-    let images = app.directory().join("data/images");
-    let hours = std::fs::read_dir(images).unwrap().flatten();
-    let pictures = hours.flat_map(|hour| std::fs::read_dir(hour.path()).unwrap().flatten());
-    let removed = pictures.map(|picture| std::fs::remove_file(picture.path()).unwrap());
-    removed.count()
+    let pictures = app.kept_files();
+    for picture in &pictures {
+        std::fs::remove_file(picture).unwrap();
+    }
+    pictures.len()
 }
 
 /// An SDK that asks again says that it has no picture. Where there is none to give it, one is painted, however many
@@ -535,7 +529,7 @@ async fn an_sdk_gets_its_picture_though_no_copy_is_kept() {
         let painted = again(&app.client, &key, 1, &body).await.expect(200);
         assert!(!is_replayed(&painted));
         assert!(!painted.picture(0).is_empty());
-        assert_eq!(charges(&app).await, 11);
+        assert_eq!(app.charges().await, 11);
         if has_copies {
             let next = again(&app.client, &key, 2, &body).await.expect(200);
             assert!(is_replayed(&next), "that one is there");
@@ -592,7 +586,7 @@ async fn a_stream_that_joins_says_whose_it_is() {
         assert!(rest.contains("event: image_generation.completed\n"));
     }
     assert_eq!(app.openai.calls().len(), 1);
-    assert_eq!(charges(&app).await, 1);
+    assert_eq!(app.charges().await, 1);
     second.stop().await;
     app.finish().await;
 }
@@ -652,7 +646,7 @@ async fn a_stream_that_has_said_whose_it_is_is_not_painted_for_itself() {
         assert!(told.contains(&format!("\"code\":\"{code}\"")), "{told}");
         assert_eq!(app.openai.calls().len(), round + 1);
     }
-    assert_eq!(charges(&app).await, 1);
+    assert_eq!(app.charges().await, 1);
     second.stop().await;
     app.finish().await;
 }
@@ -703,7 +697,7 @@ async fn the_repeats_of_an_sdk_join() {
         other.header("x-generation-id")
     );
     assert_eq!(app.openai.calls().len(), 1);
-    assert_eq!(charges(&app).await, 1);
+    assert_eq!(app.charges().await, 1);
     // Another body is no repeat, and neither is what does not say so.
     app.openai.always(Behaviour::Answer);
     let larger = json!({"model": "dall-e-2", "prompt": PROMPT, "size": "512x512"});
@@ -747,7 +741,7 @@ async fn equal_requests_with_their_repeats_stay_two() {
         );
     }
     assert_eq!(app.openai.calls().len(), 2);
-    assert_eq!(charges(&app).await, 2);
+    assert_eq!(app.charges().await, 2);
     // A third client's repeat, whose first request never arrived.
     assert!(!is_replayed(
         &again(&app.client, &key, 1, &body).await.expect(200)
@@ -772,7 +766,7 @@ async fn a_failed_one_is_done_again_for_an_sdk() {
     assert!(is_replayed(
         &again(&app.client, &key, 2, &body).await.expect(200)
     ));
-    assert_eq!(charges(&app).await, 1);
+    assert_eq!(app.charges().await, 1);
     app.finish().await;
 }
 
@@ -837,7 +831,7 @@ async fn repeats_of_one_account_do_not_take_all_places() {
             repeat.header("x-generation-id")
         );
     }
-    assert_eq!(charges(&app).await, 2);
+    assert_eq!(app.charges().await, 2);
     app.finish().await;
 }
 
@@ -893,14 +887,8 @@ async fn a_repeat_that_waits_keeps_the_provider_at_work() {
 /// its model is not in the catalog or not the key's any longer, and no money is left; but never to a key that has ended.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_served_is_told_again_whatever_has_changed_since() {
-    let builder = App::builder().await;
-    let models = builder.directory().join("models");
-    std::fs::create_dir(&models).unwrap();
-    std::fs::write(models.join("heron.toml"), pilot("0.02")).unwrap();
-    let mut app = builder
-        .set("models_dir", models.to_str().unwrap())
-        .start()
-        .await;
+    let builder = App::builder().await.models(&pilot("0.02"));
+    let mut app = builder.start().await;
     app.keep_secret(PROMPT, "a prompt");
     let key = app.live_key("1");
     let client = app.client.clone();
@@ -990,7 +978,7 @@ async fn what_was_served_is_told_again_whatever_has_changed_since() {
     ];
     told_again(&app, "switched off", &off).await;
 
-    std::fs::remove_file(models.join("heron.toml")).unwrap();
+    std::fs::remove_file(app.directory().join("models/test.toml")).unwrap();
     app.configure(|settings| {
         settings.set("providers.openai.enabled", true);
     });

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::App;
+use crate::support::{App, until};
 
 const PROMPT: &str = "a locksmith counting his keys";
 
@@ -59,15 +59,10 @@ async fn a_revoked_key_opens_nothing() {
     app.get(&key, "/v1/credits").await.expect(200);
     app.run(&["keys", "revoke", &key.id]).expect_success();
     // A cache may remember it for a moment, not longer.
-    let mut status = 200;
-    for _ in 0..100 {
-        status = app.get(&key, "/v1/credits").await.status;
-        if status == 401 {
-            break;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
-    assert_eq!(status, 401);
+    until("it opens nothing", async || {
+        app.get(&key, "/v1/credits").await.status == 401
+    })
+    .await;
     let request = json!({"model": "dall-e-2", "prompt": PROMPT});
     assert_eq!(
         app.generate(&key, &request)
@@ -84,15 +79,10 @@ async fn a_revoked_key_opens_nothing() {
 async fn a_key_expires() {
     let app = App::start().await;
     let key = app.create_key(&["--credit", "1", "--expires", "1s"]);
-    let mut status = 200;
-    for _ in 0..100 {
-        status = app.get(&key, "/v1/credits").await.status;
-        if status == 401 {
-            break;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
-    assert_eq!(status, 401);
+    until("it opens nothing", async || {
+        app.get(&key, "/v1/credits").await.status == 401
+    })
+    .await;
     let past = app.run(&[
         "keys",
         "create",

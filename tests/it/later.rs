@@ -362,10 +362,7 @@ async fn who_leaves_before_the_hold_is_not_worked_for() {
     // What got stuck is over when what comes behind it is.
     let other = later(&app.client, &key, &body).await;
     ended(&app.client, &key, &other, "").await;
-    let open = "select count(*) from generations where status = 'in_progress'";
-    while app.database.number(open).await > 0 {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    app.wait_until_settled().await;
     assert_eq!(app.openai.calls().len(), 2);
     assert_eq!(app.balance(&key).await, json!(0.92));
     second.stop().await;

@@ -1,13 +1,13 @@
 //! Hosted pictures: the headers they come with, who may open a link and for how long.
 
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use serde_json::json;
 
-use crate::support::{App, Key};
+use crate::support::{App, Key, until, until_some};
 
 async fn one_link(app: &App, key: &Key) -> String {
     let request =
@@ -145,7 +145,7 @@ async fn a_link_expires() {
     let key = app.live_key("1");
     let link = one_link(&app, &key).await;
     app.open_link(&link).await.expect(200);
-    let problem = until(Duration::from_secs(10), async || {
+    let problem = until_some("the link ends", async || {
         let answer = app.open_link(&link).await;
         (answer.status == 410).then(|| answer.problem())
     })
@@ -161,8 +161,7 @@ async fn pictures_that_are_over_are_swept_from_the_disk() {
     let key = app.live_key("1");
     one_link(&app, &key).await;
     let kept = one_link(&app, &key).await;
-    let store = app.directory().join("data/images");
-    let pictures = files_below(&store);
+    let pictures = app.kept_files();
     assert_eq!(pictures.len(), 2);
     let old = pictures
         .iter()
@@ -171,10 +170,7 @@ async fn pictures_that_are_over_are_swept_from_the_disk() {
     make_older(old, 3);
     // A sweep comes every minute and at the start; nobody waits for a minute here.
     app.restart().await;
-    until(Duration::from_secs(15), async || {
-        (files_below(&store).len() == 1).then_some(())
-    })
-    .await;
+    until("the old one is swept", async || app.kept_files().len() == 1).await;
     let path = kept.split_once("/files/").unwrap().1;
     app.client
         .get(&format!("/files/{path}"), None)
@@ -198,20 +194,6 @@ async fn a_restart_does_not_break_links() {
     app.finish().await;
 }
 
-fn files_below(directory: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(directory).unwrap();
-    entries
-        .flat_map(|entry| {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                files_below(&path)
-            } else {
-                vec![path]
-            }
-        })
-        .collect()
-}
-
 /// Gives a picture the name and place of one that was made some hours before: its age is in its id, and
 /// it lies in the directory of its hour.
 fn make_older(picture: &Path, hours: u64) {
@@ -227,19 +209,4 @@ fn make_older(picture: &Path, hours: u64) {
         .with_file_name(hour.format("%Y%m%d%H").to_string());
     std::fs::create_dir_all(&directory).unwrap();
     std::fs::rename(picture, directory.join(format!("img_{id}.{extension}"))).unwrap();
-}
-
-/// Asks again until there is an answer.
-async fn until<T>(within: Duration, ask: impl AsyncFn() -> Option<T>) -> T {
-    let begun = std::time::Instant::now();
-    loop {
-        if let Some(answer) = ask().await {
-            return answer;
-        }
-        assert!(
-            begun.elapsed() < within,
-            "it did not happen within {within:?}"
-        );
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
 }

@@ -11,12 +11,13 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::support::{App, Behaviour, Key, usd};
+use crate::support::{App, Behaviour, Key, until, usd};
 
 const GENERATIONS: &str = "/v1/images/generations";
 const PROMPT: &str = "the ledger that fell into the sea";
 /// What one picture costs: 0.016 USD.
 const PRICE: i64 = 16_000_000;
+const NONE_REPEATED: &str = "easel_settlements_repeated_total 0";
 const REPEATED: &str = "a settlement did not get through and is repeated";
 
 fn order(response_format: &str) -> Value {
@@ -59,21 +60,10 @@ async fn away_before_settling(app: &App, gate: &Semaphore, calls: usize) {
 }
 
 async fn wait_until_repeated(app: &App) {
-    while !app.easel.stderr().contains(REPEATED) {
-        sleep(Duration::from_millis(20)).await;
-    }
-}
-
-const NONE_REPEATED: &str = "easel_settlements_repeated_total 0";
-
-async fn figures(app: &App) -> String {
-    let metrics = app.client.get("/metrics", None).await.expect(200);
-    String::from_utf8(metrics.bytes.to_vec()).unwrap()
-}
-
-async fn charges(app: &App) -> i64 {
-    let charges = "select count(*) from ledger_entries where kind = 'charge'";
-    app.database.number(charges).await
+    until("a settlement is repeated", async || {
+        app.easel.stderr().contains(REPEATED)
+    })
+    .await;
 }
 
 /// It is back in time: the client notices nothing but the time it took.
@@ -85,18 +75,18 @@ async fn the_answer_waits_for_its_settlement() {
     let outage = async {
         away_before_settling(&app, &gate, 1).await;
         wait_until_repeated(&app).await;
-        assert_eq!(charges(&app).await, 0);
+        assert_eq!(app.charges().await, 0);
         // While it lasts, or an alert would come when it is over.
-        assert!(!figures(&app).await.contains(NONE_REPEATED));
+        assert!(!app.figures().await.contains(NONE_REPEATED));
         sleep(Duration::from_secs(1)).await;
         app.proxy().open();
     };
     let (answer, ()) = tokio::join!(app.client.send(named(&app, &key)), outage);
     assert_eq!(answer.expect(200).json()["usage"]["cost"], usd(PRICE));
-    assert_eq!(charges(&app).await, 1);
+    assert_eq!(app.charges().await, 1);
     let log = app.easel.stderr();
     assert!(log.contains("a repeated settlement got through"), "{log}");
-    let metrics = figures(&app).await;
+    let metrics = app.figures().await;
     assert!(!metrics.contains(NONE_REPEATED), "{metrics}");
     assert_eq!(app.balance(&key).await, usd(1_000_000_000 - PRICE));
     app.finish().await;
@@ -121,12 +111,10 @@ async fn a_settlement_is_kept_longer_than_its_answer() {
     assert!(broken.is_err(), "no price, no end of the answer");
     let open = "select count(*) from holds where status = 'open'";
     assert_eq!(app.database.number(open).await, 2, "they are kept");
-    assert_eq!(charges(&app).await, 0);
+    assert_eq!(app.charges().await, 0);
 
     app.proxy().open();
-    while charges(&app).await < 2 {
-        sleep(Duration::from_millis(50)).await;
-    }
+    until("both are charged", async || app.charges().await == 2).await;
     let again = app.client.send(named(&app, &key)).await.expect(200);
     let other = app.client.send(relayed(&app, &key, 1)).await.expect(200);
     assert!(
@@ -143,7 +131,7 @@ async fn a_settlement_is_kept_longer_than_its_answer() {
         let seen = app.get(&key, &format!("{GENERATIONS}/{id}")).await;
         assert_eq!(seen.expect(200).json()["status"], "completed");
     }
-    assert_eq!(charges(&app).await, 2);
+    assert_eq!(app.charges().await, 2);
     assert_eq!(app.openai.calls().len(), 2);
     assert_eq!(app.balance(&key).await, usd(1_000_000_000 - 2 * PRICE));
     app.finish().await;
@@ -169,11 +157,8 @@ async fn a_request_that_its_repeat_has_overtaken_is_not_charged() {
     app.proxy().open();
     // What got stuck is over when what comes behind it is.
     app.generate(&key, &order("url")).await.expect(200);
-    let open = "select count(*) from generations where status = 'in_progress'";
-    while app.database.number(open).await > 0 {
-        sleep(Duration::from_millis(20)).await;
-    }
-    assert_eq!(charges(&app).await, 2);
+    app.wait_until_settled().await;
+    assert_eq!(app.charges().await, 2);
     assert_eq!(app.openai.calls().len(), 2);
     second.stop().await;
     app.finish().await;
@@ -192,9 +177,15 @@ async fn without_the_database_nothing_is_begun() {
     assert_eq!(answer.header("x-should-retry"), "true");
     app.proxy().open();
     assert_eq!(app.openai.calls().len(), 1);
-    while app.client.get("/readyz", None).await.status != 200 {
-        sleep(Duration::from_millis(50)).await;
-    }
+    until("it is ready again", async || {
+        app.client.get("/readyz", None).await.status == 200
+    })
+    .await;
+    // Others of its connections may find out only now that they are broken.
+    until("it serves again", async || {
+        app.get(&key, "/v1/credits").await.status == 200
+    })
+    .await;
     assert_eq!(app.balance(&key).await, usd(1_000_000_000 - PRICE));
     app.finish().await;
 }
@@ -232,7 +223,7 @@ async fn a_database_that_crashes_under_load_costs_no_money() {
             _ => assert_eq!(answer.expect(503).header("x-should-retry"), "true"),
         }
     }
-    assert_eq!(charges(&app).await, charged);
+    assert_eq!(app.charges().await, charged);
     assert_eq!(
         app.balance(&key).await,
         usd(10_000_000_000 - charged * PRICE)

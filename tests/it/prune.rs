@@ -15,19 +15,7 @@ async fn old_requests_go_and_their_sums_stay() {
     let path = |id: &str| format!("/v1/images/generations/{id}");
     let id = old.header("x-generation-id").to_owned();
     // Four hundred and one days go by.
-    for sql in [
-        "update generations set created_at = created_at - interval '401 days',
-             finished_at = finished_at - interval '401 days'",
-        "update holds set created_at = created_at - interval '401 days', ended_at = ended_at - interval '401 days'",
-        "alter table ledger_entries disable trigger ledger_entries_are_final",
-        "update ledger_entries set created_at = created_at - interval '401 days'",
-        "alter table ledger_entries enable trigger ledger_entries_are_final",
-    ] {
-        sqlx::raw_sql(sql)
-            .execute(app.database.pool())
-            .await
-            .unwrap();
-    }
+    app.database.age(401).await;
     let young = app.generate(&key, &body).await.expect(200);
     let young = young.header("x-generation-id").to_owned();
     let usage = "/v1/usage?since=2020-01-01&group_by=model";

@@ -10,10 +10,10 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpSocket,
     sync::Semaphore,
-    time::{Instant, sleep},
+    time::Instant,
 };
 
-use crate::support::{App, Behaviour, Key, Reply, pictures, raw::Raw};
+use crate::support::{App, Behaviour, Key, Reply, pictures, raw::Raw, until};
 
 const PATH: &str = "/v1/images/generations";
 const AT_ONCE: Duration = Duration::ZERO;
@@ -62,26 +62,6 @@ async fn begin(app: &App, key: &Key, order: &Value) -> Response {
     answer
 }
 
-async fn charges(app: &App) -> i64 {
-    let charges = "select count(*) from ledger_entries where kind = 'charge'";
-    app.database.number(charges).await
-}
-
-async fn wait_until_settled(app: &App) {
-    let open = "select count(*) from generations where status = 'in_progress'";
-    for _ in 0..2000 {
-        let begun = app
-            .database
-            .number("select count(*) from generations")
-            .await;
-        if begun > 0 && app.database.number(open).await == 0 {
-            return;
-        }
-        sleep(Duration::from_millis(10)).await;
-    }
-    panic!("the generation did not settle");
-}
-
 async fn id_of_the_only_generation(app: &App) -> String {
     app.database
         .texts("select id from generations")
@@ -113,11 +93,11 @@ async fn a_large_picture_flows_before_its_end_and_the_bill_follows_the_settlemen
     while let Some(chunk) = response.chunk().await.unwrap() {
         seen.extend_from_slice(&chunk);
         if seen.len() > tail - 100_000 && began_at.elapsed() < LONG {
-            assert_eq!(charges(&app).await, 0, "nothing is whole yet");
+            assert_eq!(app.charges().await, 0, "nothing is whole yet");
         }
         if chunk.windows(6).any(|window| window == b"\"cost\"") {
             // I6: who reads the price finds it in the books.
-            assert_eq!(charges(&app).await, 1);
+            assert_eq!(app.charges().await, 1);
         }
     }
     let whole: Value = serde_json::from_slice(&seen).unwrap();
@@ -282,8 +262,8 @@ async fn what_breaks_on_its_way_breaks_the_answer_and_is_not_charged() {
         gate.add_permits(usize::from(is_gated));
         let broken = response.bytes().await;
         assert!(broken.is_err(), "{what}: the body breaks off");
-        wait_until_settled(&app).await;
-        assert_eq!(charges(&app).await, 0, "{what}");
+        app.wait_until_settled().await;
+        assert_eq!(app.charges().await, 0, "{what}");
     }
     assert_eq!(app.balance(&key).await, json!(1));
     app.finish().await;
@@ -323,7 +303,7 @@ async fn of_two_the_whole_one_is_charged_when_the_other_breaks() {
         .next(Behaviour::Pieces(vec![(AT_ONCE, cut)], false));
     let response = begin(&app, &key, &order(2)).await;
     assert!(response.bytes().await.is_err());
-    wait_until_settled(&app).await;
+    app.wait_until_settled().await;
     assert_eq!(app.database.number("select count(*) from images").await, 1);
     let kept = kept(&app, &key).await;
     assert_eq!(kept["status"], "completed");
@@ -345,8 +325,8 @@ async fn who_leaves_midway_finds_the_whole_picture_later() {
     let mut response = begin(&app, &key, &order(1)).await;
     response.chunk().await.unwrap().expect("the beginning");
     drop(response);
-    wait_until_settled(&app).await;
-    assert_eq!(charges(&app).await, 1);
+    app.wait_until_settled().await;
+    assert_eq!(app.charges().await, 1);
     let kept = kept(&app, &key).await;
     assert_eq!(kept["data"][0]["b64_json"], json!(text_of(&picture)));
     app.finish().await;
@@ -367,8 +347,8 @@ async fn a_slow_reader_gets_everything_long_after_the_provider_was_done() {
     let request = Raw::post(PATH, &key.secret, &order(1).to_string());
     stream.write_all(request.as_bytes()).await.unwrap();
     // Nothing is read, and yet it is settled.
-    wait_until_settled(&app).await;
-    assert_eq!(charges(&app).await, 1);
+    app.wait_until_settled().await;
+    assert_eq!(app.charges().await, 1);
     let text = text_of(&picture);
     let mut seen = Vec::with_capacity(text.len() * 2);
     let mut chunk = vec![0; 256 * 1024];
@@ -423,7 +403,7 @@ async fn without_copies_the_answer_is_the_same_and_nothing_is_kept() {
     let kept = kept(&app, &key).await;
     assert_eq!(kept["status"], "completed");
     assert_eq!(kept["data"], json!([]));
-    assert_eq!(files_in(&app), 0);
+    assert!(app.kept_pictures().is_empty());
     app.finish().await;
 }
 
@@ -441,25 +421,10 @@ async fn delivered_copies_stay_within_their_budget() {
             .next(reply(answer(&[&text_of(&pictures::noise(400, seed))])));
         app.generate(&key, &order(1)).await.expect(200);
     }
-    for _ in 0..400 {
-        if files_in(&app) == 2 {
-            break;
-        }
-        sleep(Duration::from_millis(10)).await;
-    }
-    assert_eq!(files_in(&app), 2, "each has 480 KB");
+    // Each has 480 KB.
+    until("the oldest goes", async || app.kept_pictures().len() == 2).await;
     let listed = app.get(&key, PATH).await.expect(200).json();
     let kept = |index: usize| listed["data"][index]["data"].as_array().unwrap().len();
     assert_eq!([kept(0), kept(1), kept(2)], [1, 1, 0]);
     app.finish().await;
-}
-
-/// The pictures in the store, without files that wait to be written over.
-fn files_in(app: &App) -> usize {
-    let hours = std::fs::read_dir(app.directory().join("data/images")).unwrap();
-    let files = hours.flat_map(|hour| std::fs::read_dir(hour.unwrap().path()).unwrap());
-    let paths = files.map(|file| file.unwrap().path());
-    paths
-        .filter(|path| path.extension().is_none_or(|extension| extension != "part"))
-        .count()
 }

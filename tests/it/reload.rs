@@ -126,8 +126,7 @@ async fn a_bad_file_changes_nothing_and_says_so() {
                 .remove("providers.openai.result_hosts");
         });
     }
-    let figures = app.client.get("/metrics", None).await.expect(200);
-    let figures = String::from_utf8(figures.bytes.to_vec()).unwrap();
+    let figures = app.figures().await;
     assert!(
         figures.contains("\neasel_config_reload_successful 0\n"),
         "{figures}"
@@ -169,17 +168,13 @@ async fn a_secret_that_is_exchanged_by_a_link_is_read_again() {
     let key = app.live_key("1");
     app.generate(&key, &request()).await.expect(502);
     let rests = "easel_route_resting{provider=\"openai\",upstream_model=\"\"} 1";
-    let figures = async || {
-        let figures = app.client.get("/metrics", None).await.expect(200);
-        String::from_utf8(figures.bytes.to_vec()).unwrap()
-    };
-    assert!(figures().await.contains(rests));
+    assert!(app.figures().await.contains(rests));
 
     let before = app.reloads("applied").await;
     write("2", fake_openai::NEXT_API_KEY);
     app.wait_for_reload("applied", before).await;
     // What the old key met says nothing about the new one.
-    assert!(!figures().await.contains(rests));
+    assert!(!app.figures().await.contains(rests));
     app.generate(&key, &request()).await.expect(200);
     let calls = app.openai.calls();
     let last = calls.last().unwrap().headers["authorization"].clone();
@@ -271,8 +266,7 @@ async fn what_needs_a_restart_is_named_and_the_rest_applied() {
     assert_eq!(config["needs_restart"], expected, "{config}");
     let words = "settings that only a restart can change";
     assert!(app.easel.stderr().contains(words));
-    let figures = app.client.get("/metrics", None).await.expect(200);
-    let figures = String::from_utf8(figures.bytes.to_vec()).unwrap();
+    let figures = app.figures().await;
     assert!(
         figures.contains("\neasel_config_reload_needs_restart 3\n"),
         "{figures}"

@@ -81,13 +81,6 @@ async fn named(client: &Client, key: &Key, name: &str, body: &Value) -> crate::s
     client.send(request).await
 }
 
-/// Files below the directory where pictures are made.
-fn copies(app: &App) -> usize {
-    let hours = std::fs::read_dir(app.directory().join("data/images")).unwrap();
-    let files = hours.map(|hour| std::fs::read_dir(hour.unwrap().path()).unwrap().count());
-    files.sum()
-}
-
 fn count(s3: &S3Server, method: &Method, part: &str) -> usize {
     let requests = s3.requests();
     let of_this = requests
@@ -134,13 +127,12 @@ async fn pictures_of_any_size_are_in_the_bucket_and_links_open_at_any_replica() 
         matches!(parts[..], ["easel", hour, last] if hour.len() == 10 && last == name)
     };
     assert!(keys.iter().any(is_in_its_place), "{keys:?}");
-    assert_eq!(copies(&app), 0);
+    assert!(app.kept_files().is_empty());
     // The large one came in parts.
     assert_eq!(count(&s3, &Method::POST, "uploads"), 1);
     assert_eq!(count(&s3, &Method::PUT, "partNumber="), 3);
     assert_eq!(s3.unfinished(), 0);
-    let figures = app.client.get("/metrics", None).await.expect(200);
-    let figures = String::from_utf8(figures.bytes.to_vec()).unwrap();
+    let figures = app.figures().await;
     let written = small.len() + large.len();
     for line in [
         r#"easel_store_requests_total{action="put",outcome="ok"} 2"#.to_owned(),
@@ -196,7 +188,7 @@ async fn relayed_answers_leave_the_bucket_alone() {
         assert!(answer.picture(0) == picture);
     }
     assert_eq!(s3.keys().len(), 0);
-    assert_eq!(copies(&app), 2);
+    assert_eq!(app.kept_files().len(), 2);
     // Unless somebody wants links, which have to open anywhere.
     let shown = app.get(&key, GENERATIONS).await.expect(200).json();
     let second = app.start_replica().await;
@@ -204,7 +196,7 @@ async fn relayed_answers_leave_the_bucket_alone() {
         let link = generation["data"][0]["url"].as_str().unwrap();
         open(&second.client, link).await;
     }
-    assert_eq!((s3.keys().len(), copies(&app)), (2, 0));
+    assert_eq!((s3.keys().len(), app.kept_files().len()), (2, 0));
     second.stop().await;
     app.finish().await;
 }
@@ -299,7 +291,7 @@ async fn an_answer_of_several_calls_is_read_from_the_bucket() {
     for index in 0..3 {
         assert_eq!(pictures::measure(&answer.picture(index)).format, "png");
     }
-    assert_eq!((s3.keys().len(), copies(&app)), (3, 0));
+    assert_eq!((s3.keys().len(), app.kept_files().len()), (3, 0));
     assert_eq!(count(&s3, &Method::GET, ".png"), 3);
     app.finish().await;
 }
@@ -322,15 +314,11 @@ async fn who_left_during_a_relayed_answer_finds_it_in_the_bucket() {
     let mut response = request.send().await.unwrap();
     response.chunk().await.unwrap().unwrap();
     // The whole picture has arrived and is charged; the client has read a little of it.
-    let charges = "select count(*) from ledger_entries where kind = 'charge'";
-    until("it is charged", async || {
-        app.database.number(charges).await == 1
-    })
-    .await;
+    until("it is charged", async || app.charges().await == 1).await;
     assert_eq!(s3.keys().len(), 0);
     drop(response);
     until("it is in the bucket", async || {
-        s3.keys().len() == 1 && copies(&app) == 0
+        s3.keys().len() == 1 && app.kept_files().is_empty()
     })
     .await;
 
@@ -343,7 +331,7 @@ async fn who_left_during_a_relayed_answer_finds_it_in_the_bucket() {
         .body(order("b64_json").to_string());
     let again = second.client.send(again).await.expect(200);
     assert!(again.picture(0) == picture);
-    assert_eq!(app.database.number(charges).await, 1);
+    assert_eq!(app.charges().await, 1);
     second.stop().await;
     app.finish().await;
 }
@@ -463,7 +451,7 @@ async fn a_bucket_that_fails_costs_nobody_anything_and_stops_no_base64() {
             std::fs::remove_file(s3.bucket().join(key)).unwrap();
         }
     }
-    assert_eq!(copies(&app), 4, "of the answers in base64");
+    assert_eq!(app.kept_files().len(), 4, "of the answers in base64");
     app.finish().await;
 }
 
@@ -493,7 +481,7 @@ async fn an_upload_that_fails_halfway_is_taken_back() {
     assert_eq!(problem.code(), "storage_error");
     assert_eq!(s3.unfinished(), 0);
     assert_eq!(count(&s3, &Method::DELETE, "uploadId="), 1);
-    assert_eq!((s3.keys().len(), copies(&app)), (0, 0));
+    assert_eq!((s3.keys().len(), app.kept_files().len()), (0, 0));
     app.finish().await;
 }
 

@@ -134,8 +134,7 @@ async fn retry(interpreter: PathBuf, script: &str) {
     };
     tokio::join!(succeed(command, script), weather);
     assert_eq!(app.openai.calls().len(), 1);
-    let charges = "select count(*) from ledger_entries where kind = 'charge'";
-    assert_eq!(app.database.number(charges).await, 1);
+    assert_eq!(app.charges().await, 1);
     assert_eq!(app.balance(&key).await, json!(0.984));
     app.finish().await;
 }

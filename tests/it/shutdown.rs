@@ -213,12 +213,9 @@ price = { per_image = [{ price = "0.030" }] }
 /// Whoever is still in flight when the time is over is settled by what has arrived whole, and told.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_outlasts_the_drain_is_settled_by_what_has_come() {
-    let builder = App::builder().await;
-    let models = builder.directory().join("models");
-    std::fs::create_dir(&models).unwrap();
-    std::fs::write(models.join("test.toml"), SINGLES).unwrap();
-    let mut app = builder
-        .set("models_dir", models.to_str().unwrap())
+    let mut app = App::builder()
+        .await
+        .models(SINGLES)
         .set("shutdown.drain_timeout", "500ms")
         .start()
         .await;
@@ -230,18 +227,7 @@ async fn what_outlasts_the_drain_is_settled_by_what_has_come() {
     let stop = async {
         app.openai.wait_for_calls(2).await;
         // The first answer has to be here, and kept.
-        let path = app.directory().join("data/images");
-        let is_kept = || {
-            let hours = std::fs::read_dir(&path).into_iter().flatten().flatten();
-            let mut files = hours
-                .filter_map(|hour| std::fs::read_dir(hour.path()).ok())
-                .flatten()
-                .flatten();
-            files.any(|file| file.path().extension().is_some_and(|kind| kind == "png"))
-        };
-        while !is_kept() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        until("it is kept", async || !app.kept_pictures().is_empty()).await;
         let third = async {
             app.openai.wait_for_calls(3).await;
             app.easel.signal(Signal::TERM);
@@ -296,12 +282,9 @@ async fn told_cost(app: &App, key: &Key, body: &Value) -> i64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_many_are_told_when_they_are_cut_is_what_they_pay() {
     const CLIENTS: usize = 32;
-    let builder = App::builder().await;
-    let models = builder.directory().join("models");
-    std::fs::create_dir(&models).unwrap();
-    std::fs::write(models.join("test.toml"), SINGLES).unwrap();
-    let mut app = builder
-        .set("models_dir", models.to_str().unwrap())
+    let mut app = App::builder()
+        .await
+        .models(SINGLES)
         .set("shutdown.drain_timeout", "400ms")
         .start()
         .await;

@@ -293,8 +293,7 @@ async fn a_collector_in_trouble_holds_nobody_up() {
         }
         let deadline = Instant::now() + Duration::from_secs(30);
         loop {
-            let figures = app.client.get("/metrics", None).await.expect(200);
-            let figures = String::from_utf8_lossy(&figures.bytes).into_owned();
+            let figures = app.figures().await;
             let lost = "easel_trace_batches_total{outcome=\"lost\"} ";
             let lost = figures.lines().find_map(|line| line.strip_prefix(lost));
             if lost.unwrap().parse::<u64>().unwrap() >= 2 {
@@ -319,15 +318,7 @@ async fn a_collector_in_trouble_holds_nobody_up() {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_collector_nothing_is_handed_on() {
     let app = App::start().await;
-    let key = app.live_key("1");
-    let request = app
-        .client
-        .request(Method::POST, "/v1/images/generations")
-        .bearer_auth(&key.secret)
-        .header("content-type", "application/json")
-        .header("traceparent", format!("00-{TRACE}-{PARENT}-01"))
-        .body(json!({"model": "dall-e-3", "prompt": "a quiet room"}).to_string());
-    app.client.send(request).await.expect(200);
+    generate_within(&app, true).await;
     assert!(!app.openai.calls()[0].headers.contains_key("traceparent"));
     app.finish().await;
 }

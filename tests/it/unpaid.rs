@@ -12,7 +12,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use crate::support::{App, Behaviour, Key, Reply, pictures, raw::Raw};
+use crate::support::{App, Behaviour, Key, Reply, pictures, raw::Raw, until};
 
 const PATH: &str = "/v1/images/generations";
 const AT_ONCE: Duration = Duration::ZERO;
@@ -47,35 +47,11 @@ fn drafts_then_refusal(drafts: &[Bytes]) -> String {
     body + &format!("event: error\ndata: {error}\n\n")
 }
 
-async fn charges(app: &App) -> i64 {
-    let charges = "select count(*) from ledger_entries where kind = 'charge'";
-    app.database.number(charges).await
-}
-
-async fn wait_until_settled(app: &App) {
-    for _ in 0..1500 {
-        let begun = "select count(*) from generations";
-        let open = "select count(*) from generations where status = 'in_progress'";
-        if app.database.number(begun).await > 0 && app.database.number(open).await == 0 {
-            return;
-        }
-        sleep(Duration::from_millis(10)).await;
-    }
-    panic!("the generation did not settle");
-}
-
 async fn kept(app: &App, key: &Key) -> Value {
     let newest = "select id from generations order by created_at desc limit 1";
     let id = app.database.texts(newest).await.remove(0);
     let path = format!("{PATH}/{id}?response_format=b64_json");
     app.get(key, &path).await.expect(200).json()
-}
-
-fn files_in(app: &App) -> usize {
-    let hours = std::fs::read_dir(app.directory().join("data/images")).unwrap();
-    let files =
-        hours.map(|hour| std::fs::read_dir(hour.unwrap().path()).map_or(0, Iterator::count));
-    files.sum()
 }
 
 /// A client with little room for what it has not read.
@@ -144,8 +120,8 @@ async fn who_leaves_when_almost_all_was_shown_pays_where_leaving_cancels() {
         seen += response.chunk().await.unwrap().expect("more").len();
     }
     drop(response);
-    wait_until_settled(&app).await;
-    assert_eq!(charges(&app).await, 1);
+    app.wait_until_settled().await;
+    assert_eq!(app.charges().await, 1);
     let kept = kept(&app, &key).await;
     assert_eq!(
         kept["data"][0]["b64_json"],
@@ -171,10 +147,10 @@ async fn without_copies_who_reads_too_slowly_loses_the_answer_and_pays() {
     // It takes something all the time, so that its connection stands, and would be at it for a minute.
     let ((), settled) = tokio::join!(
         trickle(&mut stream, Duration::from_secs(10)),
-        timeout(Duration::from_secs(9), wait_until_settled(&app))
+        timeout(Duration::from_secs(9), app.wait_until_settled())
     );
     settled.expect("settled while the client reads");
-    assert_eq!(charges(&app).await, 1);
+    assert_eq!(app.charges().await, 1);
     assert!(
         !read_all(&mut stream).await,
         "no torso is said to be complete"
@@ -207,7 +183,7 @@ async fn an_answer_that_breaks_off_behind_the_last_byte_of_its_picture_is_charge
             "{}",
             whole["usage"]
         );
-        assert_eq!(charges(&app).await, i64::try_from(count).unwrap() + 1);
+        assert_eq!(app.charges().await, i64::try_from(count).unwrap() + 1);
         let kept = kept(&app, &key).await;
         assert_eq!(
             kept["data"][0]["b64_json"],
@@ -249,7 +225,7 @@ async fn a_byte_behind_the_end_of_a_picture_does_not_make_it_free() {
                 json!(STANDARD.encode(&picture))
             );
         }
-        assert_eq!(charges(&app).await, i64::try_from(count).unwrap() * 2 + 2);
+        assert_eq!(app.charges().await, i64::try_from(count).unwrap() * 2 + 2);
     }
     app.finish().await;
 }
@@ -268,20 +244,14 @@ async fn drafts_that_are_read_slowly_are_not_kept() {
         let mut client = slow_client(&app, &key, &stream).await;
         tokio::join!(
             trickle(&mut client, Duration::from_secs(3)),
-            wait_until_settled(&app)
+            app.wait_until_settled()
         );
-        assert!(files_in(&app) > 0, "it is read from there");
+        assert!(!app.kept_files().is_empty(), "it is read from there");
         if reads_all {
             assert!(read_all(&mut client).await);
         }
         drop(client);
-        for _ in 0..500 {
-            if files_in(&app) == 0 {
-                break;
-            }
-            sleep(Duration::from_millis(10)).await;
-        }
-        assert_eq!(files_in(&app), 0);
+        until("they go", async || app.kept_files().is_empty()).await;
     }
     app.finish().await;
 }

@@ -96,11 +96,8 @@ edits = { mask = false, price = { per_image = [{ price = "0.020" }] } }
 #[tokio::test(flavor = "multi_thread")]
 async fn the_next_route_gets_the_same_bytes() {
     let (broken, whole) = (Painter::start(false).await, Painter::start(true).await);
-    let mut builder = App::builder().await.with_other_upstreams();
-    let models = builder.directory().join("models");
-    std::fs::create_dir(&models).unwrap();
-    std::fs::write(models.join("test.toml"), MODEL).unwrap();
-    builder = builder.set("models_dir", models.to_str().unwrap());
+    let builder = App::builder().await.with_other_upstreams();
+    let mut builder = builder.models(MODEL);
     for (name, origin) in [
         ("nobody", &whole.origin),
         ("broken", &broken.origin),

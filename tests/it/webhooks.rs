@@ -170,8 +170,7 @@ async fn every_end_is_told_and_signed() {
     app.open_link(data["data"][0]["url"].as_str().unwrap())
         .await
         .expect(200);
-    let metrics = app.client.get("/metrics", None).await.expect(200);
-    let metrics = String::from_utf8(metrics.bytes.to_vec()).unwrap();
+    let metrics = app.figures().await;
     assert!(
         metrics.contains("easel_webhooks_total{outcome=\"delivered\"} 3"),
         "{metrics}"
@@ -626,17 +625,7 @@ async fn old_ones_are_pruned() {
     let (app, key) = (&loft.app, &loft.key);
     let id = later(&app.client, key, &loft.order()).await;
     loft.record(&id).await;
-    for sql in [
-        "update generations set created_at = created_at - interval '401 days',
-             finished_at = finished_at - interval '401 days'",
-        "update holds set created_at = created_at - interval '401 days', ended_at = ended_at - interval '401 days'",
-        "alter table ledger_entries disable trigger ledger_entries_are_final",
-        "update ledger_entries set created_at = created_at - interval '401 days'",
-        "alter table ledger_entries enable trigger ledger_entries_are_final",
-    ] {
-        let done = sqlx::raw_sql(sql).execute(app.database.pool()).await;
-        done.unwrap();
-    }
+    app.database.age(401).await;
     let pruned = app.run(&["prune", "--older-than", "400d", "--json"]);
     assert_eq!(pruned.expect_success().json()["generations"], 1);
     for table in ["webhook_deliveries", "webhook_attempts"] {

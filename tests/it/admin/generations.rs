@@ -8,13 +8,10 @@ use crate::support::{App, Behaviour, FakeOpenAi, Key, Reply, fake_openai};
 #[tokio::test(flavor = "multi_thread")]
 async fn a_generation_that_failed_over_shows_its_attempts() {
     let backup = FakeOpenAi::start().await;
-    let builder = App::builder().await;
-    let models = builder.directory().join("models");
-    std::fs::create_dir(&models).unwrap();
-    std::fs::write(models.join("test.toml"), crate::failover::MODEL).unwrap();
-    let app = builder
+    let app = App::builder()
+        .await
+        .models(crate::failover::MODEL)
         .set("admin.token", TOKEN)
-        .set("models_dir", models.to_str().unwrap())
         .set("providers.backup.adapter", "openai")
         .set("providers.backup.base_url", backup.base_url())
         .set("providers.backup.api_key", fake_openai::API_KEY)

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Office, PROMPT, assert_mistake, ids};
-use crate::support::Key;
+use crate::support::{Key, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_is_made_with_all_that_it_may_do() {
@@ -340,11 +340,8 @@ async fn a_rotated_key_has_two_secrets_for_a_while() {
 
 /// Until every cache between the key and the answer has heard of it.
 async fn wait_for(office: &Office, key: &Key, status: u16) {
-    for _ in 0..100 {
-        if office.0.get(key, "/v1/credits").await.status == status {
-            return;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
-    office.0.get(key, "/v1/credits").await.expect(status);
+    until("the key is as it was changed", async || {
+        office.0.get(key, "/v1/credits").await.status == status
+    })
+    .await;
 }

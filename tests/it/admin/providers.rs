@@ -15,13 +15,10 @@ fn find<'a>(list: &'a Value, field: &str, name: &str) -> &'a Value {
 
 async fn two_homes() -> (Office, FakeOpenAi) {
     let backup = FakeOpenAi::start().await;
-    let builder = App::builder().await;
-    let models = builder.directory().join("models");
-    std::fs::create_dir(&models).unwrap();
-    std::fs::write(models.join("test.toml"), crate::failover::MODEL).unwrap();
-    let app = builder
+    let app = App::builder()
+        .await
+        .models(crate::failover::MODEL)
         .set("admin.token", TOKEN)
-        .set("models_dir", models.to_str().unwrap())
         .set("providers.backup.adapter", "openai")
         .set("providers.backup.base_url", backup.base_url())
         .set("providers.backup.api_key", fake_openai::API_KEY)

@@ -42,11 +42,7 @@ impl Studio {
     /// And with these models besides the built-in ones.
     async fn with_models(settings: &[(&str, Value)], models: &str) -> Self {
         let replicate = FakeReplicate::start().await;
-        let mut builder = App::builder().await;
-        let directory = builder.directory().join("models");
-        std::fs::create_dir_all(&directory).unwrap();
-        std::fs::write(directory.join("more.toml"), models).unwrap();
-        builder = builder.set("models_dir", directory.to_str().unwrap());
+        let mut builder = App::builder().await.models(models);
         let usual = [
             ("base_url", json!(replicate.base_url())),
             ("api_key", json!(fake_replicate::TOKEN)),
@@ -857,7 +853,7 @@ async fn a_client_that_leaves_cancels_where_the_operator_wants_it() {
         !create.headers.contains_key("prefer"),
         "its name must be known while it runs"
     );
-    wait_for_end(&studio).await;
+    studio.app.wait_until_settled().await;
     assert_eq!(studio.attempts("error = 'cancelled'").await, 1);
     assert_eq!(studio.balance().await, 10_000_000_000);
 
@@ -881,7 +877,7 @@ async fn shutting_down_waits_for_the_cancellation() {
 async fn a_client_that_leaves_pays_where_the_operator_does_not() {
     let studio = Studio::open().await;
     post_and_leave(&studio, Duration::from_millis(900), a_creation).await;
-    wait_for_end(&studio).await;
+    studio.app.wait_until_settled().await;
     assert!(studio.replicate.cancelled().is_empty());
     assert_eq!(studio.balance().await, 9_997_000_000);
     studio.close().await;
@@ -896,17 +892,6 @@ async fn wait_for(condition: impl Fn() -> bool) {
         );
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-}
-
-async fn wait_for_end(studio: &Studio) {
-    let query = "select count(*) from generations where status = 'in_progress'";
-    for _ in 0..800 {
-        if studio.app.database.number(query).await == 0 {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(25)).await;
-    }
-    panic!("the generation did not end");
 }
 
 fn base64(value: &Value) -> Vec<u8> {

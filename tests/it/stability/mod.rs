@@ -70,12 +70,9 @@ impl Studio {
     /// With models of its own besides.
     async fn with_models(settings: &[(&str, &str)], models: &str) -> Self {
         let stability = FakeStability::start().await;
-        let mut builder = App::builder().await;
-        let directory = builder.directory().join("models");
-        std::fs::create_dir(&directory).unwrap();
-        std::fs::write(directory.join("test.toml"), models).unwrap();
-        builder = builder
-            .set("models_dir", directory.to_str().unwrap())
+        let mut builder = App::builder()
+            .await
+            .models(models)
             .set("providers.stability.base_url", stability.base_url())
             .set("providers.stability.api_key", API_KEY);
         for (key, value) in settings {

@@ -20,6 +20,7 @@ use super::{
     proxy::Proxy,
     secrets::Secrets,
     settings::Settings,
+    waiting::until,
 };
 
 /// A running Easel with everything around it.
@@ -197,8 +198,7 @@ impl App {
 
     /// How often a configuration was `applied` or `refused`.
     pub(crate) async fn reloads(&self, outcome: &str) -> u64 {
-        let figures = self.client.get("/metrics", None).await.expect(200);
-        let figures = String::from_utf8_lossy(&figures.bytes).into_owned();
+        let figures = self.figures().await;
         let series = format!("easel_config_reloads_total{{outcome=\"{outcome}\"}} ");
         let line = figures.lines().find_map(|line| line.strip_prefix(&series));
         line.map_or(0, |number| number.parse().unwrap())
@@ -215,6 +215,44 @@ impl App {
             );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    }
+
+    /// What `/metrics` says.
+    pub(crate) async fn figures(&self) -> String {
+        let figures = self.client.get("/metrics", None).await.expect(200);
+        String::from_utf8(figures.bytes.to_vec()).unwrap()
+    }
+
+    /// How many charges are in the books.
+    pub(crate) async fn charges(&self) -> i64 {
+        let charges = "select count(*) from ledger_entries where kind = 'charge'";
+        self.database.number(charges).await
+    }
+
+    /// Waits until something was begun, and all that was has ended: who leaves, or whose answer breaks off, does not
+    /// hear of it.
+    pub(crate) async fn wait_until_settled(&self) {
+        let unsettled = "select case when count(*) = 0 then 1
+                 else count(*) filter (where status = 'in_progress') end from generations";
+        until("every generation ends", async || {
+            self.database.number(unsettled).await == 0
+        })
+        .await;
+    }
+
+    /// The files below the directory where pictures are kept, those among them that wait to be written over.
+    pub(crate) fn kept_files(&self) -> Vec<PathBuf> {
+        let hours = std::fs::read_dir(self.directory().join("data/images"));
+        let hours = hours.unwrap().flatten();
+        let files = hours.filter_map(|hour| std::fs::read_dir(hour.path()).ok());
+        let files = files.flatten().flatten();
+        files.map(|file| file.path()).collect()
+    }
+
+    /// Those that are whole pictures.
+    pub(crate) fn kept_pictures(&self) -> Vec<PathBuf> {
+        let is_picture = |file: &PathBuf| file.extension().is_some_and(|kind| kind != "part");
+        self.kept_files().into_iter().filter(is_picture).collect()
     }
 
     /// Where everything of this Easel lies.
@@ -472,6 +510,14 @@ impl Builder {
     pub(crate) fn remove(mut self, prefix: &str) -> Self {
         self.settings.remove(prefix);
         self
+    }
+
+    /// With these models besides those that come with Easel.
+    pub(crate) fn models(self, toml: &str) -> Self {
+        let models = self.directory.path().join("models");
+        std::fs::create_dir(&models).unwrap();
+        std::fs::write(models.join("test.toml"), toml).unwrap();
+        self.set("models_dir", models.to_str().unwrap())
     }
 
     pub(crate) fn environment(mut self, name: &str, value: &str) -> Self {

@@ -81,6 +81,21 @@ impl Database {
             .get::<i64, _>(0)
     }
 
+    /// So many days go by, for all that was asked for so far.
+    pub(crate) async fn age(&self, days: u32) {
+        let move_back = format!(
+            "update generations set created_at = created_at - interval '{days} days',
+                 finished_at = finished_at - interval '{days} days';
+             update holds set created_at = created_at - interval '{days} days',
+                 ended_at = ended_at - interval '{days} days';
+             alter table ledger_entries disable trigger ledger_entries_are_final;
+             update ledger_entries set created_at = created_at - interval '{days} days';
+             alter table ledger_entries enable trigger ledger_entries_are_final;"
+        );
+        let moved = sqlx::raw_sql(AssertSqlSafe(move_back)).execute(&self.pool);
+        moved.await.unwrap();
+    }
+
     /// The first column of every row, as text.
     pub(crate) async fn texts(&self, sql: &str) -> Vec<String> {
         sqlx::query(AssertSqlSafe(sql.to_owned()))

@@ -9,9 +9,10 @@ use reqwest::{
 };
 use serde_json::{Value, json};
 
-use super::{API_KEY, Behaviour, FakeStability, LARGE, LARGE_NANO, PROMPT, Reply, Studio};
+use super::{LARGE, LARGE_NANO, PROMPT, Studio};
 use crate::support::{
     Answer,
+    fake_stability::{API_KEY, Behaviour, FakeStability, Reply},
     pictures::{self, measure},
     usd,
 };

@@ -11,8 +11,9 @@ use serde_json::{Value, json};
 
 use crate::{
     edits::{BOUNDARY, EDITS, VARIATIONS, form, png, square, text},
-    reload::model as pilot,
-    support::{Answer, App, Behaviour, Client, Key, Reply, raw::Raw, until, until_some, usd},
+    support::{
+        Answer, App, Behaviour, Client, Key, Reply, model, raw::Raw, until, until_some, usd,
+    },
 };
 
 const GENERATIONS: &str = "/v1/images/generations";
@@ -887,7 +888,7 @@ async fn a_repeat_that_waits_keeps_the_provider_at_work() {
 /// its model is not in the catalog or not the key's any longer, and no money is left; but never to a key that has ended.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_served_is_told_again_whatever_has_changed_since() {
-    let builder = App::builder().await.models(&pilot("0.02"));
+    let builder = App::builder().await.models(&model("0.02", 10));
     let mut app = builder.start().await;
     app.keep_secret(PROMPT, "a prompt");
     let key = app.live_key("1");

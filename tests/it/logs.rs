@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::{
     edits::{BOUNDARY, EDITS, form, png, post, square, text},
     later::{ended, later_with},
-    support::{Answer, App, Behaviour, Key, Reply, pictures},
+    support::{Answer, App, Behaviour, Key, Reply, pictures, until_some},
 };
 
 const GENERATIONS: &str = "/v1/images/generations";
@@ -32,18 +32,23 @@ fn lines(app: &App) -> BTreeMap<String, Vec<Value>> {
     all
 }
 
+/// An Easel that says one line of each exchange.
+async fn start() -> App {
+    let builder = App::builder().await.set("log.format", "json");
+    builder.environment("RUST_LOG", "info").start().await
+}
+
 /// The line of the exchange that this answers. What a client has read to its end may not have been let go of yet.
 async fn line(app: &App, answer: &Answer) -> Value {
-    let id = answer.header("x-request-id");
-    let deadline = Instant::now() + Duration::from_secs(30);
-    loop {
-        if let Some(lines) = lines(app).get(id) {
-            assert_eq!(lines.len(), 1, "{lines:#?}");
-            return lines[0].clone();
-        }
-        assert!(Instant::now() < deadline, "no line of {id}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    line_of(app, answer.header("x-request-id")).await
+}
+
+/// The line of the exchange with this id.
+async fn line_of(app: &App, id: &str) -> Value {
+    let lines = async || lines(app).remove(id);
+    let lines = until_some(&format!("a line of {id}"), lines).await;
+    assert_eq!(lines.len(), 1, "{lines:#?}");
+    lines[0].clone()
 }
 
 async fn generate(app: &App, key: &Key, body: Value) -> Answer {
@@ -52,12 +57,7 @@ async fn generate(app: &App, key: &Key, body: Value) -> Answer {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_exchange_is_one_line_that_says_how_it_went() {
-    let app = App::builder()
-        .await
-        .set("log.format", "json")
-        .environment("RUST_LOG", "info")
-        .start()
-        .await;
+    let app = start().await;
     let key = app.live_key("1");
     let poor = app.live_key("0.01");
     let prompt = "a line that nobody reads twice";
@@ -157,12 +157,7 @@ async fn an_exchange_is_one_line_that_says_how_it_went() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_leaves_is_said_to_have_left() {
-    let app = App::builder()
-        .await
-        .set("log.format", "json")
-        .environment("RUST_LOG", "info")
-        .start()
-        .await;
+    let app = start().await;
     let key = app.live_key("1");
     app.openai
         .next(Behaviour::EventsEvery(Duration::from_secs(2)));
@@ -183,14 +178,7 @@ async fn a_client_that_leaves_is_said_to_have_left() {
         .to_owned();
     response.chunk().await.unwrap().expect("a draft");
     drop(response);
-    let deadline = Instant::now() + Duration::from_secs(30);
-    let line = loop {
-        if let Some(lines) = lines(&app).remove(&id) {
-            break lines[0].clone();
-        }
-        assert!(Instant::now() < deadline, "no line of {id}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    };
+    let line = line_of(&app, &id).await;
     assert_eq!(line["ending"], "left", "{line}");
     app.finish().await;
 }

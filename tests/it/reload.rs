@@ -8,7 +8,7 @@ use reqwest::Method;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::support::{App, Behaviour, FakeOpenAi, Reply, fake_openai};
+use crate::support::{App, Behaviour, FakeOpenAi, Reply, fake_openai, model};
 
 const PROMPT: &str = "a harbour pilot changes ships at full speed";
 const TOKEN: &str = "operator-5b1c-of-the-reload-tests";
@@ -186,34 +186,6 @@ async fn a_secret_that_is_exchanged_by_a_link_is_read_again() {
     app.finish().await;
 }
 
-/// A model that is not in the compiled-in catalog.
-pub(crate) fn model(price: &str) -> String {
-    format!(
-        r#"
-[[model]]
-id = "test/pilot"
-name = "Pilot"
-aliases = ["pilot"]
-created = 1795132800
-owned_by = "test"
-status = "active"
-
-[model.rules]
-prompt = {{ max_chars = 1000 }}
-n = {{ min = 1, max = 4, default = 1 }}
-size = {{ values = ["256x256"], default = "256x256" }}
-response_format = {{ values = ["url", "b64_json"], default = "b64_json" }}
-
-[[model.routes]]
-provider = "openai"
-upstream_model = "dall-e-2"
-images_per_call = 10
-translation = {{ response_format = "b64_json", send_defaults = ["size"] }}
-price = {{ per_image = [{{ price = "{price}" }}] }}
-"#
-    )
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn models_come_change_and_go_with_their_files() {
     let builder = App::builder().await;
@@ -229,7 +201,7 @@ async fn models_come_change_and_go_with_their_files() {
     app.refuse(&key, 404, &order).await;
     let mut reloads = app.reloads("applied").await;
     for price in ["0.015", "0.025"] {
-        std::fs::write(models.join("pilot.toml"), model(price)).unwrap();
+        std::fs::write(models.join("pilot.toml"), model(price, 10)).unwrap();
         app.wait_for_reload("applied", reloads).await;
         reloads = app.reloads("applied").await;
         let answer = app.generate(&key, &order).await.expect(200).json();
@@ -237,7 +209,7 @@ async fn models_come_change_and_go_with_their_files() {
     }
     // Half a file: the prices stay.
     let refused = app.reloads("refused").await;
-    std::fs::write(models.join("pilot.toml"), &model("0.5")[..200]).unwrap();
+    std::fs::write(models.join("pilot.toml"), &model("0.5", 10)[..200]).unwrap();
     app.wait_for_reload("refused", refused).await;
     let answer = app.generate(&key, &order).await.expect(200).json();
     assert_eq!(answer["usage"]["cost"], json!(0.025));

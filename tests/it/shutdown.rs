@@ -17,10 +17,13 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
-use crate::support::{
-    App, Behaviour, Key, pictures,
-    s3::{BUCKET, KEY_ID, S3Server, SECRET, Trouble},
-    until, usd,
+use crate::{
+    s3::on,
+    support::{
+        App, Behaviour, Key, model, pictures,
+        s3::{S3Server, Trouble},
+        until, usd,
+    },
 };
 
 const PROMPT: &str = "the last train leaves the station";
@@ -186,43 +189,19 @@ async fn the_delay_ends_by_itself_and_a_person_does_not_wait_for_it() {
     }
 }
 
-/// A model whose pictures come one a call.
-const SINGLES: &str = r#"
-[[model]]
-id = "test/singles"
-name = "Singles"
-aliases = ["singles"]
-created = 1795132800
-owned_by = "test"
-status = "active"
-
-[model.rules]
-prompt = { max_chars = 1000 }
-n = { min = 1, max = 4, default = 1 }
-size = { values = ["256x256"], default = "256x256" }
-response_format = { values = ["url", "b64_json"], default = "b64_json" }
-
-[[model.routes]]
-provider = "openai"
-upstream_model = "dall-e-2"
-images_per_call = 1
-translation = { response_format = "b64_json", send_defaults = ["size"] }
-price = { per_image = [{ price = "0.030" }] }
-"#;
-
 /// Whoever is still in flight when the time is over is settled by what has arrived whole, and told.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_outlasts_the_drain_is_settled_by_what_has_come() {
     let mut app = App::builder()
         .await
-        .models(SINGLES)
+        .models(&model("0.030", 1))
         .set("shutdown.drain_timeout", "500ms")
         .start()
         .await;
     let (half, nothing) = (app.live_key("1"), app.live_key("1"));
     app.openai.always(Behaviour::Never);
     app.openai.next(Behaviour::Answer);
-    let two = json!({"model": "singles", "prompt": PROMPT, "n": 2});
+    let two = json!({"model": "pilot", "prompt": PROMPT, "n": 2});
     let one = json!({"model": "dall-e-3", "prompt": PROMPT});
     let stop = async {
         app.openai.wait_for_calls(2).await;
@@ -272,7 +251,7 @@ async fn told_cost(app: &App, key: &Key, body: &Value) -> i64 {
     }
     let answer = answer.expect(200).json();
     let pictures = answer["data"].as_array().unwrap().len();
-    let each = if body["model"] == "singles" { 30 } else { 40 } * 1_000_000;
+    let each = if body["model"] == "pilot" { 30 } else { 40 } * 1_000_000;
     let cost = i64::try_from(pictures).unwrap() * each;
     assert_eq!(answer["usage"]["cost"], usd(cost));
     cost
@@ -284,7 +263,7 @@ async fn what_many_are_told_when_they_are_cut_is_what_they_pay() {
     const CLIENTS: usize = 32;
     let mut app = App::builder()
         .await
-        .models(SINGLES)
+        .models(&model("0.030", 1))
         .set("shutdown.drain_timeout", "400ms")
         .start()
         .await;
@@ -314,7 +293,7 @@ async fn what_many_are_told_when_they_are_cut_is_what_they_pay() {
     let orders = (0..CLIENTS).map(|place| match place % 3 {
         0 => json!({"model": "dall-e-3", "prompt": PROMPT, "response_format": "b64_json"}),
         1 => json!({"model": "dall-e-3", "prompt": PROMPT, "response_format": "url"}),
-        _ => json!({"model": "singles", "prompt": PROMPT, "n": 3}),
+        _ => json!({"model": "pilot", "prompt": PROMPT, "n": 3}),
     });
     let orders: Vec<Value> = orders.collect();
     let stop = async {
@@ -339,17 +318,11 @@ async fn what_many_are_told_when_they_are_cut_is_what_they_pay() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bucket_that_is_silent_does_not_hold_up_the_last_settlements() {
     let s3 = S3Server::start().await;
-    let mut app = App::builder()
-        .await
-        .set("images.store", format!("s3://{BUCKET}/easel"))
-        .set("images.s3.endpoint", s3.endpoint())
-        .set("images.s3.access_key_id", KEY_ID)
-        .set("images.s3.secret_access_key", SECRET)
-        .set("images.s3.timeout", "2m")
-        .set("shutdown.drain_timeout", "200ms")
-        .start()
-        .await;
-    app.keep_secret(SECRET, "the secret of the bucket");
+    let settings = [
+        ("images.s3.timeout", "2m"),
+        ("shutdown.drain_timeout", "200ms"),
+    ];
+    let mut app = on(&s3, &settings).await;
     let key = app.live_key("1");
     let body = json!({"created": 1_795_000_000, "data": [{"b64_json": STANDARD.encode(pictures::noise(60, 3))}]});
     let body = Bytes::from(body.to_string());

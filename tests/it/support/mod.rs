@@ -13,6 +13,7 @@ pub(crate) mod fake_google;
 pub(crate) mod fake_openai;
 pub(crate) mod fake_replicate;
 pub(crate) mod fake_stability;
+mod models;
 pub(crate) mod pictures;
 mod process;
 mod proxy;
@@ -30,6 +31,7 @@ pub(crate) use self::{
     contract::{Contract, Seen},
     database::Database,
     fake_openai::{Behaviour, FakeOpenAi, Reply},
+    models::model,
     process::{Easel, Output, run_easel},
     proxy::Proxy,
     secrets::Secrets,

@@ -216,7 +216,8 @@ pub(super) async fn settle(
                 "a settlement did not get through again"
             );
         }
-        if started.elapsed() >= PATIENCE {
+        // One failure may only be that this process stood still for so long.
+        if tries > 1 && started.elapsed() >= PATIENCE {
             outlet.conclude(Err(GatewayError::Unsettled));
         }
         sleep(pause).await;

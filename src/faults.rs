@@ -42,6 +42,7 @@ mod armed {
             atomic::{AtomicBool, Ordering},
         },
         thread,
+        time::Duration,
     };
 
     use rustix::process::{Signal, getpid, kill_process};
@@ -85,6 +86,8 @@ mod armed {
                     thread::park();
                 }
             }
+            // Any thread may be the one that takes the signal, and this one would go on until it has.
+            thread::park_timeout(Duration::from_secs(1));
         }
     }
 

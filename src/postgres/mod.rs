@@ -66,8 +66,9 @@ const PING_AFTER: Duration = Duration::from_millis(500);
 
 /// What every session is told.
 ///
-/// A replica that stalls inside a transaction must not hold an account's row for ever. Nor may a lock that
-/// somebody forgot in a SQL prompt, or a statement gone astray, keep the whole pool waiting: the requests it
+/// A replica that stalls inside a transaction must not hold an account's row: it loses the transaction before those
+/// that wait for the row give up, and long before its own holds are swept, for which the row is needed. Nor may a lock
+/// that somebody forgot in a SQL prompt, or a statement gone astray, keep the whole pool waiting: the requests it
 /// concerns are told to come back.
 ///
 /// Nearly every statement finds its rows by key, and its plan is kept for the life of the connection. One that
@@ -75,7 +76,7 @@ const PING_AFTER: Duration = Duration::from_millis(500);
 /// possibly a million rows later; so plans that read whole tables are off the menu, and the few statements
 /// that want them ask with [`begin_wide`]. Without JIT: it would take the price put on such plans for real.
 const SESSION: &str = "
-    set idle_in_transaction_session_timeout = '30s';
+    set idle_in_transaction_session_timeout = '4s';
     set lock_timeout = '5s';
     set statement_timeout = '60s';
     set enable_seqscan = off;

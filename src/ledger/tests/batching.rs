@@ -7,9 +7,11 @@ use tokio::{task::yield_now, time::sleep};
 use super::*;
 
 impl Books {
-    /// Keeps the balance locked: the first that wants it goes and waits, those after it gather.
+    /// Keeps the balance locked, for longer than a replica may that stands still: the first that wants it goes and
+    /// waits, those after it gather.
     async fn block(&self) -> Transaction<'static, Postgres> {
-        let mut blocker = self.database.pool.begin().await.unwrap();
+        let patiently = "begin; set local idle_in_transaction_session_timeout = 0";
+        let mut blocker = self.database.pool.begin_with(patiently).await.unwrap();
         sqlx::query("select from balances where account_id = $1 for no key update")
             .bind(self.account.to_string())
             .execute(&mut *blocker)

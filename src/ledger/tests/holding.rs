@@ -420,3 +420,20 @@ async fn what_is_being_placed_is_waited_for() {
     under_way.rollback().await.unwrap();
     assert!(!books.ledger.take_back(&new).await.unwrap());
 }
+
+/// A replica that stands still with the balance locked loses its transaction, while the others wait for it.
+#[tokio::test]
+async fn who_stands_still_with_the_lock_holds_nobody_up() {
+    let books = Books::with("1").await;
+    let mut frozen = books.database.pool.begin().await.unwrap();
+    sqlx::query("select from balances for no key update")
+        .execute(&mut *frozen)
+        .await
+        .unwrap();
+    let hold = books.hold("0.4").await;
+    settle(&books.ledger, &capture(hold, &["0.1"]))
+        .await
+        .unwrap();
+    assert!(frozen.commit().await.is_err());
+    books.check("0.9", "0").await;
+}

@@ -142,7 +142,8 @@ impl<'a> Flow<'a> {
     }
 }
 
-/// It will never be whole. Also when the call that it belongs to is dropped halfway: an answer may not go on behind half a picture.
+/// Dropped before its end it will never be whole, also when the call that it belongs to is dropped halfway: an answer
+/// may not go on behind half a picture.
 impl Drop for Flow<'_> {
     fn drop(&mut self) {
         match self.state {
